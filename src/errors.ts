@@ -1,0 +1,77 @@
+/**
+ * Every error that Warmroute itself raises, with its stable code. `docs/errors.md` explains each; a test compares the two.
+ *
+ * Two sorts of fault exist: ours (a broken invariant: `assert`, crash) and theirs (network, bad input, a full queue: a
+ * RouterError that says what to do about it).
+ */
+export const errorCodes = {
+  // Start-up and configuration.
+  CONFIG_INVALID: { status: 500, type: 'ConfigError' },
+  CONFIG_UNREADABLE: { status: 500, type: 'ConfigError' },
+  TOKENIZER_UNREADABLE: { status: 500, type: 'ConfigError' },
+  PLUGIN_INVALID: { status: 500, type: 'ConfigError' },
+  PORT_IN_USE: { status: 500, type: 'ConfigError' },
+  // What a client sent.
+  BODY_NOT_UTF8: { status: 400, type: 'BadRequestError' },
+  BODY_NOT_JSON: { status: 400, type: 'BadRequestError' },
+  BODY_TOO_DEEP: { status: 400, type: 'BadRequestError' },
+  BODY_DUPLICATE_KEY: { status: 400, type: 'BadRequestError' },
+  BODY_INVALID: { status: 400, type: 'BadRequestError' },
+  BODY_TOO_LARGE: { status: 413, type: 'RequestTooLargeError' },
+  CONTENT_ENCODING_UNSUPPORTED: { status: 415, type: 'BadRequestError' },
+  HEADER_INVALID: { status: 400, type: 'BadRequestError' },
+  HEADERS_TOO_LARGE: { status: 431, type: 'BadRequestError' },
+  TEMPLATE_REFUSED: { status: 400, type: 'BadRequestError' },
+  TOKEN_ID_INVALID: { status: 400, type: 'BadRequestError' },
+  PROMPT_TOO_LONG: { status: 400, type: 'BadRequestError' },
+  MODEL_NOT_FOUND: { status: 404, type: 'NotFoundError' },
+  PATH_NOT_FOUND: { status: 404, type: 'NotFoundError' },
+  RECORD_NOT_FOUND: { status: 404, type: 'NotFoundError' },
+  METHOD_NOT_ALLOWED: { status: 405, type: 'BadRequestError' },
+  // The fleet and the network.
+  NO_WORKER: { status: 503, type: 'ServiceUnavailableError' },
+  NOT_READY: { status: 503, type: 'ServiceUnavailableError' },
+  DRAINING: { status: 503, type: 'ServiceUnavailableError' },
+  TOKENIZER_BUSY: { status: 503, type: 'ServiceUnavailableError' },
+  TOKENIZER_FAILED: { status: 500, type: 'InternalServerError' },
+  UPSTREAM_UNREACHABLE: { status: 502, type: 'InternalServerError' },
+  UPSTREAM_DIED: { status: 502, type: 'InternalServerError' },
+  UPSTREAM_INVALID: { status: 502, type: 'InternalServerError' },
+  UPSTREAM_TIMEOUT: { status: 504, type: 'InternalServerError' },
+  INTERNAL: { status: 500, type: 'InternalServerError' },
+  // Peers that speak a protocol wrongly.
+  ZMTP_PROTOCOL: { status: 500, type: 'PeerError' },
+  EVENT_MALFORMED: { status: 500, type: 'PeerError' },
+} as const
+
+export type ErrorCode = keyof typeof errorCodes
+
+/** A fault that is not ours: carries a stable code, what happened, and what to do about it. */
+export class RouterError extends Error {
+  readonly code: ErrorCode
+  /** The request field at fault, as OpenAI's `error.param`. */
+  readonly param: string | null
+  /** Seconds after which trying again makes sense; answered as `retry-after`. */
+  readonly retryAfterSeconds: number | null
+
+  constructor(
+    code: ErrorCode,
+    message: string,
+    options: { param?: string | null; retryAfterSeconds?: number; cause?: unknown } = {},
+  ) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause })
+    this.name = 'RouterError'
+    this.code = code
+    this.param = options.param ?? null
+    this.retryAfterSeconds = options.retryAfterSeconds ?? null
+  }
+
+  /** The HTTP status that a client gets for this error. */
+  get status(): number {
+    return errorCodes[this.code].status
+  }
+
+  get type(): string {
+    return errorCodes[this.code].type
+  }
+}

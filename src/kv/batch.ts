@@ -1,0 +1,54 @@
+/**
+ * One event batch of one worker in Warmroute's own terms: what ingest emits and everyone applies (decision 5).
+ *
+ * 64-bit values travel as pairs of 32-bit words, low word first, in Uint32Arrays: JavaScript numbers lose bits above 2^53
+ * and bigint costs seven times more (docs/benchmarks.md). Token ids never appear here (decision 2): a stored block is
+ * described by its `local` hash (its own tokens and extras under the deployment's secret), from which the map chains the
+ * block key once it knows the parent's.
+ */
+
+/** Index of a worker (URL and data-parallel rank) in the map and in the fleet view; reused after a worker is gone. */
+export type WorkerSlot = number & { readonly brand: 'WorkerSlot' }
+
+export interface KvBatch {
+  readonly worker: WorkerSlot
+  /** Counts the worker's clears and restarts: a batch of an older epoch is never applied. */
+  readonly epoch: number
+  /** The engine's sequence number of the batch; a batch delivered twice changes nothing (decision 6). */
+  readonly sequence: number
+  /** In the engine's order: within one batch a removal normally precedes the store that forced it. */
+  readonly events: readonly KvEvent[]
+}
+
+export type KvEvent = KvStore | KvRemove | KvClear
+
+/** A run of blocks in chain order: block i+1 is the child of block i. */
+export interface KvStore {
+  readonly kind: 'store'
+  readonly tier: number
+  /** Cache group of a hybrid model; 0 where the engine has only one. */
+  readonly group: number
+  /** Engine hashes, two words a block. */
+  readonly engineHashes: Uint32Array
+  /** `local` hashes, two words a block, as made by `localHashes`. */
+  readonly locals: Uint32Array
+  /** Where the run hangs: at the root key of its scope, or under a block that the engine stored before. */
+  readonly parent: KvParent
+}
+
+export type KvParent =
+  | { readonly kind: 'root'; readonly keyLow: number; readonly keyHigh: number }
+  | { readonly kind: 'block'; readonly hashLow: number; readonly hashHigh: number }
+
+export interface KvRemove {
+  readonly kind: 'remove'
+  readonly tier: number
+  readonly group: number
+  /** Engine hashes, two words a block. */
+  readonly engineHashes: Uint32Array
+}
+
+/** The engine dropped everything (AllBlocksCleared). */
+export interface KvClear {
+  readonly kind: 'clear'
+}

@@ -1,0 +1,2 @@
+// Interface agreed; implementation follows.
+export {}
