@@ -1,0 +1,140 @@
+import { readFileSync } from 'node:fs'
+import { dirname, resolve } from 'node:path'
+import { Value } from 'typebox/value'
+import { LineCounter, parseDocument } from 'yaml'
+import { RouterError } from '../errors.ts'
+import { environmentName, flags } from './flags.ts'
+import { faultsOf } from './faults.ts'
+import { configSchema, type Config } from './schema.ts'
+
+export interface ConfigSources {
+  /** YAML file, if one was named. */
+  readonly file?: string | undefined
+  /** Values of flags as given on the command line, by flag name. */
+  readonly flags?: Readonly<Record<string, string | readonly string[] | undefined>>
+  readonly environment?: Readonly<Record<string, string | undefined>>
+}
+
+/**
+ * The effective config: flag over environment over file over default.
+ * Throws RouterError CONFIG_UNREADABLE or CONFIG_INVALID; the latter's message has one line for each fault, with its
+ * place and the remedy.
+ */
+export function loadConfig(sources: ConfigSources): Config {
+  const given = sources.file === undefined ? {} : readConfigFile(sources.file)
+  for (const flag of flags) {
+    const value = sources.flags?.[flag.name] ?? sources.environment?.[environmentName(flag)]
+    if (value !== undefined && value !== '') place(given, flag.path, parsed(flag, value))
+  }
+  return checkConfig(given, sources.file)
+}
+
+/** Fills in the defaults and checks a plain value; the same errors as `loadConfig`. */
+export function checkConfig(given: unknown, file?: string): Config {
+  const filled = Value.Default(configSchema, given)
+  const faults = faultsOf(configSchema, filled)
+  if (faults.length === 0) faults.push(...crossFaults(filled as Config))
+  if (faults.length > 0) {
+    const where = file === undefined ? '' : `${file}: `
+    throw new RouterError('CONFIG_INVALID', faults.map((fault) => `${where}${fault}`).join('\n'))
+  }
+  return withAbsolutePaths(filled as Config, file)
+}
+
+function readConfigFile(file: string): Record<string, unknown> {
+  let source: string
+  try {
+    source = readFileSync(file, 'utf8')
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause)
+    throw new RouterError('CONFIG_UNREADABLE', `Cannot read the config file ${file}: ${reason}`, { cause })
+  }
+  const lines = new LineCounter()
+  const document = parseDocument(source, { lineCounter: lines, prettyErrors: false, uniqueKeys: true })
+  const fault = document.errors[0]
+  if (fault !== undefined) {
+    const { line, col } = lines.linePos(fault.pos[0])
+    throw new RouterError('CONFIG_INVALID', `${file}:${line}:${col}: not valid YAML: ${fault.message}`)
+  }
+  let value: unknown
+  try {
+    value = document.toJS({ maxAliasCount: 100 })
+  } catch (cause) {
+    throw new RouterError('CONFIG_INVALID', `${file}: not valid YAML: ${cause instanceof Error ? cause.message : ''}`)
+  }
+  if (value === null || value === undefined) return {}
+  if (typeof value !== 'object' || Array.isArray(value)) {
+    throw new RouterError('CONFIG_INVALID', `${file}: the file must hold a mapping of options, e.g. "listen: { port: 8080 }"`)
+  }
+  return value as Record<string, unknown>
+}
+
+function parsed(flag: (typeof flags)[number], value: string | readonly string[]): unknown {
+  const words = typeof value === 'string' ? [value] : value
+  switch (flag.kind) {
+    case 'list':
+      return words.flatMap((word) => word.split(/[\s,]+/)).filter((word) => word !== '')
+    case 'integer': {
+      const number = Number(words.at(-1))
+      if (!Number.isFinite(number)) {
+        throw new RouterError('CONFIG_INVALID', `--${flag.name} (${environmentName(flag)}) takes a number, not "${words.at(-1) ?? ''}"`)
+      }
+      return Math.round(number * (flag.factor ?? 1))
+    }
+    case 'text':
+      return words.at(-1)
+    default:
+      return flag.kind satisfies never
+  }
+}
+
+function place(target: Record<string, unknown>, path: readonly string[], value: unknown): void {
+  let at = target
+  for (const name of path.slice(0, -1)) {
+    const next = at[name]
+    if (typeof next === 'object' && next !== null) at = next as Record<string, unknown>
+    else at = (at[name] = {}) as Record<string, unknown>
+  }
+  at[path.at(-1) ?? ''] = value
+}
+
+/** What no schema can say: conditions between options. */
+function crossFaults(config: Config): string[] {
+  const faults: string[] = []
+  const names = new Map<string, number>()
+  for (const [index, pool] of config.pools.entries()) {
+    for (const name of [pool.model, ...(pool.aliases ?? []), ...(pool.adapters ?? [])]) {
+      const before = names.get(name)
+      if (before !== undefined) faults.push(`pools[${index}]: "${name}" already names pools[${before}]; every model name, alias and adapter must be unique`)
+      names.set(name, index)
+    }
+    for (const [number, worker] of pool.workers.entries()) faults.push(...urlFaults(worker.url, `pools[${index}].workers[${number}].url`))
+  }
+  for (const [index, url] of (config.workerUrls ?? []).entries()) faults.push(...urlFaults(url, `workerUrls[${index}]`))
+  if (config.pools.length === 0 && (config.workerUrls ?? []).length === 0) {
+    faults.push('no workers: give --worker-urls http://HOST:PORT … or a config file with pools')
+  }
+  return faults
+}
+
+function urlFaults(url: string, place: string): string[] {
+  if (!URL.canParse(url)) return [`${place}: "${url}" is not a URL; write it as http://HOST:PORT`]
+  const { protocol } = new URL(url)
+  return protocol === 'http:' || protocol === 'https:' ? [] : [`${place}: "${url}" is neither http nor https`]
+}
+
+/** Paths in a config file are relative to that file; those on the command line to the working directory. */
+function withAbsolutePaths(config: Config, file: string | undefined): Config {
+  const base = file === undefined ? process.cwd() : dirname(resolve(file))
+  const absolute = (path: string): string => resolve(base, path)
+  return {
+    ...config,
+    ...(config.modelPath === undefined ? {} : { modelPath: resolve(config.modelPath) }),
+    pools: config.pools.map((pool) => ({
+      ...pool,
+      ...(pool.tokenizer === undefined ? {} : { tokenizer: absolute(pool.tokenizer) }),
+      ...(pool.chatTemplate === undefined ? {} : { chatTemplate: absolute(pool.chatTemplate) }),
+    })),
+    plugins: config.plugins.map((plugin) => (plugin.startsWith('.') ? absolute(plugin) : plugin)),
+  }
+}

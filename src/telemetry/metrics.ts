@@ -1,0 +1,146 @@
+import { monitorEventLoopDelay } from 'node:perf_hooks'
+import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client'
+
+/** One labelled count, held by whoever counts: adding to it is one addition, and the scrape does the rest. */
+export interface Cell {
+  value: number
+}
+
+/** Counts per label values. The hot path keeps its Cell; prom-client sees the sums when it is scraped. */
+export class CountedBy<Label extends string> {
+  readonly #labels: readonly Label[]
+  readonly #cells = new Map<string, { cell: Cell; values: readonly string[]; flushed: number }>()
+
+  constructor(registry: Registry, name: string, help: string, labels: readonly Label[]) {
+    this.#labels = labels
+    const flush = (counter: Counter): void => {
+      for (const entry of this.#cells.values()) {
+        const added = entry.cell.value - entry.flushed
+        if (added > 0 || entry.flushed === 0) counter.inc(this.#named(entry.values), Math.max(0, added))
+        entry.flushed = entry.cell.value
+      }
+    }
+    new Counter({
+      name,
+      help,
+      labelNames: [...labels],
+      registers: [registry],
+      collect() {
+        flush(this as unknown as Counter)
+      },
+    })
+    if (labels.length === 0) this.cell()
+  }
+
+  /** The cell of these label values, in the order in which the labels were declared. */
+  cell(...values: readonly string[]): Cell {
+    const key = values.join('\u0000')
+    let entry = this.#cells.get(key)
+    if (entry === undefined) {
+      entry = { cell: { value: 0 }, values, flushed: 0 }
+      this.#cells.set(key, entry)
+    }
+    return entry.cell
+  }
+
+  /** Adds to the cell of these label values. */
+  add(amount: number, ...values: readonly string[]): void {
+    this.cell(...values).value += amount
+  }
+
+  #named(values: readonly string[]): Record<string, string> {
+    return Object.fromEntries(this.#labels.map((label, index) => [label, values[index] ?? '']))
+  }
+}
+
+/** A gauge that is read when scraped: the reader answers rows of [label values, value]. */
+export type GaugeReader = () => Iterable<readonly [readonly string[], number]>
+
+const secondsBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300]
+const fineSecondsBuckets = [
+  0.000005, 0.00001, 0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1,
+]
+
+/** Every metric of Warmroute, each declared once. `docs/metrics.md` is generated from these declarations. */
+export function createMetrics() {
+  const registry = new Registry()
+  const counted = <Label extends string>(name: string, help: string, labels: readonly Label[] = []) =>
+    new CountedBy(registry, `warmroute_${name}`, help, labels)
+  const timed = (name: string, help: string, buckets = secondsBuckets) =>
+    new Histogram({ name: `warmroute_${name}`, help, buckets, registers: [registry] })
+  const readers = new Map<string, GaugeReader>()
+  const gauge = (name: string, help: string, labels: readonly string[] = []): void => {
+    new Gauge({
+      name: `warmroute_${name}`,
+      help,
+      labelNames: [...labels],
+      registers: [registry],
+      collect() {
+        this.reset()
+        for (const [values, value] of readers.get(name)?.() ?? []) {
+          this.set(Object.fromEntries(labels.map((label, index) => [label, values[index] ?? ''])), value)
+        }
+      },
+    })
+  }
+
+  const delay = monitorEventLoopDelay({ resolution: 10 })
+  gauge('in_flight_requests', 'Requests sent to a worker and not finished.', ['worker'])
+  gauge('in_flight_prefill_tokens', 'Predicted uncached prompt tokens sent to a worker and not prefilled yet.', ['worker'])
+  gauge('queued_requests', 'Requests waiting for a tokenizer thread.')
+  gauge('map_blocks', 'Blocks held in the map, summed over workers.', ['tier'])
+  gauge('map_bytes', 'Bytes used by the map: slots, sets, aliases, counts and orphans.')
+  gauge('map_evictions_total', 'Blocks evicted from the map to stay within its byte budget.')
+  gauge('worker_state', '1 for the state that the worker is in, 0 for the others.', ['worker', 'state'])
+  gauge('worker_degraded', '1 while a worker is routed by load only because its cache knowledge is distrusted.', ['worker', 'reason'])
+  gauge('worker_agreement_ratio', 'Agreement of predicted and reported cached tokens (1 is perfect).', ['worker'])
+  gauge('token_cache_bytes', 'Bytes held by the token cache.')
+  gauge('event_loop_delay_seconds', 'Event-loop delay since the last scrape, by quantile.', ['quantile'])
+  readers.set('event_loop_delay_seconds', () => {
+    const rows: [string[], number][] = [50, 99, 100].map((percentile) => {
+      const nanoseconds = percentile === 100 ? delay.max : delay.percentile(percentile)
+      // The monitor counts its own 10 ms period into each sample.
+      return [[String(percentile / 100)], Math.max(0, nanoseconds / 1e9 - 0.01)]
+    })
+    delay.reset()
+    return rows
+  })
+
+  return {
+    registry,
+    requests: counted('requests_total', 'Requests answered, by model, worker and HTTP status.', ['model', 'worker', 'status']),
+    promptTokens: counted('prompt_tokens_total', 'Prompt tokens of the requests that were routed.'),
+    predictedCachedTokens: counted('predicted_cached_tokens_total', 'Prompt tokens predicted to be cached on the chosen worker.', ['worker']),
+    actualCachedTokens: counted('actual_cached_tokens_total', 'Prompt tokens that the worker reported as cached.', ['worker']),
+    verifiedRequests: counted('verified_requests_total', 'Answers that reported cached tokens, so that the prediction could be checked.', ['worker']),
+    fallbacks: counted('fallback_total', 'Decisions that could not use the prefix match, by reason.', ['reason']),
+    retries: counted('retries_total', 'Requests sent again to another worker, by reason.', ['reason']),
+    clientAborts: counted('client_aborts_total', 'Requests whose client left before the answer was complete.'),
+    upstreamDied: counted('upstream_died_total', 'Answers cut off by a worker after the first byte.', ['worker']),
+    policyErrors: counted('policy_errors_total', 'Failures inside a policy plugin, which was then skipped.', ['plugin']),
+    kvEvents: counted('kv_events_total', 'KV events applied, by worker and kind.', ['worker', 'kind']),
+    kvEventsSkipped: counted('kv_events_skipped_total', 'KV events or parts of them that were skipped, by reason.', ['reason']),
+    kvEventGaps: counted('kv_event_gaps_total', 'Gaps in the sequence of a worker.', ['worker']),
+    kvEventRestarts: counted('kv_event_restarts_total', 'Engine restarts seen in the sequence of a worker.', ['worker']),
+    kvEventReconnects: counted('kv_event_reconnects_total', 'Lost subscriptions to a worker.', ['worker']),
+    tokenizerProbes: counted('tokenizer_probes_total', 'Comparisons with a worker’s own /tokenize, by result.', ['worker', 'result']),
+    timeToFirstToken: timed('time_to_first_token_seconds', 'From the request’s arrival to the first body byte of its answer.'),
+    requestDuration: timed('request_duration_seconds', 'From the request’s arrival to the end of its answer.'),
+    decision: timed('decision_seconds', 'Block keys, map lookup and choice of one request.', fineSecondsBuckets),
+    tokenize: timed('tokenize_seconds', 'Rendering and tokenizing one request, waiting for a thread included.', fineSecondsBuckets),
+    /** Gives a declared gauge its reader. */
+    read(name: string, reader: GaugeReader): void {
+      readers.set(name, reader)
+    },
+    /** Starts what costs something while it runs: the event-loop monitor and the process's own figures. */
+    start(): void {
+      delay.enable()
+      collectDefaultMetrics({ register: registry, prefix: 'warmroute_' })
+    },
+    stop(): void {
+      delay.disable()
+    },
+  }
+}
+
+export type Metrics = ReturnType<typeof createMetrics>

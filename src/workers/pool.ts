@@ -1,0 +1,52 @@
+import type { Worker } from './worker.ts'
+
+/** The workers that serve one model with one tokenizer (decision 3). */
+export interface Pool {
+  /** Canonical model name; part of every block key's root. */
+  readonly model: string
+  readonly aliases: readonly string[]
+  /** LoRA adapter names that clients may send as `model`. */
+  readonly adapters: Set<string>
+  readonly workers: Worker[]
+  /** Largest prompt and answer together, in tokens, as the engines report it. */
+  maxModelLength: number | null
+}
+
+/** What a model name in a request stands for. */
+export interface ModelTarget {
+  readonly pool: Pool
+  /** LoRA adapter, or null for the base model. */
+  readonly adapter: string | null
+}
+
+/** All pools by every name that a client may send. */
+export class Pools {
+  readonly #pools: Pool[] = []
+  /** True while workers are still being asked for their model, so that an unknown name may yet become known. */
+  forming = false
+
+  add(pool: Pool): void {
+    this.#pools.push(pool)
+  }
+
+  list(): readonly Pool[] {
+    return this.#pools
+  }
+
+  /** Aliases resolve before the key root is made (decision 1). */
+  target(model: string): ModelTarget | null {
+    for (const pool of this.#pools) {
+      if (pool.model === model || pool.aliases.includes(model)) return { pool, adapter: null }
+      if (pool.adapters.has(model)) return { pool, adapter: model }
+    }
+    return null
+  }
+
+  /** Every name that `GET /v1/models` lists, with the pool behind it. */
+  names(): { name: string; pool: Pool; parent: string | null }[] {
+    return this.#pools.flatMap((pool) => [
+      ...[pool.model, ...pool.aliases].map((name) => ({ name, pool, parent: null })),
+      ...[...pool.adapters].map((name) => ({ name, pool, parent: pool.model })),
+    ])
+  }
+}

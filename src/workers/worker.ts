@@ -1,0 +1,104 @@
+import { RouterError } from '../errors.ts'
+
+export type WorkerState = 'healthy' | 'unhealthy' | 'ejected' | 'draining'
+
+/** Why a worker gets no credit for its cache although it serves requests. */
+export type Degradation = 'block_size_unknown' | 'tokenizer_differs' | 'events_unknown'
+
+/** Load that the engine itself reports, with the time at which it was read. */
+export interface MeasuredLoad {
+  readonly running: number
+  readonly waiting: number
+  /** Share of the KV cache in use, 0..1. */
+  readonly kvUsage: number
+  /** Milliseconds of the router's monotonic clock. */
+  readonly atMs: number
+}
+
+/**
+ * One engine endpoint that can serve a request: URL + data-parallel rank. Thread 0 owns and changes it; the request path
+ * reads it.
+ */
+export interface Worker {
+  /** `scheme://host:port[/path][#rank]`, the worker's name everywhere (decision 23). */
+  readonly id: string
+  readonly origin: string
+  /** Path before the engine's own, without a trailing slash; mostly empty. */
+  readonly basePath: string
+  readonly rank: number | null
+  /** Index into the map and the fleet's counters. */
+  readonly slot: number
+  /** Counts all workers ever known; never reused, unlike the slot. */
+  readonly serial: number
+  readonly pool: string
+  readonly engine: string
+  /** Headers added to every request to this worker, lower-case names; `authorization` replaces the client's. */
+  readonly headers: Readonly<Record<string, string>>
+  readonly labels: Readonly<Record<string, string>>
+  state: WorkerState
+  blockSize: number | null
+  capacityBlocks: number | null
+  load: MeasuredLoad | null
+  degraded: Degradation | null
+  /** True where the map knows the worker's cache from its events. */
+  exact: boolean
+  agreement: Agreement
+}
+
+/** Agreement of predicted and reported cached tokens (decision 12). */
+export interface Agreement {
+  requests: number
+  verified: number
+  predicted: number
+  actual: number
+  difference: number
+  larger: number
+}
+
+export function newAgreement(): Agreement {
+  return { requests: 0, verified: 0, predicted: 0, actual: 0, difference: 0, larger: 0 }
+}
+
+/** Takes one answer into account; `actual` is null where the engine did not report cached tokens. */
+export function agree(agreement: Agreement, predicted: number, actual: number | null): void {
+  agreement.requests++
+  if (actual === null) return
+  agreement.verified++
+  agreement.predicted += predicted
+  agreement.actual += actual
+  agreement.difference += Math.abs(predicted - actual)
+  agreement.larger += Math.max(predicted, actual)
+}
+
+/** 1 − Σ|predicted − actual| / Σ max(predicted, actual); 1 before anything was verified. */
+export function agreementRatio(agreement: Agreement): number {
+  return agreement.larger === 0 ? 1 : 1 - agreement.difference / agreement.larger
+}
+
+export interface WorkerAddress {
+  readonly id: string
+  readonly origin: string
+  readonly basePath: string
+  /** `authorization` made from credentials in the URL, if any. */
+  readonly headers: Readonly<Record<string, string>>
+}
+
+/**
+ * The canonical name of a worker (decision 23): lower-case host, explicit port, no user info, no trailing slash.
+ * Throws RouterError CONFIG_INVALID.
+ */
+export function workerAddress(url: string, rank: number | null): WorkerAddress {
+  if (!URL.canParse(url)) throw new RouterError('CONFIG_INVALID', `"${url}" is not a URL; write it as http://HOST:PORT`)
+  const parsed = new URL(url)
+  if (parsed.protocol !== 'http:' && parsed.protocol !== 'https:') {
+    throw new RouterError('CONFIG_INVALID', `"${url}" is neither http nor https`)
+  }
+  const port = parsed.port === '' ? (parsed.protocol === 'https:' ? '443' : '80') : parsed.port
+  const origin = `${parsed.protocol}//${parsed.hostname.toLowerCase()}:${port}`
+  const basePath = parsed.pathname.replace(/\/+$/, '')
+  const user = decodeURIComponent(parsed.username)
+  const password = decodeURIComponent(parsed.password)
+  const headers: Record<string, string> =
+    user === '' && password === '' ? {} : { authorization: `Basic ${Buffer.from(`${user}:${password}`).toString('base64')}` }
+  return { id: `${origin}${basePath}${rank === null ? '' : `#${rank}`}`, origin, basePath, headers }
+}
