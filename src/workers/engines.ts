@@ -1,38 +1,5 @@
+import type { Engine } from './engine.ts'
 import { vllm } from './engines/vllm.ts'
-import type { EngineHttp } from './engine-http.ts'
 
-/** What an engine tells about itself; null where it does not say. */
-export interface EngineFacts {
-  readonly models: readonly { readonly id: string; readonly parent: string | null; readonly maxModelLength: number | null }[]
-  /** By data-parallel rank. */
-  readonly ranks: readonly RankFacts[]
-  /** Changes when the engine's process does. */
-  readonly startedAt: number | null
-}
-
-export interface RankFacts {
-  readonly rank: number
-  readonly blockSize: number | null
-  readonly capacityBlocks: number | null
-  /** KV event endpoints as reachable from here, or null when events are off. */
-  readonly events: { readonly endpoint: string; readonly replay: string | null; readonly topic: string } | null
-}
-
-export interface RankLoad {
-  readonly running: number
-  readonly waiting: number
-  readonly kvUsage: number
-}
-
-/** What the router asks of one kind of engine. A new engine adds a file and a line in `engines` below. */
-export interface Engine {
-  readonly name: string
-  /** Stores of one block count and need as many removals (decision 6). */
-  readonly countsStores: boolean
-  /** Null when the engine cannot be reached or is not of this kind. */
-  facts(http: EngineHttp, baseUrl: string, headers: Readonly<Record<string, string>>): Promise<EngineFacts | null>
-  /** Load by rank; null when it cannot be read. */
-  load(http: EngineHttp, baseUrl: string, headers: Readonly<Record<string, string>>, timeoutMs: number): Promise<ReadonlyMap<number, RankLoad> | null>
-}
-
+/** Every kind of engine that the router knows, by the name used in the config. */
 export const engines: Readonly<Record<string, Engine>> = { vllm }

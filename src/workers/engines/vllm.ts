@@ -1,5 +1,5 @@
 import { jsonOf } from '../engine-http.ts'
-import type { Engine, EngineFacts, RankFacts, RankLoad } from '../engines.ts'
+import type { Engine, EngineFacts, RankFacts, RankLoad } from '../engine.ts'
 import { samplesOf, type Sample } from '../prometheus-text.ts'
 
 /** vLLM 0.32: GET /v1/models, /kv_event_sources, and /metrics with vllm:cache_config_info. */

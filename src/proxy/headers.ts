@@ -1,0 +1,73 @@
+/**
+ * Which headers go where (docs/headers.md). Requests: everything but what belongs to the client's connection, what the
+ * router sets itself, and what engines would obey from anyone. Answers: everything but what belongs to the worker's
+ * connection.
+ */
+const droppedFromRequest = new Set([
+  'connection',
+  'proxy-connection',
+  'keep-alive',
+  'te',
+  'trailer',
+  'transfer-encoding',
+  'upgrade',
+  'expect',
+  'host',
+  'content-length',
+  'proxy-authorization',
+  'accept-encoding',
+  'x-request-id',
+  'x-data-parallel-rank',
+  'x-body-compressed',
+  'x-smg-routing-key',
+])
+const droppedFromAnswer = new Set(['connection', 'proxy-connection', 'keep-alive', 'transfer-encoding', 'upgrade', 'trailer', 'x-request-id'])
+
+export interface RequestHeaderOptions {
+  readonly requestId: string
+  readonly rank: number | null
+  /** The worker's own headers, lower-case; they replace the client's of the same name. */
+  readonly worker: Readonly<Record<string, string>>
+}
+
+/** Headers for the worker as a flat list, from the client's raw list. */
+export function requestHeaders(raw: readonly string[], options: RequestHeaderOptions): string[] {
+  const headers: string[] = []
+  const named = connectionNamed(raw)
+  for (let i = 0; i + 1 < raw.length; i += 2) {
+    const name = (raw[i] as string).toLowerCase()
+    if (droppedFromRequest.has(name) || name.startsWith('x-override-') || name.startsWith('x-warmroute-')) continue
+    if (options.worker[name] !== undefined || (named?.includes(name) ?? false)) continue
+    headers.push(name, raw[i + 1] as string)
+  }
+  headers.push('accept-encoding', 'identity', 'x-request-id', options.requestId)
+  if (options.rank !== null) headers.push('x-data-parallel-rank', String(options.rank))
+  for (const [name, value] of Object.entries(options.worker)) headers.push(name, value)
+  return headers
+}
+
+/** Headers for the client as a flat list, from the worker's raw list. */
+export function answerHeaders(raw: readonly (string | Buffer)[]): string[] {
+  const headers: string[] = []
+  for (let i = 0; i + 1 < raw.length; i += 2) {
+    const name = textOf(raw[i])
+    if (droppedFromAnswer.has(name.toLowerCase())) continue
+    headers.push(name, textOf(raw[i + 1]))
+  }
+  return headers
+}
+
+/** Header names that the client's `connection` header declares as belonging to that connection (RFC 9110, 7.6.1). */
+function connectionNamed(raw: readonly string[]): string[] | null {
+  for (let i = 0; i + 1 < raw.length; i += 2) {
+    if ((raw[i] as string).toLowerCase() !== 'connection') continue
+    const value = (raw[i + 1] as string).toLowerCase()
+    if (value === 'keep-alive' || value === 'close') return null
+    return value.split(',').map((word) => word.trim())
+  }
+  return null
+}
+
+function textOf(value: string | Buffer | undefined): string {
+  return typeof value === 'string' ? value : (value?.latin1Slice(0, value.length) ?? '')
+}

@@ -1,0 +1,88 @@
+import Type from 'typebox'
+import { definePolicy, type PolicyFleet } from '../policy.ts'
+
+/** Prompt tokens sent to a worker lately, in slices that fall out of the window one by one. */
+interface Recent {
+  readonly tokens: Float64Array
+  slice: number
+  lastChosenAt: number
+}
+
+const slices = 12
+
+/**
+ * The candidate with the highest total. Totals within `tieWithin` of the best count as equal (decision 16): of those the
+ * one that was sent the fewest prompt tokens lately, then the least recently chosen, then a random one.
+ */
+export const bestScore = definePolicy({
+  kind: 'picker',
+  type: 'best-score',
+  description: 'Highest total; ties go to the worker with the fewest prompt tokens sent lately.',
+  parameters: Type.Object(
+    {
+      tieWithin: Type.Number({ description: 'Totals this near to the best are equal (ms for costs).', minimum: 0, default: 1 }),
+      windowMs: Type.Integer({ description: 'How long a sent prompt counts in a tie, in milliseconds.', minimum: 100, default: 60_000 }),
+    },
+    { additionalProperties: false },
+  ),
+  create({ tieWithin, windowMs }, { clock, random }) {
+    const recent = new Map<number, Recent>()
+    const sliceMs = windowMs / slices
+
+    const of = (serial: number): Recent => {
+      let entry = recent.get(serial)
+      if (entry === undefined) {
+        entry = { tokens: new Float64Array(slices), slice: 0, lastChosenAt: -Infinity }
+        recent.set(serial, entry)
+      }
+      const now = Math.floor(clock() / sliceMs)
+      if (now - entry.slice >= slices) entry.tokens.fill(0)
+      else for (let passed = entry.slice + 1; passed <= now; passed++) entry.tokens[passed % slices] = 0
+      entry.slice = now
+      return entry
+    }
+    const sum = (entry: Recent): number => entry.tokens.reduce((total, tokens) => total + tokens, 0)
+
+    /** Forgets workers that are gone, so that the map follows the fleet. */
+    const prune = (fleet: PolicyFleet): void => {
+      if (recent.size <= 4 * fleet.count + 64) return
+      const present = new Set(fleet.serials.subarray(0, fleet.count))
+      for (const serial of recent.keys()) if (!present.has(serial)) recent.delete(serial)
+    }
+
+    return {
+      pick(_request, fleet, totals, keep) {
+        let best = -Infinity
+        for (let i = 0; i < fleet.count; i++) if (keep[i] === 1) best = Math.max(best, totals[i] as number)
+        let chosen = -1
+        let fewest = Infinity
+        let longestAgo = Infinity
+        let equal = 0
+        for (let i = 0; i < fleet.count; i++) {
+          if (keep[i] !== 1 || (totals[i] as number) < best - tieWithin) continue
+          const entry = of(fleet.serials[i] as number)
+          const tokens = sum(entry)
+          const order = chosen === -1 ? -1 : Math.sign(tokens - fewest) || compared(entry.lastChosenAt, longestAgo)
+          if (order < 0) equal = 0
+          if (order > 0 || random() * ++equal >= 1) continue
+          chosen = i
+          fewest = tokens
+          longestAgo = entry.lastChosenAt
+        }
+        prune(fleet)
+        return chosen
+      },
+      onDispatched(dispatch) {
+        const entry = of(dispatch.serial)
+        const at = entry.slice % slices
+        entry.tokens[at] = (entry.tokens[at] as number) + dispatch.promptTokens
+        entry.lastChosenAt = clock()
+      },
+    }
+  },
+})
+
+/** Unlike a difference this also orders two workers that were never chosen. */
+function compared(a: number, b: number): number {
+  return a < b ? -1 : a > b ? 1 : 0
+}

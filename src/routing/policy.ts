@@ -1,0 +1,124 @@
+import type Type from 'typebox'
+import { RouterError } from '../errors.ts'
+
+/**
+ * The plugin interface: filters, scorers and pickers make up a profile. Everything here is synchronous and does no I/O;
+ * clock and randomness are passed in (decision 15). All arrays are indexed by candidate, 0 … fleet.count − 1, belong to
+ * the router and are reused: a plugin reads them during the call and keeps none.
+ */
+export interface PolicyRequest {
+  readonly model: string
+  readonly adapter: string | null
+  /** 0 where the prompt could not be tokenized; `promptTokensEstimate` then stands in. */
+  readonly promptTokens: number
+  /** Tokens of the prompt, or bytes / 4 where it has not been tokenized. */
+  readonly promptTokensEstimate: number
+  readonly sessionId: string | null
+  readonly priority: number
+  readonly stream: boolean
+  readonly maxTokens: number | null
+}
+
+export interface PolicyFleet {
+  /** Number of candidates: workers that are healthy, not draining, and not tried before by this request. */
+  readonly count: number
+  readonly ids: readonly string[]
+  /** Never reused, so that a plugin may key what it learns about a worker by it. */
+  readonly serials: Int32Array
+  readonly labels: readonly Readonly<Record<string, string>>[]
+  /** From the router's own accounting (decision 17). */
+  readonly requests: Int32Array
+  readonly prefillTokens: Int32Array
+  readonly decodeBlocks: Int32Array
+  /** From the engine, NaN where unknown or stale. */
+  readonly running: Float64Array
+  readonly waiting: Float64Array
+  readonly kvUsage: Float64Array
+  readonly loadAgeMs: Float64Array
+  /** 0 where unknown. */
+  readonly capacityBlocks: Float64Array
+  readonly blockSize: Float64Array
+}
+
+export interface PolicyMatch {
+  /** Blocks of the candidate's run by tier (decision 4), in its own block size. */
+  readonly gpu: Uint32Array
+  readonly host: Uint32Array
+  readonly disk: Uint32Array
+  readonly shared: Uint32Array
+  /** Prompt tokens predicted to be cached, capped as the engine caps them; 0 for a degraded worker. */
+  readonly cachedTokens: Float64Array
+  /** 1 where the match comes from the worker's events. */
+  readonly exact: Uint8Array
+}
+
+export interface PolicyContext {
+  /** Monotonic milliseconds. */
+  readonly clock: () => number
+  /** Uniform in [0, 1). */
+  readonly random: () => number
+}
+
+/** Follows a request on its worker, for plugins that learn. */
+export interface PolicyHooks {
+  onDispatched?(dispatch: Dispatch): void
+  /** First body byte of a streamed answer. */
+  onFirstByte?(dispatch: Dispatch, ttftMs: number): void
+  onFinished?(dispatch: Dispatch): void
+}
+
+export interface Dispatch {
+  readonly serial: number
+  readonly promptTokens: number
+  readonly uncachedTokens: number
+  /** Outstanding prefill tokens and requests on the worker just before this one was sent. */
+  readonly prefillTokensAhead: number
+  readonly requestsAhead: number
+  readonly stream: boolean
+  readonly atMs: number
+}
+
+export interface Filter extends PolicyHooks {
+  /** Sets `keep[i]` to 0 for candidates that must not be chosen. */
+  filter(request: PolicyRequest, fleet: PolicyFleet, match: PolicyMatch, keep: Uint8Array): void
+}
+
+export interface Scorer extends PolicyHooks {
+  /** Writes a score for every candidate; higher is better. Costs are written negated, in milliseconds. */
+  score(request: PolicyRequest, fleet: PolicyFleet, match: PolicyMatch, out: Float64Array): void
+}
+
+export interface Picker extends PolicyHooks {
+  /** Index of the chosen candidate among those with `keep[i] === 1`; at least one is kept. */
+  pick(request: PolicyRequest, fleet: PolicyFleet, totals: Float64Array, keep: Uint8Array): number
+}
+
+interface PluginBase<Kind extends string, Made, Parameters extends Type.TSchema> {
+  readonly kind: Kind
+  /** Name in the config. */
+  readonly type: string
+  /** One sentence for the docs. */
+  readonly description: string
+  readonly parameters: Parameters
+  readonly create: (parameters: Type.Static<Parameters>, context: PolicyContext) => Made
+}
+
+export type FilterPlugin<Parameters extends Type.TSchema = Type.TSchema> = PluginBase<'filter', Filter, Parameters>
+export type ScorerPlugin<Parameters extends Type.TSchema = Type.TSchema> = PluginBase<'scorer', Scorer, Parameters>
+export type PickerPlugin<Parameters extends Type.TSchema = Type.TSchema> = PluginBase<'picker', Picker, Parameters>
+export type PolicyPlugin = FilterPlugin | ScorerPlugin | PickerPlugin
+
+/** Declares a plugin. Plain data comes back: no registry and no class to be an instance of. */
+export function definePolicy<Parameters extends Type.TSchema>(plugin: FilterPlugin<Parameters>): FilterPlugin
+export function definePolicy<Parameters extends Type.TSchema>(plugin: ScorerPlugin<Parameters>): ScorerPlugin
+export function definePolicy<Parameters extends Type.TSchema>(plugin: PickerPlugin<Parameters>): PickerPlugin
+export function definePolicy(plugin: object): PolicyPlugin {
+  const { kind, type, create } = plugin as Partial<PolicyPlugin>
+  if (kind !== 'filter' && kind !== 'scorer' && kind !== 'picker') {
+    throw new RouterError('PLUGIN_INVALID', `A policy plugin's kind is filter, scorer or picker, not ${JSON.stringify(kind)}`)
+  }
+  if (typeof type !== 'string' || type === '' || typeof create !== 'function') {
+    throw new RouterError('PLUGIN_INVALID', `A ${kind} plugin needs a "type" (its name) and a "create" function`)
+  }
+  return plugin as PolicyPlugin
+}

@@ -1,0 +1,139 @@
+import Type from 'typebox'
+import { definePolicy, type Dispatch, type PolicyFleet } from '../policy.ts'
+
+/** What is learned about one worker. */
+interface Learned {
+  readonly prefill: PrefillLine
+  /** Streamed requests sent and without a first byte yet, oldest first: engines prefill first come, first served. */
+  readonly waiting: Set<Dispatch>
+  /** When the oldest of them can have begun: its dispatch or the first byte of the one before it. */
+  headSinceMs: number
+}
+
+/** The head of the queue is never taken for wholly done before its first byte says so. */
+const mostProgress = 0.9
+
+/**
+ * Minus the predicted time to first token, in ms: the prefill queued on the worker (less what it must have done since),
+ * the request's own uncached tokens, and what running requests add to each step. Cost of outstanding plus own uncached
+ * tokens came nearest to an oracle in every measured trace (docs/benchmarks.md).
+ */
+export const predictedTtft = definePolicy({
+  kind: 'scorer',
+  type: 'predicted-ttft',
+  description: 'Least predicted time to first token, from outstanding and own uncached tokens and learned rates.',
+  parameters: Type.Object(
+    {
+      prefillTokensPerSecond: Type.Number({ description: 'Prefill rate assumed until a worker’s own is learned.', exclusiveMinimum: 0, default: 8000 }),
+      runningRequestTokens: Type.Number({ description: 'What one running request adds, in prefill tokens.', minimum: 0, default: 16 }),
+      ownWeight: Type.Number({ description: 'Weight of the request’s own uncached tokens; above 1 it favours a warm worker over a short queue.', minimum: 0, default: 1 }),
+      learnedSamples: Type.Number({ description: 'Answers over which a learned rate is averaged.', minimum: 1, default: 64 }),
+    },
+    { additionalProperties: false },
+  ),
+  create({ prefillTokensPerSecond, runningRequestTokens, ownWeight, learnedSamples }, { clock }) {
+    const learned = new Map<number, Learned>()
+
+    const of = (serial: number): Learned => {
+      let entry = learned.get(serial)
+      if (entry === undefined) {
+        entry = { prefill: new PrefillLine(prefillTokensPerSecond, learnedSamples), waiting: new Set(), headSinceMs: 0 }
+        learned.set(serial, entry)
+      }
+      return entry
+    }
+
+    const queuedTokens = (entry: Learned, outstanding: number, msPerToken: number, nowMs: number): number => {
+      const head = entry.waiting.values().next().value
+      if (head === undefined) return outstanding
+      const done = Math.min(mostProgress * head.uncachedTokens, (nowMs - entry.headSinceMs) / msPerToken)
+      return Math.max(0, outstanding - Math.max(0, done))
+    }
+
+    /** Forgets workers that are gone, so that the map follows the fleet. */
+    const prune = (fleet: PolicyFleet): void => {
+      if (learned.size <= 4 * fleet.count + 64) return
+      const present = new Set(fleet.serials.subarray(0, fleet.count))
+      for (const serial of learned.keys()) if (!present.has(serial)) learned.delete(serial)
+    }
+
+    const leave = (dispatch: Dispatch): void => {
+      const entry = of(dispatch.serial)
+      if (entry.waiting.delete(dispatch)) entry.headSinceMs = clock()
+    }
+
+    return {
+      score(request, fleet, match, out) {
+        const nowMs = clock()
+        for (let i = 0; i < fleet.count; i++) {
+          const entry = of(fleet.serials[i] as number)
+          const { msPerToken, baseMs } = entry.prefill
+          const uncached = Math.max(0, request.promptTokensEstimate - (match.cachedTokens[i] as number))
+          const queued = queuedTokens(entry, fleet.prefillTokens[i] as number, msPerToken, nowMs)
+          const running = fleet.requests[i] as number
+          out[i] = -(baseMs + (queued + ownWeight * uncached + runningRequestTokens * running) * msPerToken)
+        }
+        prune(fleet)
+      },
+      onDispatched(dispatch) {
+        if (!dispatch.stream) return
+        const entry = of(dispatch.serial)
+        if (entry.waiting.size === 0) entry.headSinceMs = dispatch.atMs
+        entry.waiting.add(dispatch)
+      },
+      onFirstByte(dispatch, ttftMs) {
+        of(dispatch.serial).prefill.observe(dispatch.uncachedTokens, dispatch.prefillTokensAhead, ttftMs)
+        leave(dispatch)
+      },
+      onFinished: leave,
+    }
+  },
+})
+
+/**
+ * Time to first token as a straight line over the tokens before it, fitted by least squares with exponential forgetting,
+ * from a prior that two made-up samples hold until real ones outweigh it.
+ */
+class PrefillLine {
+  msPerToken: number
+  baseMs = 0
+  readonly #keep: number
+  readonly #least: number
+  readonly #most: number
+  #weight = 0
+  #x = 0
+  #y = 0
+  #xx = 0
+  #xy = 0
+
+  constructor(tokensPerSecond: number, samples: number) {
+    this.#keep = 1 - 1 / samples
+    this.msPerToken = 1000 / tokensPerSecond
+    // A line learned from odd samples must not make a worker look free or lost.
+    this.#least = this.msPerToken / 1000
+    this.#most = this.msPerToken * 1000
+    this.#add(0, 0, 1)
+    this.#add(4096, 4096 * this.msPerToken, 1)
+  }
+
+  /** A sample with much queued before it says little, since how far that had come is a guess: it weighs its own share. */
+  observe(ownTokens: number, tokensAhead: number, ms: number): void {
+    const tokens = ownTokens + tokensAhead
+    if (!(ms > 0) || !Number.isFinite(ms)) return
+    this.#add(tokens, ms, tokensAhead === 0 ? 1 : ownTokens / tokens)
+  }
+
+  #add(tokens: number, ms: number, weight: number): void {
+    const keep = 1 - (1 - this.#keep) * weight
+    this.#weight = this.#weight * keep + weight
+    this.#x = this.#x * keep + weight * tokens
+    this.#y = this.#y * keep + weight * ms
+    this.#xx = this.#xx * keep + weight * tokens * tokens
+    this.#xy = this.#xy * keep + weight * tokens * ms
+    const spread = this.#weight * this.#xx - this.#x * this.#x
+    if (spread <= 0) return
+    const slope = (this.#weight * this.#xy - this.#x * this.#y) / spread
+    this.msPerToken = Math.min(this.#most, Math.max(this.#least, slope))
+    this.baseMs = Math.max(0, (this.#y - this.msPerToken * this.#x) / this.#weight)
+  }
+}
