@@ -69,5 +69,5 @@ function connectionNamed(raw: readonly string[]): string[] | null {
 }
 
 function textOf(value: string | Buffer | undefined): string {
-  return typeof value === 'string' ? value : (value?.latin1Slice(0, value.length) ?? '')
+  return typeof value === 'string' ? value : (value?.toString('latin1') ?? '')
 }

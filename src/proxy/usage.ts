@@ -16,7 +16,7 @@ export class UsageReader {
       this.#tail = tailOf(chunk)
       return
     }
-    const text = this.#tail + chunk.latin1Slice(0, chunk.length)
+    const text = this.#tail + chunk.toString('latin1')
     this.#cachedTokens = numberAfter(text, '"cached_tokens":') ?? this.#cachedTokens
     this.#promptTokens = numberAfter(text, '"prompt_tokens":') ?? this.#promptTokens
     this.#tail = tailOf(chunk)
@@ -34,7 +34,7 @@ export class UsageReader {
 
 /** The end of a chunk, when a key of interest may have begun in it. */
 function tailOf(chunk: Buffer): string {
-  const tail = chunk.latin1Slice(Math.max(0, chunk.length - UsageReader.overlap), chunk.length)
+  const tail = chunk.toString('latin1', Math.max(0, chunk.length - UsageReader.overlap))
   return tail.endsWith('\n\n') || !tail.includes('"') ? '' : tail
 }
 

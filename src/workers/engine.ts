@@ -23,6 +23,12 @@ export interface RankLoad {
   readonly kvUsage: number
 }
 
+export interface EngineLoad {
+  readonly byRank: ReadonlyMap<number, RankLoad>
+  /** Changes when the engine's process does; null where the engine does not say. */
+  readonly startedAt: number | null
+}
+
 /** What the router asks of one kind of engine. A new engine adds a file under engines/ and a line in engines.ts. */
 export interface Engine {
   readonly name: string
@@ -31,5 +37,5 @@ export interface Engine {
   /** Null when the engine cannot be reached or is not of this kind. */
   facts(http: EngineHttp, baseUrl: string, headers: Readonly<Record<string, string>>): Promise<EngineFacts | null>
   /** Load by rank; null when it cannot be read. */
-  load(http: EngineHttp, baseUrl: string, headers: Readonly<Record<string, string>>, timeoutMs: number): Promise<ReadonlyMap<number, RankLoad> | null>
+  load(http: EngineHttp, baseUrl: string, headers: Readonly<Record<string, string>>, timeoutMs: number): Promise<EngineLoad | null>
 }

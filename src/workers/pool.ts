@@ -8,6 +8,8 @@ export interface Pool {
   /** LoRA adapter names that clients may send as `model`. */
   readonly adapters: Set<string>
   readonly workers: Worker[]
+  /** Unix time at which the pool was formed, as /v1/models shows it. */
+  readonly createdSeconds: number
   /** Largest prompt and answer together, in tokens, as the engines report it. */
   maxModelLength: number | null
 }

@@ -1,5 +1,5 @@
 import { jsonOf } from '../engine-http.ts'
-import type { Engine, EngineFacts, RankFacts, RankLoad } from '../engine.ts'
+import type { Engine, EngineFacts, EngineLoad, RankFacts, RankLoad } from '../engine.ts'
 import { samplesOf, type Sample } from '../prometheus-text.ts'
 
 /** vLLM 0.32: GET /v1/models, /kv_event_sources, and /metrics with vllm:cache_config_info. */
@@ -34,8 +34,8 @@ export const vllm: Engine = {
     }
   },
 
-  async load(http, baseUrl, headers, timeoutMs): Promise<ReadonlyMap<number, RankLoad> | null> {
-    const names = ['vllm:num_requests_running', 'vllm:num_requests_waiting', 'vllm:kv_cache_usage_perc'] as const
+  async load(http, baseUrl, headers, timeoutMs): Promise<EngineLoad | null> {
+    const names = ['vllm:num_requests_running', 'vllm:num_requests_waiting', 'vllm:kv_cache_usage_perc', 'process_start_time_seconds'] as const
     const answer = await http.ask(`${baseUrl}/metrics`, { headers, timeoutMs })
     if (answer?.status !== 200) return null
     const samples = samplesOf(answer.text, names)
@@ -45,7 +45,7 @@ export const vllm: Engine = {
       const of = (name: string): number => samples.get(name)?.find((other) => rankOf(other) === rank)?.value ?? 0
       load.set(rank, { running: sample.value, waiting: of(names[1]), kvUsage: of(names[2]) })
     }
-    return load
+    return { byRank: load, startedAt: samples.get(names[3])?.[0]?.value ?? null }
   },
 }
 

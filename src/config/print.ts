@@ -1,0 +1,26 @@
+import { stringify } from 'yaml'
+import type { Config } from './schema.ts'
+
+const hidden = '(hidden)'
+
+/** The effective config as YAML, without secrets. */
+export function printedConfig(config: Config): string {
+  const shown = structuredClone(config)
+  if (shown.keys.secret !== undefined) shown.keys.secret = hidden
+  for (const pool of shown.pools) {
+    for (const worker of pool.workers) {
+      worker.url = withoutCredentials(worker.url)
+      if (worker.apiKey !== undefined) worker.apiKey = hidden
+      for (const name of Object.keys(worker.headers ?? {})) if (worker.headers !== undefined) worker.headers[name] = hidden
+    }
+  }
+  if (shown.workerUrls !== undefined) shown.workerUrls = shown.workerUrls.map(withoutCredentials)
+  return stringify(shown)
+}
+
+function withoutCredentials(url: string): string {
+  const parsed = new URL(url)
+  parsed.username = ''
+  parsed.password = ''
+  return parsed.toString()
+}

@@ -1,0 +1,87 @@
+import type { FastifyInstance } from 'fastify'
+import { RouterError } from '../errors.ts'
+import type { Pipeline } from '../pipeline.ts'
+import type { PromptKind } from '../tokenize/service.ts'
+import { bodyOf } from './public.ts'
+import { requestIdOf } from './client.ts'
+
+/** What the admin port shows of the other rooms; `main.ts` fills it in. */
+export interface AdminPorts {
+  readonly pipeline: Pipeline
+  /** `reasons` says what is being waited for; empty when ready. */
+  readonly readiness: () => { readonly ready: boolean; readonly reasons: readonly string[] }
+  readonly metrics: () => Promise<{ readonly contentType: string; readonly text: string }>
+  readonly workers: () => readonly object[]
+  readonly map: () => object
+  readonly decisions: { latest(limit: number): readonly object[]; find(requestId: string): object | null }
+}
+
+/** The admin port: never reachable through the public one. */
+export function addAdminRoutes(app: FastifyInstance, ports: AdminPorts): void {
+  app.get('/healthz', () => ({ status: 'ok' }))
+  app.get('/readyz', (_request, reply) => {
+    const { ready, reasons } = ports.readiness()
+    return reply.code(ready ? 200 : 503).send({ status: ready ? 'ready' : 'not ready', reasons })
+  })
+  app.get('/metrics', async (_request, reply) => {
+    const { contentType, text } = await ports.metrics()
+    return reply.header('content-type', contentType).send(text)
+  })
+  app.get('/admin/workers', () => ({ workers: ports.workers() }))
+  app.get('/admin/map', () => ports.map())
+  app.get<{ Querystring: { limit?: string } }>('/admin/decisions', (request) => ({ decisions: ports.decisions.latest(limitOf(request.query.limit)) }))
+  app.get<{ Params: { id: string } }>('/admin/decisions/:id', (request) => {
+    const record = ports.decisions.find(request.params.id)
+    if (record === null) throw new RouterError('RECORD_NOT_FOUND', `No decision is kept for request "${request.params.id}"`)
+    return record
+  })
+  app.post('/admin/explain', async (request) => {
+    const { kind, path, body } = explained(bodyOf(request))
+    return ports.pipeline.explain({
+      requestId: requestIdOf(request.raw),
+      kind,
+      path,
+      rawHeaders: [],
+      body,
+      sessionId: null,
+      trusted: true,
+      wantsDecision: false,
+    })
+  })
+}
+
+const defaultLimit = 50
+
+function limitOf(text: string | undefined): number {
+  if (text === undefined) return defaultLimit
+  const limit = Number(text)
+  if (!Number.isInteger(limit) || limit < 1 || limit > 100_000) {
+    throw new RouterError('BODY_INVALID', '"limit" must be a whole number from 1 to 100000', { param: 'limit' })
+  }
+  return limit
+}
+
+const kinds: Readonly<Record<string, PromptKind>> = { '/v1/chat/completions': 'chat', '/v1/completions': 'completion' }
+
+/** A bare request body, or `{ path?, body }` around one; `messages` make a chat, `prompt` a completion. */
+function explained(bytes: Buffer): { kind: PromptKind; path: string; body: Buffer } {
+  let given: unknown
+  try {
+    given = JSON.parse(bytes.toString('utf8'))
+  } catch (cause) {
+    throw new RouterError('BODY_NOT_JSON', `The body is not valid JSON: ${cause instanceof Error ? cause.message : ''}`)
+  }
+  if (typeof given !== 'object' || given === null || Array.isArray(given)) throw new RouterError('BODY_INVALID', 'The body must be a JSON object')
+  const { path, body } = given as { path?: unknown; body?: unknown }
+  const wrapped = typeof body === 'object' && body !== null && !Array.isArray(body)
+  const request = wrapped ? body : given
+  if (path !== undefined && (typeof path !== 'string' || kinds[path] === undefined)) {
+    throw new RouterError('BODY_INVALID', `"path" must be one of ${Object.keys(kinds).join(', ')}`, { param: 'path' })
+  }
+  const kind: PromptKind = (typeof path === 'string' ? kinds[path] : undefined) ?? ('messages' in request ? 'chat' : 'completion')
+  return {
+    kind,
+    path: kind === 'chat' ? '/v1/chat/completions' : '/v1/completions',
+    body: wrapped ? Buffer.from(JSON.stringify(body)) : bytes,
+  }
+}

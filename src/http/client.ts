@@ -1,0 +1,33 @@
+import { randomUUID } from 'node:crypto'
+import type { IncomingMessage } from 'node:http'
+
+/** Who sees `x-warmroute-*` and the explain header (decision 24). */
+export type Exposure = 'loopback' | 'keys' | 'all'
+
+/** The client's request id where it is a sane one, else a new one. */
+export function requestIdOf(request: IncomingMessage): string {
+  const given = request.headers['x-request-id']
+  return typeof given === 'string' && /^[A-Za-z0-9._-]{1,128}$/.test(given) ? given : randomUUID()
+}
+
+export function isTrusted(request: IncomingMessage, exposure: Exposure): boolean {
+  switch (exposure) {
+    case 'all':
+      return true
+    case 'loopback': {
+      const address = request.socket.remoteAddress ?? ''
+      return address === '::1' || address.startsWith('127.') || address.startsWith('::ffff:127.')
+    }
+    case 'keys':
+      // No API keys are configured anywhere yet, so that nobody holds one.
+      return false
+    default:
+      return exposure satisfies never
+  }
+}
+
+/** A header that must be a single short text, else null. */
+export function shortHeader(request: IncomingMessage, name: string): string | null {
+  const value = request.headers[name]
+  return typeof value === 'string' && value !== '' && value.length <= 256 ? value : null
+}

@@ -1,0 +1,74 @@
+import type { CacheMap } from '../map/map.ts'
+import { tiers } from '../kv/tier.ts'
+import type { WorkerSlot } from '../kv/batch.ts'
+import type { Metrics } from '../telemetry/metrics.ts'
+import type { PromptService } from '../tokenize/service.ts'
+import type { Fleet } from '../workers/fleet.ts'
+import { agreementRatio, type Worker } from '../workers/worker.ts'
+import type { FleetKeeper } from './keeper.ts'
+
+export interface ViewedParts {
+  readonly fleet: Fleet
+  readonly map: CacheMap
+  readonly keeper: FleetKeeper
+  readonly metrics: Metrics
+  readonly prompts: PromptService
+}
+
+const states = ['healthy', 'unhealthy', 'ejected', 'draining'] as const
+
+/** What /admin/workers, /admin/map and /metrics show of the running parts. */
+export function adminViews({ fleet, map, keeper, metrics, prompts }: ViewedParts) {
+  const perWorker = (value: (worker: Worker) => number) => () => [...fleet.workers()].map((worker) => [[worker.id], value(worker)] as const)
+
+  metrics.read('in_flight_requests', perWorker(({ slot }) => fleet.counters.requests(slot)))
+  metrics.read('in_flight_prefill_tokens', perWorker(({ slot }) => fleet.counters.prefillTokens(slot)))
+  metrics.read('worker_agreement_ratio', perWorker(({ agreement }) => agreementRatio(agreement)))
+  metrics.read('worker_state', () =>
+    [...fleet.workers()].flatMap((worker) => states.map((state) => [[worker.id, state], worker.state === state ? 1 : 0] as const)),
+  )
+  metrics.read('worker_degraded', () =>
+    [...fleet.workers()].flatMap((worker) => (worker.degraded === null ? [] : [[[worker.id, worker.degraded], 1] as const])),
+  )
+  metrics.read('map_blocks', () => map.stats().blocksByTier.map((blocks, index) => [[tiers[index] ?? ''], blocks] as const))
+  metrics.read('map_bytes', () => [[[], map.stats().bytes]])
+  metrics.read('map_evictions_total', () => [[[], map.stats().evictions]])
+  metrics.read('queued_requests', () => [[[], prompts.stats().queued]])
+  metrics.read('token_cache_bytes', () => [[[], prompts.stats().cacheBytes]])
+
+  return {
+    metrics: async () => ({ contentType: metrics.registry.contentType, text: await metrics.registry.metrics() }),
+    map: () => map.stats(),
+    workers: () => [...fleet.workers()].map((worker) => workerView(worker)),
+  }
+
+  function workerView(worker: Worker): object {
+    const { slot, load, agreement } = worker
+    return {
+      id: worker.id,
+      url: worker.origin + worker.basePath,
+      pool: worker.pool,
+      engine: worker.engine,
+      rank: worker.rank,
+      state: worker.state,
+      blockSize: worker.blockSize,
+      capacityBlocks: worker.capacityBlocks,
+      events: keeper.eventsOf(worker),
+      map: { blocks: map.workerBlocks(slot as WorkerSlot) },
+      inFlight: {
+        requests: fleet.counters.requests(slot),
+        prefillTokens: fleet.counters.prefillTokens(slot),
+        decodeBlocks: fleet.counters.decodeBlocks(slot),
+      },
+      load: load === null ? null : { running: load.running, waiting: load.waiting, kvUsage: load.kvUsage, ageMs: Math.round(performance.now() - load.atMs) },
+      agreement: {
+        predicted: agreement.predicted,
+        actual: agreement.actual,
+        ratio: agreementRatio(agreement),
+        verified: agreement.verified,
+        requests: agreement.requests,
+      },
+      ...(worker.degraded === null ? {} : { degraded: worker.degraded }),
+    }
+  }
+}

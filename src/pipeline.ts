@@ -1,0 +1,482 @@
+import type { ServerResponse } from 'node:http'
+import { RouterError } from './errors.ts'
+import type { BlockExtras, KeyMaker, KeyScope } from './kv/keys.ts'
+import { blockKeys } from './kv/keys.ts'
+import type { MapReader, MatchQuery, PrefixMatch } from './map/map.ts'
+import type { Forwarder, ForwardOutcome } from './proxy/forward.ts'
+import { requestHeaders } from './proxy/headers.ts'
+import { Candidates } from './routing/candidates.ts'
+import type { DecisionLog, DecisionRecord } from './routing/decisions.ts'
+import type { Dispatch, PolicyRequest } from './routing/policy.ts'
+import type { Profile } from './routing/profile.ts'
+import type { Log } from './telemetry/log.ts'
+import type { Metrics } from './telemetry/metrics.ts'
+import type { PromptKind, PromptService, ReadBody } from './tokenize/service.ts'
+import { InFlight, type Fleet } from './workers/fleet.ts'
+import type { ModelTarget, Pool, Pools } from './workers/pool.ts'
+import { agree, type Worker } from './workers/worker.ts'
+
+export interface Incoming {
+  readonly requestId: string
+  readonly kind: PromptKind
+  /** Path and query as the client sent them. */
+  readonly path: string
+  readonly rawHeaders: readonly string[]
+  readonly body: Buffer
+  readonly sessionId: string | null
+  /** Whether this client may see `x-warmroute-*` (decision 24). */
+  readonly trusted: boolean
+  /** Whether it asked for the decision in a header. */
+  readonly wantsDecision: boolean
+}
+
+export interface PipelineOptions {
+  readonly prompts: PromptService
+  readonly pools: Pools
+  readonly keys: KeyMaker
+  readonly map: MapReader
+  readonly fleet: Fleet
+  readonly profileOf: (pool: Pool) => Profile
+  readonly forwarder: Forwarder
+  readonly decisions: DecisionLog
+  /** Holds one decision at a time: what /admin/explain would have chosen. */
+  readonly explained: DecisionLog
+  readonly metrics: Metrics
+  readonly log: Log
+  /** Monotonic milliseconds, with a fraction. */
+  readonly clock: () => number
+  readonly wallClock: () => number
+  readonly staleLoadMs: number
+  /** A worker could not be reached: whoever watches its health wants to know at once. */
+  readonly onUnreachable: (worker: Worker) => void
+}
+
+/** Every request is tried on at most this many workers. */
+const maxAttempts = 2
+/** Prefill rate for releasing outstanding tokens where the profile predicts no time itself. */
+const assumedTokensPerMs = 8
+
+/** What is known of a request once it has been read, resolved and tokenized. */
+interface Prepared {
+  readonly incoming: Incoming
+  readonly read: ReadBody
+  readonly target: ModelTarget
+  /** Empty where the prompt could not be tokenized. */
+  readonly prompts: readonly Uint32Array[]
+  /** The longest prompt: the request is routed by it (decision 17). */
+  readonly longest: Uint32Array | null
+  /** Why the prefix match cannot be used, if it cannot. */
+  readonly fallback: string | null
+  readonly policy: PolicyRequest
+  readonly tokenizeUs: number
+  readonly arrivedMs: number
+}
+
+interface Decision {
+  readonly worker: Worker
+  readonly profile: Profile
+  readonly ticket: number
+  readonly predictedCachedTokens: number
+  readonly predictedPrefillMs: number
+  readonly credited: boolean
+  readonly dispatch: Dispatch
+  readonly summary: object
+}
+
+interface Route {
+  readonly candidates: Candidates
+  readonly profile: Profile
+}
+
+/** THE request in six calls: read, tokenize, keys, match, choose, forward. */
+export class Pipeline {
+  readonly #o: PipelineOptions
+  readonly #match: PrefixMatch
+  readonly #routes = new Map<Pool, Route>()
+  readonly #scopes = new Map<string, KeyScope>()
+  readonly #releasing = new Set<{ inFlight: InFlight; startMs: number; spanMs: number; tokens: number }>()
+  readonly #release: NodeJS.Timeout
+
+  constructor(options: PipelineOptions) {
+    this.#o = options
+    const { limit } = options.fleet
+    this.#match = { gpu: new Uint32Array(limit), host: new Uint32Array(limit), disk: new Uint32Array(limit), shared: new Uint32Array(limit) }
+    this.#release = setInterval(() => this.#releaseLinearly(), 20)
+    this.#release.unref()
+  }
+
+  /**
+   * Routes one request and answers it. Throws RouterError while nothing has been written to the client; afterwards
+   * whatever happens is told within the answer.
+   */
+  async serve(incoming: Incoming, response: ServerResponse): Promise<void> {
+    const arrivedMs = this.#o.clock()
+    const request = await this.#prepare(incoming, arrivedMs)
+    const tried = new Set<number>()
+    for (let attempt = 1; ; attempt++) {
+      if (response.destroyed) {
+        this.#o.metrics.clientAborts.add(1)
+        return
+      }
+      const decision = this.#decide(request, tried, attempt, this.#o.decisions)
+      const outcome = await this.#dispatch(request, decision, response)
+      tried.add(decision.worker.serial)
+      if (outcome.kind === 'failed' && this.#mayTryAgain(outcome, request, attempt, tried)) {
+        this.#o.metrics.retries.add(1, outcome.error.code.toLowerCase())
+        continue
+      }
+      this.#account(request, decision, outcome, attempt)
+      if (outcome.kind === 'failed') throw outcome.error
+      return
+    }
+  }
+
+  /** The decision that `serve` would make now; sends nothing and changes nothing. Throws what the client would get. */
+  async explain(incoming: Incoming): Promise<DecisionRecord> {
+    const request = await this.#prepare(incoming, this.#o.clock())
+    this.#decide(request, new Set(), 1, this.#o.explained)
+    const [record] = this.#o.explained.latest(1)
+    if (record === undefined) throw new RouterError('INTERNAL', 'The decision was not kept')
+    return record
+  }
+
+  close(): void {
+    clearInterval(this.#release)
+  }
+
+  async #prepare(incoming: Incoming, arrivedMs: number): Promise<Prepared> {
+    const { prompts: service, pools, metrics, clock } = this.#o
+    const read = await service.read(incoming.body, incoming.kind)
+    const target = pools.target(read.fields.model)
+    if (target === null) throw unknownModel(read.fields.model, pools)
+    const startMs = clock()
+    let prompts: readonly Uint32Array[] = []
+    let fallback: string | null = null
+    try {
+      const tokenized = await service.tokens(read, target.pool.model)
+      prompts = tokenized.prompts
+      fallback = tokenized.unusable
+    } catch (error) {
+      if (!(error instanceof RouterError) || (error.code !== 'TOKENIZER_BUSY' && error.code !== 'TOKENIZER_FAILED')) throw error
+      fallback = error.code.toLowerCase()
+    }
+    const tokenizeMs = clock() - startMs
+    metrics.tokenize.observe(tokenizeMs / 1000)
+    const longest = prompts.reduce<Uint32Array | null>((best, prompt) => (best === null || prompt.length > best.length ? prompt : best), null)
+    const { fields } = read
+    return {
+      incoming,
+      read,
+      target,
+      prompts,
+      longest,
+      fallback,
+      tokenizeUs: tokenizeMs * 1000,
+      arrivedMs,
+      policy: {
+        model: target.pool.model,
+        adapter: target.adapter,
+        promptTokens: longest?.length ?? 0,
+        promptTokensEstimate: longest?.length ?? Math.ceil(incoming.body.length / 4),
+        sessionId: incoming.sessionId ?? fields.sessionId,
+        priority: fields.priority,
+        stream: fields.stream,
+        maxTokens: fields.maxTokens,
+      },
+    }
+  }
+
+  /** Keys, match, choose: no `await` in between, so that a decision sees one consistent picture. */
+  #decide(request: Prepared, tried: ReadonlySet<number>, attempt: number, log: DecisionLog): Decision {
+    const { clock, fleet, map, metrics } = this.#o
+    const { pool } = request.target
+    const route = this.#route(pool)
+    const { candidates, profile } = route
+
+    const startMs = clock()
+    const queries = request.longest === null || request.fallback !== null ? [] : this.#queries(request, request.longest)
+    const keyedMs = clock()
+    clearMatch(this.#match)
+    if (queries.length > 0) map.match(queries, this.#match)
+    const matchedMs = clock()
+    const promptTokens = queries.length > 0 ? request.policy.promptTokens : 0
+    candidates.gather(pool.workers, fleet.counters, this.#match, { nowMs: startMs, staleLoadMs: this.#o.staleLoadMs, promptTokens, tried })
+    if (candidates.count === 0) throw noWorker(pool)
+    const chosen = profile.choose(request.policy, candidates, candidates)
+    const chosenMs = clock()
+
+    const worker = candidates.workers[chosen] as Worker
+    const predictedCachedTokens = this.#predicted(request, worker, candidates.cachedTokens[chosen] as number)
+    const { reason, fallback, best } = reasonOf(request, candidates, chosen)
+    const facts = {
+      requestId: request.incoming.requestId,
+      pool: pool.model,
+      model: request.read.fields.model,
+      attempt,
+      timeMs: this.#o.wallClock(),
+      promptTokens: request.policy.promptTokens,
+      blocks: worker.blockSize === null ? 0 : Math.floor(request.policy.promptTokens / worker.blockSize),
+      chosen,
+      reason,
+      fallback,
+      predictedCachedTokens,
+      tokenizeUs: request.tokenizeUs,
+      keysUs: (keyedMs - startMs) * 1000,
+      matchUs: (matchedMs - keyedMs) * 1000,
+      chooseUs: (chosenMs - matchedMs) * 1000,
+    }
+    const ticket = log.keep(facts, candidates, profile)
+    const uncached = Math.max(0, this.#promptTokens(request) - predictedCachedTokens)
+    if (log === this.#o.decisions) {
+      metrics.decision.observe((chosenMs - startMs) / 1000)
+      if (fallback !== null) metrics.fallbacks.add(1, fallback)
+    }
+    return {
+      worker,
+      profile,
+      ticket,
+      predictedCachedTokens,
+      predictedPrefillMs: predictedMs(profile, chosen) ?? uncached / assumedTokensPerMs,
+      credited: fallback === null || fallback === 'no_match',
+      dispatch: {
+        serial: worker.serial,
+        promptTokens: this.#promptTokens(request),
+        uncachedTokens: uncached,
+        prefillTokensAhead: candidates.prefillTokens[chosen] as number,
+        requestsAhead: candidates.requests[chosen] as number,
+        stream: request.policy.stream,
+        atMs: chosenMs,
+      },
+      summary: { reason, ...(fallback === null ? {} : { fallback }), candidates: candidates.count, ...best },
+    }
+  }
+
+  async #dispatch(request: Prepared, decision: Decision, response: ServerResponse): Promise<ForwardOutcome> {
+    const { incoming, read } = request
+    const { worker, profile, dispatch } = decision
+    const { clock, metrics } = this.#o
+    const inFlight = new InFlight(this.#o.fleet.counters, worker.slot, {
+      promptTokens: dispatch.promptTokens,
+      uncachedTokens: dispatch.uncachedTokens,
+      blockSize: worker.blockSize ?? 16,
+      sequences: Math.max(1, read.fields.n) * Math.max(1, request.prompts.length),
+    })
+    const releasing = { inFlight, startMs: dispatch.atMs, spanMs: decision.predictedPrefillMs, tokens: dispatch.uncachedTokens }
+    if (!dispatch.stream) this.#releasing.add(releasing)
+    profile.dispatched(dispatch)
+    try {
+      return await this.#o.forwarder.send(
+        {
+          worker,
+          method: 'POST',
+          path: incoming.path,
+          headers: requestHeaders(incoming.rawHeaders, { requestId: incoming.requestId, rank: worker.rank, worker: worker.headers }),
+          body: incoming.body,
+          stream: dispatch.stream,
+          answerHeaders: this.#answerHeaders(incoming, decision),
+          deathNote: openAiDeathNote,
+          onFirstByte: () => {
+            const nowMs = clock()
+            metrics.timeToFirstToken.observe((nowMs - request.arrivedMs) / 1000)
+            if (!dispatch.stream) return
+            inFlight.prefilledTo(0)
+            profile.firstByte(dispatch, nowMs - dispatch.atMs)
+          },
+          onEvents: (count) => inFlight.generated(count),
+        },
+        response,
+      )
+    } finally {
+      this.#releasing.delete(releasing)
+      inFlight.release()
+      profile.finished(dispatch)
+    }
+  }
+
+  #mayTryAgain(outcome: ForwardOutcome & { kind: 'failed' }, request: Prepared, attempt: number, tried: ReadonlySet<number>): boolean {
+    if (!outcome.mayRetry || attempt >= maxAttempts) return false
+    return request.target.pool.workers.some((worker) => worker.state === 'healthy' && !tried.has(worker.serial))
+  }
+
+  /** Metrics, truth check and the one log line of a request. */
+  #account(request: Prepared, decision: Decision, outcome: ForwardOutcome, attempt: number): void {
+    const { metrics, log, clock } = this.#o
+    const { worker, predictedCachedTokens } = decision
+    const status = outcome.kind === 'failed' ? outcome.error.status : outcome.status
+    const durationMs = clock() - request.arrivedMs
+    metrics.requests.add(1, request.target.adapter ?? request.target.pool.model, worker.id, String(status))
+    metrics.promptTokens.add(decision.dispatch.promptTokens)
+    metrics.predictedCachedTokens.add(predictedCachedTokens, worker.id)
+    metrics.requestDuration.observe(durationMs / 1000)
+    let actual: number | null = null
+    switch (outcome.kind) {
+      case 'answered':
+        actual = outcome.cachedTokens
+        if (status < 300) this.#verify(decision, actual)
+        break
+      case 'clientGone':
+        metrics.clientAborts.add(1)
+        break
+      case 'died':
+        metrics.upstreamDied.add(1, worker.id)
+        this.#o.onUnreachable(worker)
+        break
+      case 'failed':
+        if (outcome.error.code === 'UPSTREAM_UNREACHABLE') this.#o.onUnreachable(worker)
+        break
+      default:
+        outcome satisfies never
+    }
+    log.info(
+      {
+        requestId: request.incoming.requestId,
+        model: request.read.fields.model,
+        worker: worker.id,
+        status,
+        outcome: outcome.kind,
+        promptTokens: decision.dispatch.promptTokens,
+        predictedCachedTokens,
+        ...(actual === null ? {} : { actualCachedTokens: actual }),
+        ...(attempt === 1 ? {} : { attempt }),
+        ...decision.summary,
+        durationMs: Math.round(durationMs * 10) / 10,
+      },
+      'request',
+    )
+  }
+
+  #verify(decision: Decision, actual: number | null): void {
+    const { metrics, decisions } = this.#o
+    const { worker } = decision
+    if (actual !== null) {
+      metrics.actualCachedTokens.add(actual, worker.id)
+      metrics.verifiedRequests.add(1, worker.id)
+      decisions.actual(decision.ticket, actual)
+    }
+    if (decision.credited) agree(worker.agreement, decision.predictedCachedTokens, actual)
+  }
+
+  #route(pool: Pool): Route {
+    let route = this.#routes.get(pool)
+    if (route === undefined) {
+      route = { candidates: new Candidates(this.#o.fleet.limit), profile: this.#o.profileOf(pool) }
+      this.#routes.set(pool, route)
+    }
+    return route
+  }
+
+  /** One query per distinct block size of the pool's workers (decision 3). */
+  #queries(request: Prepared, tokens: Uint32Array): MatchQuery[] {
+    const queries: MatchQuery[] = []
+    for (const { blockSize } of request.target.pool.workers) {
+      if (blockSize === null || queries.some((query) => query.blockSize === blockSize)) continue
+      queries.push({ blockSize, keys: this.#keys(request, tokens, blockSize) })
+    }
+    return queries
+  }
+
+  #keys(request: Prepared, tokens: Uint32Array, blockSize: number): Uint32Array {
+    const { target, read } = request
+    const name = `${blockSize}\u0000${target.adapter ?? ''}\u0000${target.pool.model}`
+    let scope = this.#scopes.get(name)
+    if (scope === undefined) {
+      scope = this.#o.keys.scope({ model: target.pool.model, blockSize, adapter: target.adapter })
+      this.#scopes.set(name, scope)
+    }
+    const { cacheSalt } = read.fields
+    const extras: BlockExtras | undefined = cacheSalt === null ? undefined : [[`salt:${cacheSalt}`]]
+    return blockKeys(tokens, scope, extras)
+  }
+
+  /** Cached tokens on the worker, summed over all prompts of the request. */
+  #predicted(request: Prepared, worker: Worker, ofLongest: number): number {
+    if (request.prompts.length < 2 || request.fallback !== null || worker.blockSize === null || worker.degraded !== null) return ofLongest
+    let sum = ofLongest
+    for (const prompt of request.prompts) {
+      if (prompt === request.longest) continue
+      clearMatch(this.#match)
+      this.#o.map.match([{ blockSize: worker.blockSize, keys: this.#keys(request, prompt, worker.blockSize) }], this.#match)
+      const { gpu, host, disk, shared } = this.#match
+      const blocks = [gpu, host, disk, shared].reduce((total, held) => total + (held[worker.slot] as number), 0)
+      sum += Math.min(blocks, Math.floor(Math.max(0, prompt.length - 1) / worker.blockSize)) * worker.blockSize
+    }
+    return sum
+  }
+
+  #promptTokens(request: Prepared): number {
+    if (request.prompts.length < 2) return request.policy.promptTokensEstimate
+    return request.prompts.reduce((total, prompt) => total + prompt.length, 0)
+  }
+
+  #answerHeaders(incoming: Incoming, decision: Decision): string[] {
+    const headers = ['x-request-id', incoming.requestId]
+    if (!incoming.trusted) return headers
+    headers.push('x-warmroute-worker', decision.worker.id, 'x-warmroute-cached-tokens', String(decision.predictedCachedTokens))
+    if (incoming.wantsDecision) {
+      const record = this.#o.decisions.find(incoming.requestId)
+      if (record !== null) headers.push('x-warmroute-decision', JSON.stringify(record))
+    }
+    return headers
+  }
+
+  /** A non-streamed answer has no first byte: its prefill is taken off over the time it was predicted to take. */
+  #releaseLinearly(): void {
+    const nowMs = this.#o.clock()
+    for (const entry of this.#releasing) {
+      const left = 1 - (nowMs - entry.startMs) / Math.max(1, entry.spanMs)
+      if (left <= 0) this.#releasing.delete(entry)
+      entry.inFlight.prefilledTo(Math.max(0, Math.floor(entry.tokens * left)))
+    }
+  }
+}
+
+function clearMatch(match: PrefixMatch): void {
+  match.gpu.fill(0)
+  match.host.fill(0)
+  match.disk.fill(0)
+  match.shared.fill(0)
+}
+
+/** The predicted time of the chosen worker where the profile predicts one. */
+function predictedMs(profile: Profile, chosen: number): number | null {
+  const index = profile.scorerTypes.indexOf('predicted-ttft')
+  return index === -1 ? null : -(profile.scores[index]?.[chosen] ?? 0)
+}
+
+/** Why this worker, in one word, and the best other one for the log line. */
+function reasonOf(request: Prepared, candidates: Candidates, chosen: number): { reason: string; fallback: string | null; best: object } {
+  let longest = 0
+  let other = -1
+  let degraded: string | null = null
+  for (let i = 0; i < candidates.count; i++) {
+    const cached = candidates.cachedTokens[i] as number
+    longest = Math.max(longest, cached)
+    degraded ??= candidates.workers[i]?.degraded ?? null
+    if (i !== chosen && (other === -1 || cached > (candidates.cachedTokens[other] as number))) other = i
+  }
+  const best = other === -1 ? {} : { other: candidates.ids[other], otherCachedTokens: candidates.cachedTokens[other] }
+  const unusable = request.fallback ?? (longest === 0 ? degraded : null)
+  if (unusable !== null) return { reason: 'load_only', fallback: unusable, best }
+  if (longest === 0) return { reason: 'no_match', fallback: 'no_match', best }
+  const cached = candidates.cachedTokens[chosen] as number
+  if (candidates.count === 1) return { reason: 'only_candidate', fallback: null, best }
+  return { reason: cached === longest ? 'longest_match' : 'load_outweighs_match', fallback: null, best }
+}
+
+function unknownModel(model: string, pools: Pools): RouterError {
+  if (pools.forming) {
+    return new RouterError('NOT_READY', 'No worker has told its model yet; try again', { retryAfterSeconds: 1 })
+  }
+  const known = pools.names().map(({ name }) => name)
+  return new RouterError('MODEL_NOT_FOUND', `The model "${model}" does not exist. Known models: ${known.join(', ')}`, { param: 'model' })
+}
+
+function noWorker(pool: Pool): RouterError {
+  return new RouterError('NO_WORKER', `No healthy worker serves "${pool.model}" (${pool.workers.length} known)`, { retryAfterSeconds: 1 })
+}
+
+/** vLLM's order on failure: an error chunk, then the end marker, so that no client takes a cut answer for a whole one. */
+function openAiDeathNote(message: string): string {
+  const error = { message, type: 'InternalServerError', param: null, code: 502 }
+  return `data: ${JSON.stringify({ error })}\n\ndata: [DONE]\n\n`
+}

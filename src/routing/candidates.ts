@@ -1,0 +1,108 @@
+import type { InFlightCounters } from '../workers/fleet.ts'
+import type { Worker } from '../workers/worker.ts'
+import type { PolicyFleet, PolicyMatch } from './policy.ts'
+
+/** The prefix match of every worker by slot, as the map fills it. */
+export interface MatchBySlot {
+  readonly gpu: Uint32Array
+  readonly host: Uint32Array
+  readonly disk: Uint32Array
+  readonly shared: Uint32Array
+}
+
+export interface GatherOptions {
+  readonly nowMs: number
+  /** Age beyond which an engine's load figure is not used. */
+  readonly staleLoadMs: number
+  /** 0 where the prompt was not tokenized: nobody gets credit then. */
+  readonly promptTokens: number
+  /** Workers already tried by this request. */
+  readonly tried: ReadonlySet<number>
+}
+
+/**
+ * The candidates of one decision in the arrays that policies read. Allocated once per pool and filled anew for each
+ * decision: no garbage on the hot path.
+ */
+export class Candidates implements PolicyFleet, PolicyMatch {
+  count = 0
+  readonly workers: Worker[] = []
+  readonly ids: string[] = []
+  readonly labels: Readonly<Record<string, string>>[] = []
+  readonly serials: Int32Array
+  readonly requests: Int32Array
+  readonly prefillTokens: Int32Array
+  readonly decodeBlocks: Int32Array
+  readonly running: Float64Array
+  readonly waiting: Float64Array
+  readonly kvUsage: Float64Array
+  readonly loadAgeMs: Float64Array
+  readonly capacityBlocks: Float64Array
+  readonly blockSize: Float64Array
+  readonly gpu: Uint32Array
+  readonly host: Uint32Array
+  readonly disk: Uint32Array
+  readonly shared: Uint32Array
+  readonly cachedTokens: Float64Array
+  readonly exact: Uint8Array
+
+  constructor(limit: number) {
+    this.serials = new Int32Array(limit)
+    this.requests = new Int32Array(limit)
+    this.prefillTokens = new Int32Array(limit)
+    this.decodeBlocks = new Int32Array(limit)
+    this.running = new Float64Array(limit)
+    this.waiting = new Float64Array(limit)
+    this.kvUsage = new Float64Array(limit)
+    this.loadAgeMs = new Float64Array(limit)
+    this.capacityBlocks = new Float64Array(limit)
+    this.blockSize = new Float64Array(limit)
+    this.gpu = new Uint32Array(limit)
+    this.host = new Uint32Array(limit)
+    this.disk = new Uint32Array(limit)
+    this.shared = new Uint32Array(limit)
+    this.cachedTokens = new Float64Array(limit)
+    this.exact = new Uint8Array(limit)
+  }
+
+  /** Takes the workers that may be chosen now: healthy and not tried before by this request. */
+  gather(workers: readonly Worker[], counters: InFlightCounters, match: MatchBySlot, options: GatherOptions): void {
+    let i = 0
+    for (const worker of workers) {
+      if (worker.state !== 'healthy' || options.tried.has(worker.serial)) continue
+      const { slot } = worker
+      this.workers[i] = worker
+      this.ids[i] = worker.id
+      this.labels[i] = worker.labels
+      this.serials[i] = worker.serial
+      this.requests[i] = counters.requests(slot)
+      this.prefillTokens[i] = counters.prefillTokens(slot)
+      this.decodeBlocks[i] = counters.decodeBlocks(slot)
+      const ageMs = worker.load === null ? NaN : options.nowMs - worker.load.atMs
+      const load = ageMs <= options.staleLoadMs ? worker.load : null
+      this.loadAgeMs[i] = ageMs
+      this.running[i] = load?.running ?? NaN
+      this.waiting[i] = load?.waiting ?? NaN
+      this.kvUsage[i] = load?.kvUsage ?? NaN
+      this.capacityBlocks[i] = worker.capacityBlocks ?? 0
+      this.blockSize[i] = worker.blockSize ?? 0
+      this.gpu[i] = match.gpu[slot] as number
+      this.host[i] = match.host[slot] as number
+      this.disk[i] = match.disk[slot] as number
+      this.shared[i] = match.shared[slot] as number
+      this.exact[i] = worker.exact ? 1 : 0
+      this.cachedTokens[i] = this.#credit(worker, i, options.promptTokens)
+      i++
+    }
+    this.count = i
+    this.workers.length = i
+  }
+
+  /** Tokens that the worker is predicted to find cached. Engines always compute the last token, so the last block that
+   * would hold it never counts (vLLM: floor((tokens − 1) / blockSize) blocks). */
+  #credit(worker: Worker, i: number, promptTokens: number): number {
+    if (worker.degraded !== null || worker.blockSize === null || promptTokens === 0) return 0
+    const blocks = (this.gpu[i] as number) + (this.host[i] as number) + (this.disk[i] as number) + (this.shared[i] as number)
+    return Math.min(blocks, Math.floor((promptTokens - 1) / worker.blockSize)) * worker.blockSize
+  }
+}
