@@ -1,0 +1,143 @@
+import { RouterError } from '../errors.ts'
+import { conversationOf, mediaMark, toolsOf } from './conversation.ts'
+import type { ChatTemplate } from './template.ts'
+
+/** The fields of a chat request that make its prompt, as OpenAI and vLLM name them. Validated when rendered. */
+export interface ChatPrompt {
+  readonly messages: unknown
+  readonly tools?: unknown
+  readonly documents?: unknown
+  readonly add_generation_prompt?: unknown
+  readonly continue_final_message?: unknown
+  readonly add_special_tokens?: unknown
+  readonly chat_template?: unknown
+  readonly chat_template_kwargs?: unknown
+  readonly reasoning_effort?: unknown
+}
+
+export interface RenderedChat {
+  readonly text: string
+  /** The chat holds media, and the text is the prompt up to the first of it. */
+  readonly beforeMedia: boolean
+  readonly addSpecialTokens: boolean
+}
+
+/**
+ * Renders a chat as vLLM 0.32 does, from the request's own fields.
+ *
+ * @param defaults the server's default keyword arguments (vLLM's --default-chat-template-kwargs)
+ * @throws RouterError BODY_INVALID with the field, TEMPLATE_REFUSED with the template's reason
+ */
+export function renderChat(
+  template: ChatTemplate,
+  prompt: ChatPrompt,
+  defaults: Readonly<Record<string, unknown>> = {},
+): RenderedChat {
+  const addGenerationPrompt = flag(prompt.add_generation_prompt, 'add_generation_prompt', true)
+  const continueFinalMessage = flag(prompt.continue_final_message, 'continue_final_message', false)
+  const addSpecialTokens = flag(prompt.add_special_tokens, 'add_special_tokens', false)
+  if (addGenerationPrompt && continueFinalMessage) {
+    throw invalid('continue_final_message', 'needs "add_generation_prompt" to be false')
+  }
+  if (prompt.chat_template !== undefined && prompt.chat_template !== null) {
+    throw invalid('chat_template', 'is not taken from requests')
+  }
+  const keywords = keywordArguments(prompt.chat_template_kwargs, defaults, template.names)
+  if (prompt.reasoning_effort !== undefined && prompt.reasoning_effort !== null) {
+    keywords['reasoning_effort'] = prompt.reasoning_effort
+  }
+  const messages = conversationOf(prompt.messages, template.contentFormat, template.knowsDeveloper)
+  const rendered = template.render({
+    ...keywords,
+    messages,
+    tools: toolsOf(prompt.tools),
+    documents: prompt.documents ?? null,
+    add_generation_prompt: addGenerationPrompt,
+  })
+  const media = rendered.indexOf(mediaMark)
+  if (media >= 0) return { text: rendered.slice(0, media), beforeMedia: true, addSpecialTokens }
+  const text = continueFinalMessage ? cutAfterFinalMessage(rendered, messages.at(-1)?.['content']) : rendered
+  return { text, beforeMedia: false, addSpecialTokens }
+}
+
+/** Names that a request must not pass, and names that the request's own fields or the conversation take. */
+const refusedKeywords = ['chat_template', 'tokenize']
+const takenKeywords = [
+  'messages',
+  'conversation',
+  'tools',
+  'documents',
+  'add_generation_prompt',
+  'continue_final_message',
+]
+
+function keywordArguments(
+  given: unknown,
+  defaults: Readonly<Record<string, unknown>>,
+  names: ReadonlySet<string>,
+): Record<string, unknown> {
+  const keywords: Record<string, unknown> = {}
+  const add = (entries: Iterable<[string, unknown]>): void => {
+    for (const [name, value] of entries) {
+      if (refusedKeywords.includes(name)) throw invalid(`chat_template_kwargs.${name}`, 'is not allowed')
+      if (names.has(name) && !takenKeywords.includes(name)) keywords[name] = value
+    }
+  }
+  add(Object.entries(defaults))
+  if (given === undefined || given === null) return keywords
+  if (typeof given !== 'object' || Array.isArray(given)) throw invalid('chat_template_kwargs', 'must be an object')
+  add(given instanceof Map ? (given as Map<string, unknown>) : Object.entries(given))
+  return keywords
+}
+
+/**
+ * Cuts the text right after the last message, so that the model goes on with it (transformers' `continue_final_message`):
+ * spaces at its end count only if the template kept them.
+ */
+function cutAfterFinalMessage(rendered: string, content: unknown): string {
+  const message = typeof content === 'string' ? content : lastText(content)
+  const bare = strip(message)
+  const start = rendered.lastIndexOf(bare)
+  if (start < 0) {
+    throw new RouterError(
+      'TEMPLATE_REFUSED',
+      'continue_final_message is set but the final message does not appear in the chat after the template was applied.',
+      { param: 'continue_final_message' },
+    )
+  }
+  const kept = message.slice(leadingSpaces(message))
+  return rendered.slice(0, start + (rendered.startsWith(kept, start) ? kept.length : bare.length))
+}
+
+function lastText(content: unknown): string {
+  const parts = Array.isArray(content) ? (content as Record<string, unknown>[]) : []
+  const text = parts.findLast((part) => 'text' in part)?.['text']
+  if (typeof text !== 'string') throw invalid('continue_final_message', 'needs text in the final message')
+  return text
+}
+
+/** What Python's `str.strip` removes: JavaScript's `trim` lacks U+001C to U+001F and U+0085, and takes U+FEFF. */
+const space = /[\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]/
+
+function strip(text: string): string {
+  const start = leadingSpaces(text)
+  let end = text.length
+  while (end > start && space.test(text.charAt(end - 1))) end -= 1
+  return text.slice(start, end)
+}
+
+function leadingSpaces(text: string): number {
+  let count = 0
+  while (count < text.length && space.test(text.charAt(count))) count += 1
+  return count
+}
+
+function flag(value: unknown, param: string, fallback: boolean): boolean {
+  if (value === undefined || value === null) return fallback
+  if (typeof value !== 'boolean') throw invalid(param, 'must be true or false')
+  return value
+}
+
+function invalid(param: string, what: string): RouterError {
+  return new RouterError('BODY_INVALID', `"${param}" ${what}.`, { param })
+}

@@ -1,0 +1,155 @@
+import { RouterError } from '../errors.ts'
+import { contentFormatOf, namesIn, type ContentFormat } from './content-format.ts'
+import { PythonNumber } from './exact-json.ts'
+import {
+  JinjaEnvironment,
+  JinjaInterpreter,
+  parseTemplate,
+  type Environment,
+  type Program,
+  type RuntimeClass,
+  type RuntimeValue,
+} from './jinja.ts'
+import { strftime } from './strftime.ts'
+
+/**
+ * A model's chat template, compiled once. Rendered as Hugging Face transformers renders it: blocks trimmed, loop controls,
+ * `raise_exception` and `strftime_now` at hand.
+ */
+export class ChatTemplate {
+  /** Whether the template walks over a message's content parts, or prints the content as text. */
+  readonly contentFormat: ContentFormat
+  /** Whether the template knows the role `developer`; if not, such messages become system messages. */
+  readonly knowsDeveloper: boolean
+  /** Every name that the template reads: the keyword arguments that may reach it. */
+  readonly names: ReadonlySet<string>
+  readonly source: string
+  readonly #program: Program
+  readonly #globals: Environment
+
+  /**
+   * @param source the Jinja text
+   * @param constants special tokens by their variable: bos_token, eos_token, …
+   * @param now clock for templates that print the date
+   */
+  constructor(source: string, constants: Readonly<Record<string, unknown>>, now: () => Date) {
+    this.source = source
+    try {
+      this.#program = parseTemplate(source)
+    } catch (error) {
+      throw new RouterError('TOKENIZER_UNREADABLE', `The chat template cannot be parsed: ${messageOf(error)}`, {
+        cause: error,
+      })
+    }
+    this.contentFormat = contentFormatOf(this.#program)
+    this.knowsDeveloper = source.includes("'developer'") || source.includes('"developer"')
+    this.names = namesIn(this.#program)
+    this.#globals = globals(constants, now)
+  }
+
+  /** @throws RouterError TEMPLATE_REFUSED with the template's reason, BODY_TOO_DEEP */
+  render(variables: Readonly<Record<string, unknown>>): string {
+    const environment = new JinjaEnvironment(this.#globals)
+    try {
+      for (const [name, value] of Object.entries(variables)) environment.setVariable(name, toRuntime(value))
+      return String(new JinjaInterpreter(environment).run(this.#program).value)
+    } catch (error) {
+      if (error instanceof Refusal) throw new RouterError('TEMPLATE_REFUSED', error.message)
+      if (error instanceof RangeError) {
+        throw new RouterError('BODY_TOO_DEEP', 'A value nests too deep for the chat template.', { cause: error })
+      }
+      throw new RouterError('TEMPLATE_REFUSED', `The chat template cannot render these messages: ${messageOf(error)}`, {
+        cause: error,
+      })
+    }
+  }
+}
+
+/** What a template says with `raise_exception`. */
+class Refusal extends Error {}
+
+/** The library does not export its value classes; a scratch environment that wraps one value of each kind has them. */
+const classes = ((): Record<
+  'integer' | 'float' | 'string' | 'boolean' | 'nothing' | 'list' | 'object',
+  RuntimeClass
+> => {
+  const scratch = new JinjaEnvironment()
+  const classOf = (name: string, value: unknown): RuntimeClass => scratch.set(name, value).constructor as RuntimeClass
+  return {
+    integer: classOf('integer', 1),
+    float: classOf('float', 1.5),
+    string: classOf('string', ''),
+    boolean: classOf('boolean', true),
+    nothing: classOf('nothing', null),
+    list: classOf('list', []),
+    object: classOf('object', {}),
+  }
+})()
+
+/** The library's own conversion loses PythonNumber and the order of Map keys, so values are wrapped here. */
+function toRuntime(value: unknown): RuntimeValue {
+  switch (typeof value) {
+    case 'string':
+      return new classes.string(value)
+    case 'number':
+      return Number.isInteger(value) ? new classes.integer(value) : new classes.float(value)
+    case 'boolean':
+      return new classes.boolean(value)
+    case 'object': {
+      if (value === null) return new classes.nothing(null)
+      if (Array.isArray(value)) return new classes.list(value.map(toRuntime))
+      if (value instanceof PythonNumber) {
+        return Number.isInteger(Number(value)) && !/[.e]/.test(value.text)
+          ? new classes.integer(value)
+          : new classes.float(value)
+      }
+      const entries = new Map<string, RuntimeValue>()
+      if (value instanceof Map) {
+        for (const [key, item] of value as Map<string, unknown>) entries.set(key, toRuntime(item))
+      } else {
+        for (const key of Object.keys(value)) entries.set(key, toRuntime((value as Record<string, unknown>)[key]))
+      }
+      return new classes.object(entries)
+    }
+    default:
+      return new classes.nothing(null)
+  }
+}
+
+function globals(constants: Readonly<Record<string, unknown>>, now: () => Date): Environment {
+  const environment = new JinjaEnvironment()
+  for (const [name, value] of Object.entries({
+    true: true,
+    false: false,
+    none: null,
+    True: true,
+    False: false,
+    None: null,
+  })) {
+    environment.set(name, value)
+  }
+  environment.set('raise_exception', (reason: unknown) => {
+    throw new Refusal(String(reason))
+  })
+  environment.set('range', range)
+  environment.set('strftime_now', (format: unknown) => strftime(now(), String(format)))
+  for (const [name, value] of Object.entries(constants)) environment.setVariable(name, toRuntime(value))
+  return environment
+}
+
+/** Longest list that a template's `range` may make. */
+const maxRange = 1_000_000
+
+function range(first: number, second?: number, third?: number): number[] {
+  const start = second === undefined ? 0 : first
+  const stop = second ?? first
+  const step = third ?? 1
+  if (step === 0) throw new Error('range() arg 3 must not be zero')
+  const length = Math.max(0, Math.ceil((stop - start) / step))
+  if (length > maxRange) throw new Error(`range() may not be longer than ${maxRange}`)
+  return Array.from({ length }, (_, index) => start + index * step)
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}
