@@ -1,0 +1,30 @@
+/** Full blocks of one request that an engine has cached in one step, in chain order. */
+export interface BlockStored {
+  readonly kind: 'stored'
+  /** Two words a block, low word first. */
+  readonly hashes: Uint32Array
+  /** The block before the first one; null at the start of a chain. */
+  readonly parent: readonly [low: number, high: number] | null
+  /** The tokens of all blocks, `blocks × blockSize`. */
+  readonly tokens: Uint32Array
+  /** Whether the first of these blocks is the first of its chain, which is where vLLM tells the salt. */
+  readonly fromStart: boolean
+  readonly cacheSalt: string | null
+  readonly loraName: string | null
+  readonly loraId: number | null
+  readonly sessionId: string | null
+}
+
+/** One block whose content was overwritten. */
+export interface BlockRemoved {
+  readonly kind: 'removed'
+  readonly low: number
+  readonly high: number
+}
+
+/** The whole cache was reset. */
+export interface AllBlocksCleared {
+  readonly kind: 'cleared'
+}
+
+export type KvEvent = BlockStored | BlockRemoved | AllBlocksCleared

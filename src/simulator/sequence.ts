@@ -1,0 +1,182 @@
+import type { BlockHash, HashChain } from './block-hash.ts'
+import type { BlockStored } from './kv-event.ts'
+import { mix32 } from './random.ts'
+
+/** One prompt to continue. */
+export interface GenerationRequest {
+  /** Differs from those of all other live requests of the engine. */
+  readonly id: string
+  readonly tokens: Uint32Array
+  /** How many tokens to generate, at least 1. */
+  readonly outputTokens: number
+  readonly cacheSalt?: string
+  readonly lora?: { readonly name: string; readonly id: number; readonly path: string }
+  readonly sessionId?: string
+  /** Tells apart several answers to one prompt (OpenAI's `n`). */
+  readonly choice?: number
+  /** Announces the whole prefix, cached blocks included (vLLM's `kv_cache_report_mode: full`). */
+  readonly reportWhole?: boolean
+}
+
+export interface GenerationResult {
+  readonly id: string
+  readonly promptTokens: number
+  /** Prompt tokens that the prefix cache held. */
+  readonly cachedTokens: number
+  readonly arrivedMs: number
+  /** When the engine began to compute it. */
+  readonly startedMs: number
+  readonly ttftMs: number
+  readonly finishedMs: number
+  readonly generated: Uint32Array
+  /** When each generated token came. */
+  readonly tokenTimesMs: Float64Array
+}
+
+interface SequenceOptions {
+  readonly blockSize: number
+  readonly seed: number
+  readonly outputTokens: Uint32Array
+  readonly blockHash: BlockHash
+}
+
+/** A request inside the engine: its tokens so far, the blocks that it holds, how far it is computed. */
+export class Sequence {
+  readonly id: string
+  readonly request: GenerationRequest
+  readonly promptTokens: number
+  readonly arrivedMs: number
+  /** Blocks from its first to its last computed token; the last generated token is never computed. */
+  readonly totalBlocks: number
+  readonly #options: SequenceOptions
+  readonly #chain: HashChain
+  #tokens: Uint32Array
+  #hashes: Uint32Array
+  #hashedBlocks = 0
+  #generated = 0
+  #draw = 0
+  #tokenTimesMs: Float64Array = new Float64Array(0)
+  #startedMs = 0
+  blocks: number[] = []
+  /** Leading blocks that bear a name in the cache, through this sequence or before it. */
+  namedBlocks = 0
+  computedTokens = 0
+  scheduledTokens = 0
+  cachedTokens = 0
+  admitted = false
+  /** Finished or aborted. */
+  gone = false
+
+  constructor(request: GenerationRequest, options: SequenceOptions, arrivedMs: number) {
+    this.id = request.id
+    this.request = request
+    this.promptTokens = request.tokens.length
+    this.arrivedMs = arrivedMs
+    this.totalBlocks = Math.ceil((request.tokens.length + request.outputTokens - 1) / options.blockSize)
+    this.#options = options
+    this.#chain = options.blockHash(
+      {
+        cacheSalt: request.cacheSalt ?? null,
+        loraName: request.lora?.name ?? null,
+        loraPath: request.lora?.path ?? null,
+      },
+      options.blockSize,
+    )
+    this.#tokens = request.tokens
+    this.#hashes = new Uint32Array(2 * Math.floor(request.tokens.length / options.blockSize))
+  }
+
+  /** Names of the leading blocks, two words each; `hashUpTo` fills them. */
+  get hashes(): Uint32Array {
+    return this.#hashes
+  }
+
+  get generatedTokens(): number {
+    return this.#generated
+  }
+
+  /** Known tokens whose keys and values are still to be computed. */
+  get uncomputedTokens(): number {
+    return this.promptTokens + this.#generated - this.computedTokens
+  }
+
+  get complete(): boolean {
+    return this.#generated === this.request.outputTokens
+  }
+
+  hashUpTo(blocks: number): void {
+    const { blockSize } = this.#options
+    for (; this.#hashedBlocks < blocks; this.#hashedBlocks++) {
+      this.#chain.append(this.#tokens, this.#hashedBlocks * blockSize)
+      this.#hashes[2 * this.#hashedBlocks] = this.#chain.low
+      this.#hashes[2 * this.#hashedBlocks + 1] = this.#chain.high
+    }
+  }
+
+  /** Enters the engine with these cached blocks. Memory for the output is taken only now, not while it waits. */
+  admit(hits: number[], nowMs: number): void {
+    const { outputTokens } = this.request
+    const tokens = new Uint32Array(this.promptTokens + outputTokens)
+    tokens.set(this.request.tokens)
+    this.#tokens = tokens
+    const hashes = new Uint32Array(2 * this.totalBlocks)
+    hashes.set(this.#hashes)
+    this.#hashes = hashes
+    this.#tokenTimesMs = new Float64Array(outputTokens)
+    this.#draw = drawStart(this.request.tokens, this.#options.seed + (this.request.choice ?? 0))
+    this.#startedMs = nowMs
+    this.blocks = hits
+    this.namedBlocks = hits.length
+    this.cachedTokens = hits.length * this.#options.blockSize
+    this.computedTokens = this.cachedTokens
+    this.admitted = true
+  }
+
+  /** The next token, drawn from the seed and all tokens before it. */
+  generate(nowMs: number): number {
+    const { outputTokens } = this.#options
+    this.#draw = mix32(this.#draw + 0x9e3779b9)
+    const token = outputTokens[(this.#draw >>> 0) % outputTokens.length] as number
+    this.#tokens[this.promptTokens + this.#generated] = token
+    this.#tokenTimesMs[this.#generated] = nowMs
+    this.#generated++
+    return token
+  }
+
+  /** Announces the blocks from `first` up to, not including, `end`. */
+  storedEvent(first: number, end: number): BlockStored {
+    const { blockSize } = this.#options
+    const from = this.request.reportWhole === true && first * blockSize === this.cachedTokens ? 0 : first
+    return {
+      kind: 'stored',
+      hashes: this.#hashes.slice(2 * from, 2 * end),
+      parent: from === 0 ? null : [this.#hashes[2 * from - 2] as number, this.#hashes[2 * from - 1] as number],
+      tokens: this.#tokens.slice(from * blockSize, end * blockSize),
+      fromStart: from === 0,
+      cacheSalt: this.request.cacheSalt ?? null,
+      loraName: this.request.lora?.name ?? null,
+      loraId: this.request.lora?.id ?? null,
+      sessionId: this.request.sessionId ?? null,
+    }
+  }
+
+  result(finishedMs: number): GenerationResult {
+    return {
+      id: this.id,
+      promptTokens: this.promptTokens,
+      cachedTokens: this.cachedTokens,
+      arrivedMs: this.arrivedMs,
+      startedMs: this.#startedMs,
+      ttftMs: (this.#tokenTimesMs[0] as number) - this.arrivedMs,
+      finishedMs,
+      generated: this.#tokens.slice(this.promptTokens, this.promptTokens + this.#generated),
+      tokenTimesMs: this.#tokenTimesMs,
+    }
+  }
+}
+
+function drawStart(tokens: Uint32Array, seed: number): number {
+  let word = mix32(seed)
+  for (const token of tokens) word = Math.imul(((word << 7) | (word >>> 25)) ^ token, 0x9e3779b1)
+  return mix32(word)
+}
