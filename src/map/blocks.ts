@@ -1,0 +1,160 @@
+import type { Budget } from './budget.ts'
+import { Entries } from './entries.ts'
+import type { Holder, Holders } from './holders.ts'
+import { WritableKeyIndex } from './key-index.ts'
+import type { MapMemory } from './layout.ts'
+import { memberIncarnationShift, tierCount } from './layout.ts'
+import { noRoom, Sets } from './sets.ts'
+
+/** Who holds which block: entries, their index and their sets kept in step, with every worker's count by tier. */
+export class Blocks {
+  readonly budget: Budget
+  readonly entries: Entries
+  readonly index: WritableKeyIndex
+  readonly sets: Sets
+  readonly holders: Holders
+  /** Entries that some worker holds, dead ones among them until they are swept. */
+  keys = 0
+  evictions = 0
+  /** Evictions whose aliases are still in the table, since a sweep last began. */
+  unsweptEvictions = 0
+
+  constructor(memory: MapMemory, budget: Budget, holders: Holders) {
+    this.budget = budget
+    this.entries = new Entries(memory, this.budget)
+    this.index = new WritableKeyIndex(memory, this.budget)
+    this.sets = new Sets(memory, this.budget)
+    this.holders = holders
+  }
+
+  isHeld(id: number, member: number): boolean {
+    return this.sets.contains(this.entries.set(id), member)
+  }
+
+  /** Makes sure that one more block of this key fits beside those that are there. */
+  reserve(low: number): boolean {
+    return this.entries.reserve() && this.index.reserve(low)
+  }
+
+  /**
+   * Adds a member to the block of a key, whose entry is `known` (0: it is new), hung under `parent` (0: the root) where it hangs nowhere. The entry's id, or 0 where a
+   * set has no room. After `reserve`.
+   */
+  hold(known: number, low: number, high: number, parent: number, holder: Holder, place: number): number {
+    const before = known === 0 ? 0 : this.entries.set(known)
+    const member = (holder.incarnation << memberIncarnationShift) | place
+    const after = this.sets.add(before, member)
+    if (after === noRoom) return 0
+    const id = known === 0 ? this.entries.create(low, high) : known
+    this.entries.putTouched(id, 1)
+    if (known === 0) this.index.insert(low, high, id)
+    if (after === before) return id
+    if (parent !== 0 && this.entries.parent(id) === 0) this.entries.attach(id, parent)
+    if (before === 0) this.keys++
+    this.#replace(id, before, after)
+    const tier = place & 3
+    if (this.#counts(after, holder.incarnation, tier, 1 << (place >>> 2))) count(holder, tier, 1)
+    return id
+  }
+
+  /** Takes a member from a block. Where the smaller set has no room the block is evicted: no credit is better than a false one. */
+  drop(id: number, holder: Holder, place: number): void {
+    const before = this.entries.set(id)
+    const member = (holder.incarnation << memberIncarnationShift) | place
+    const after = this.sets.remove(before, member)
+    if (after === noRoom) {
+      this.evict(id)
+      return
+    }
+    if (after === before) return
+    const tier = place & 3
+    if (this.#counts(before, holder.incarnation, tier, 1 << (place >>> 2))) count(holder, tier, -1)
+    this.#replace(id, before, after)
+    if (after === 0) this.#emptied(id)
+  }
+
+  dropAlias(id: number): void {
+    this.entries.dropAlias(id)
+    this.#freeIfUnused(id)
+  }
+
+  /** Gives a block up for every worker. Its aliases stay until a sweep finds them. */
+  evict(id: number): void {
+    const { sets, holders, entries } = this
+    const set = entries.set(id)
+    const start = sets.start(set)
+    let last = 0
+    for (let at = start; at < start + sets.length(set); at++) {
+      const incarnation = (sets.members[at] as number) >>> memberIncarnationShift
+      const holder = incarnation === last ? undefined : holders.of(incarnation)
+      last = incarnation
+      if (holder === undefined) continue
+      for (let tier = 0; tier < tierCount; tier++) {
+        if (this.#counts(set, incarnation, tier, 0)) count(holder, tier, -1)
+      }
+      if (holder.doubles.size > 0) for (let place = 0; place < 32; place++) holder.doubles.delete(id * 32 + place)
+    }
+    this.evictions++
+    this.unsweptEvictions++
+    this.#replace(id, set, 0)
+    this.#emptied(id)
+  }
+
+  /** Takes dead incarnations from a block's set. */
+  wash(id: number, pass: number, incarnations: Int32Array): void {
+    const before = this.entries.set(id)
+    const after = this.sets.withoutDead(before, pass, incarnations)
+    if (after === before) return
+    if (after === noRoom) {
+      this.evict(id)
+      return
+    }
+    this.#replace(id, before, after)
+    if (after === 0) this.#emptied(id)
+  }
+
+  /** A worker's blocks in a tier, counted anew: what they must be held by has changed. */
+  recount(holder: Holder, tier: number): void {
+    let blocks = 0
+    for (let set = 1; set < this.sets.topId; set++) {
+      const references = this.sets.references(set)
+      if (references > 0 && this.#counts(set, holder.incarnation, tier, 0)) blocks += references
+    }
+    holder.blocks[tier] = blocks
+  }
+
+  /** Whether every announced group holds in a tier; where `only` is the one announced group, its membership is given. */
+  #counts(set: number, incarnation: number, tier: number, only: number): boolean {
+    const announced = this.holders.announced(incarnation, tier)
+    if (announced === 0) return false
+    return announced === only || (this.sets.groups(set, incarnation, tier) & announced) === announced
+  }
+
+  #replace(id: number, before: number, after: number): void {
+    if (after !== 0) this.sets.retain(after)
+    this.entries.putSet(id, after)
+    this.sets.release(before)
+  }
+
+  #emptied(id: number): void {
+    this.keys--
+    this.#freeIfUnused(id)
+  }
+
+  /** Frees an entry that nothing names, and then its parent where that was waiting for it. */
+  #freeIfUnused(id: number): void {
+    const { entries } = this
+    for (let at = id; at !== 0 && entries.set(at) === 0 && entries.children(at) === 0; ) {
+      const parent = entries.detach(at)
+      if (entries.aliases(at) === 0) {
+        this.index.delete(at)
+        entries.free(at)
+      }
+      at = parent
+    }
+  }
+}
+
+function count(holder: Holder, tier: number, by: 1 | -1): void {
+  holder.blocks[tier] = (holder.blocks[tier] as number) + by
+}
