@@ -102,15 +102,28 @@ function place(target: Record<string, unknown>, path: readonly string[], value: 
 function crossFaults(config: Config): string[] {
   const faults: string[] = []
   const names = new Map<string, number>()
+  const engines = new Map<string, string>()
+  const once = (url: string, place: string): string[] => {
+    if (!URL.canParse(url)) return []
+    const name = new URL(url).href.replace(/\/+$/, '')
+    const before = engines.get(name)
+    engines.set(name, place)
+    return before === undefined ? [] : [`${place}: the same engine as ${before}; name each engine once`]
+  }
   for (const [index, pool] of config.pools.entries()) {
     for (const name of [pool.model, ...(pool.aliases ?? []), ...(pool.adapters ?? [])]) {
       const before = names.get(name)
       if (before !== undefined) faults.push(`pools[${index}]: "${name}" already names pools[${before}]; every model name, alias and adapter must be unique`)
       names.set(name, index)
     }
-    for (const [number, worker] of pool.workers.entries()) faults.push(...urlFaults(worker.url, `pools[${index}].workers[${number}].url`))
+    for (const [number, worker] of pool.workers.entries()) {
+      const place = `pools[${index}].workers[${number}].url`
+      faults.push(...urlFaults(worker.url, place), ...once(worker.url, place))
+    }
   }
-  for (const [index, url] of (config.workerUrls ?? []).entries()) faults.push(...urlFaults(url, `workerUrls[${index}]`))
+  for (const [index, url] of (config.workerUrls ?? []).entries()) {
+    faults.push(...urlFaults(url, `workerUrls[${index}]`), ...once(url, `workerUrls[${index}]`))
+  }
   if (config.pools.length === 0 && (config.workerUrls ?? []).length === 0) {
     faults.push('no workers: give --worker-urls http://HOST:PORT … or a config file with pools')
   }

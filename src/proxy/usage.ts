@@ -1,3 +1,5 @@
+const lineFeed = 10
+
 /**
  * Reads `usage` out of passing answer bytes without parsing them. Inside a JSON string every quote is escaped, so the
  * unescaped text `"cached_tokens":` can only be a key; OpenAI-compatible answers carry it in
@@ -12,14 +14,12 @@ export class UsageReader {
   static readonly overlap = 48
 
   push(chunk: Buffer): void {
-    if (chunk.indexOf('_tokens"') === -1 && this.#tail === '') {
-      this.#tail = tailOf(chunk)
-      return
-    }
+    // Events of a stream end with a line feed and mostly carry no usage: nothing to keep of them.
+    if (this.#tail === '' && chunk.at(-1) === lineFeed && !chunk.includes('_tokens"')) return
     const text = this.#tail + chunk.toString('latin1')
     this.#cachedTokens = numberAfter(text, '"cached_tokens":') ?? this.#cachedTokens
     this.#promptTokens = numberAfter(text, '"prompt_tokens":') ?? this.#promptTokens
-    this.#tail = tailOf(chunk)
+    this.#tail = chunk.at(-1) === lineFeed ? '' : text.slice(-UsageReader.overlap)
   }
 
   /** Null where the engine does not report it. */
@@ -30,12 +30,6 @@ export class UsageReader {
   get promptTokens(): number | null {
     return this.#promptTokens
   }
-}
-
-/** The end of a chunk, when a key of interest may have begun in it. */
-function tailOf(chunk: Buffer): string {
-  const tail = chunk.toString('latin1', Math.max(0, chunk.length - UsageReader.overlap))
-  return tail.endsWith('\n\n') || !tail.includes('"') ? '' : tail
 }
 
 function numberAfter(text: string, key: string): number | null {

@@ -5,7 +5,8 @@ import { definePolicy, type PolicyFleet } from '../policy.ts'
 interface Recent {
   readonly tokens: Float64Array
   slice: number
-  lastChosenAt: number
+  /** Count of dispatches at its last one; 0 if never chosen. */
+  chosenAt: number
 }
 
 const slices = 12
@@ -28,11 +29,12 @@ export const bestScore = definePolicy({
   create({ tieWithin, windowMs }, { clock, random }) {
     const recent = new Map<number, Recent>()
     const sliceMs = windowMs / slices
+    let dispatches = 0
 
     const of = (serial: number): Recent => {
       let entry = recent.get(serial)
       if (entry === undefined) {
-        entry = { tokens: new Float64Array(slices), slice: 0, lastChosenAt: -Infinity }
+        entry = { tokens: new Float64Array(slices), slice: 0, chosenAt: 0 }
         recent.set(serial, entry)
       }
       const now = Math.floor(clock() / sliceMs)
@@ -56,18 +58,18 @@ export const bestScore = definePolicy({
         for (let i = 0; i < fleet.count; i++) if (keep[i] === 1) best = Math.max(best, totals[i] as number)
         let chosen = -1
         let fewest = Infinity
-        let longestAgo = Infinity
+        let longestAgo = 0
         let equal = 0
         for (let i = 0; i < fleet.count; i++) {
           if (keep[i] !== 1 || (totals[i] as number) < best - tieWithin) continue
           const entry = of(fleet.serials[i] as number)
           const tokens = sum(entry)
-          const order = chosen === -1 ? -1 : Math.sign(tokens - fewest) || compared(entry.lastChosenAt, longestAgo)
+          const order = chosen === -1 ? -1 : Math.sign(tokens - fewest) || entry.chosenAt - longestAgo
           if (order < 0) equal = 0
           if (order > 0 || random() * ++equal >= 1) continue
           chosen = i
           fewest = tokens
-          longestAgo = entry.lastChosenAt
+          longestAgo = entry.chosenAt
         }
         prune(fleet)
         return chosen
@@ -76,13 +78,8 @@ export const bestScore = definePolicy({
         const entry = of(dispatch.serial)
         const at = entry.slice % slices
         entry.tokens[at] = (entry.tokens[at] as number) + dispatch.promptTokens
-        entry.lastChosenAt = clock()
+        entry.chosenAt = ++dispatches
       },
     }
   },
 })
-
-/** Unlike a difference this also orders two workers that were never chosen. */
-function compared(a: number, b: number): number {
-  return a < b ? -1 : a > b ? 1 : 0
-}

@@ -3,7 +3,7 @@ import { definePolicy, type Dispatch, type PolicyFleet } from '../policy.ts'
 
 /** What is learned about one worker. */
 interface Learned {
-  readonly prefill: PrefillLine
+  readonly speed: SpeedFactor
   /** Streamed requests sent and without a first byte yet, oldest first: engines prefill first come, first served. */
   readonly waiting: Set<Dispatch>
   /** When the oldest of them can have begun: its dispatch or the first byte of the one before it. */
@@ -32,12 +32,17 @@ export const predictedTtft = definePolicy({
     { additionalProperties: false },
   ),
   create({ prefillTokensPerSecond, runningRequestTokens, ownWeight, learnedSamples }, { clock }) {
+    // One line for the whole pool: were each worker's learned alone, whichever is tried first would look unlike the rest
+    // for no better reason than having been tried.
+    const line = new PrefillLine(prefillTokensPerSecond, learnedSamples)
+    let misfit = 0
+    let observed = 0
     const learned = new Map<number, Learned>()
 
     const of = (serial: number): Learned => {
       let entry = learned.get(serial)
       if (entry === undefined) {
-        entry = { prefill: new PrefillLine(prefillTokensPerSecond, learnedSamples), waiting: new Set(), headSinceMs: 0 }
+        entry = { speed: new SpeedFactor(learnedSamples), waiting: new Set(), headSinceMs: 0 }
         learned.set(serial, entry)
       }
       return entry
@@ -67,11 +72,11 @@ export const predictedTtft = definePolicy({
         const nowMs = clock()
         for (let i = 0; i < fleet.count; i++) {
           const entry = of(fleet.serials[i] as number)
-          const { msPerToken, baseMs } = entry.prefill
+          const msPerToken = line.msPerToken * entry.speed.factor
           const uncached = Math.max(0, request.promptTokensEstimate - (match.cachedTokens[i] as number))
           const queued = queuedTokens(entry, fleet.prefillTokens[i] as number, msPerToken, nowMs)
           const running = fleet.requests[i] as number
-          out[i] = -(baseMs + (queued + ownWeight * uncached + runningRequestTokens * running) * msPerToken)
+          out[i] = -(line.baseMs + (queued + ownWeight * uncached + runningRequestTokens * running) * msPerToken)
         }
         prune(fleet)
       },
@@ -82,7 +87,15 @@ export const predictedTtft = definePolicy({
         entry.waiting.add(dispatch)
       },
       onFirstByte(dispatch, ttftMs) {
-        of(dispatch.serial).prefill.observe(dispatch.uncachedTokens, dispatch.prefillTokensAhead, ttftMs)
+        const tokens = dispatch.uncachedTokens + dispatch.prefillTokensAhead
+        const predictedMs = line.baseMs + tokens * line.msPerToken
+        if (ttftMs > 0 && predictedMs > 0) {
+          // What the line gets wrong for everyone says nothing about this worker.
+          const off = Math.log(ttftMs / predictedMs)
+          misfit += (off - misfit) / Math.min(learnedSamples, ++observed)
+          of(dispatch.serial).speed.observe(off - misfit)
+        }
+        line.observe(dispatch.uncachedTokens, dispatch.prefillTokensAhead, ttftMs)
         leave(dispatch)
       },
       onFinished: leave,
@@ -92,7 +105,7 @@ export const predictedTtft = definePolicy({
 
 /**
  * Time to first token as a straight line over the tokens before it, fitted by least squares with exponential forgetting,
- * from a prior that two made-up samples hold until real ones outweigh it.
+ * from a prior that two made-up samples hold until real ones outweigh them.
  */
 class PrefillLine {
   msPerToken: number
@@ -112,8 +125,10 @@ class PrefillLine {
     // A line learned from odd samples must not make a worker look free or lost.
     this.#least = this.msPerToken / 1000
     this.#most = this.msPerToken * 1000
-    this.#add(0, 0, 1)
-    this.#add(4096, 4096 * this.msPerToken, 1)
+    // Light and close together, so that real samples bend the line soon wherever they lie.
+    const slope = this.msPerToken
+    this.#add(0, 0, 0.25)
+    this.#add(1024, 1024 * slope, 0.25)
   }
 
   /** A sample with much queued before it says little, since how far that had come is a guess: it weighs its own share. */
@@ -135,5 +150,36 @@ class PrefillLine {
     const slope = (this.#weight * this.#xy - this.#x * this.#y) / spread
     this.msPerToken = Math.min(this.#most, Math.max(this.#least, slope))
     this.baseMs = Math.max(0, (this.#y - this.msPerToken * this.#x) / this.#weight)
+  }
+}
+
+/** Below this a difference in speed is not worth acting on: it is noise among equal machines. */
+const leastDifference = Math.log(1.25)
+const leastSamples = 12
+
+/**
+ * How much slower (above 1) or faster than the pool's line a worker is: the mean logarithm of observed over predicted
+ * time with exponential forgetting, and 1 until the difference is both large and certain (two standard errors).
+ */
+class SpeedFactor {
+  factor = 1
+  readonly #keep: number
+  #weight = 0
+  #mean = 0
+  #squares = 0
+
+  constructor(samples: number) {
+    this.#keep = 1 - 1 / samples
+  }
+
+  /** `ratio`: logarithm of observed over predicted time. */
+  observe(ratio: number): void {
+    this.#weight = this.#weight * this.#keep + 1
+    const step = (ratio - this.#mean) / this.#weight
+    this.#squares = this.#squares * this.#keep + (ratio - this.#mean) * (ratio - this.#mean - step)
+    this.#mean += step
+    const error = Math.sqrt(this.#squares) / this.#weight
+    const certain = this.#weight >= leastSamples && Math.abs(this.#mean) > Math.max(leastDifference, 2 * error)
+    this.factor = certain ? Math.exp(this.#mean) : 1
   }
 }

@@ -1,0 +1,40 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { InFlightCounters } from '../../src/workers/fleet.ts'
+import { aWorker, candidatesOf } from '../support/routing.ts'
+import { Candidates } from '../../src/routing/candidates.ts'
+
+test('credit stops one token short of the prompt, since engines always compute the last one', () => {
+  const [worker] = [aWorker(0)]
+  const cached = (blocks: number, promptTokens: number): number => candidatesOf([worker], new InFlightCounters(4), [blocks], promptTokens).cachedTokens[0]!
+  assert.equal(cached(4, 64), 48)
+  assert.equal(cached(4, 65), 64)
+  assert.equal(cached(2, 65), 32)
+  assert.equal(cached(0, 65), 0)
+})
+
+test('a degraded worker or one of unknown block size gets no credit', () => {
+  const workers = [aWorker(0, { degraded: 'tokenizer_differs' }), aWorker(1, { blockSize: null }), aWorker(2)]
+  const candidates = candidatesOf(workers, new InFlightCounters(4), [4, 4, 4])
+  assert.deepEqual([...candidates.cachedTokens.subarray(0, 3)], [0, 0, 64])
+})
+
+test('only healthy workers that were not tried are candidates', () => {
+  const workers = [aWorker(0), aWorker(1, { state: 'unhealthy' }), aWorker(2, { state: 'draining' }), aWorker(3)]
+  const candidates = new Candidates(8)
+  const none = new Uint32Array(8)
+  candidates.gather(workers, new InFlightCounters(8), { gpu: none, host: none, disk: none, shared: none }, { nowMs: 0, staleLoadMs: 1, promptTokens: 10, tried: new Set([3]) })
+  assert.deepEqual(candidates.workers.map(({ serial }) => serial), [0])
+})
+
+test('load figures older than the limit are not used', () => {
+  const load = { running: 3, waiting: 1, kvUsage: 0.5, atMs: 0 }
+  const candidates = new Candidates(8)
+  const none = new Uint32Array(8)
+  const gather = (nowMs: number): number => {
+    candidates.gather([aWorker(0, { load })], new InFlightCounters(8), { gpu: none, host: none, disk: none, shared: none }, { nowMs, staleLoadMs: 1000, promptTokens: 10, tried: new Set() })
+    return candidates.running[0]!
+  }
+  assert.equal(gather(900), 3)
+  assert.ok(Number.isNaN(gather(1100)))
+})

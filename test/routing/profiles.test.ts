@@ -1,0 +1,200 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { RouterError } from '../../src/errors.ts'
+import { createProfile, type ProfileChoice } from '../../src/routing/catalogue.ts'
+import { definePolicy, type Dispatch } from '../../src/routing/policy.ts'
+import type { Profile } from '../../src/routing/profile.ts'
+import { InFlightCounters } from '../../src/workers/fleet.ts'
+import Type from 'typebox'
+import { aRequest, aWorker, candidatesOf, seededRandom } from '../support/routing.ts'
+
+interface Setup {
+  profile: Profile
+  faults: string[]
+  now: { ms: number }
+}
+
+function profileNamed(chosen: string | ProfileChoice, seed = 1): Setup {
+  const now = { ms: 0 }
+  const faults: string[] = []
+  const profile = createProfile(chosen, {
+    context: { clock: () => now.ms, random: seededRandom(seed) },
+    workers: 64,
+    fault: (plugin) => faults.push(plugin),
+  })
+  return { profile, faults, now }
+}
+
+function dispatchTo(serial: number, given: Partial<Dispatch> = {}): Dispatch {
+  return { serial, promptTokens: 1000, uncachedTokens: 1000, prefillTokensAhead: 0, requestsAhead: 0, stream: true, atMs: 0, ...given }
+}
+
+const workers = [0, 1, 2, 3].map((index) => aWorker(index))
+
+test('kv-aware takes the worker with the longest cached prefix while nobody is busy', () => {
+  const { profile } = profileNamed('kv-aware')
+  const candidates = candidatesOf(workers, new InFlightCounters(64), [0, 10, 40, 20])
+  assert.equal(profile.choose(aRequest(), candidates, candidates), 2)
+})
+
+test('kv-aware leaves the warm worker when its queue costs more than the prefix saves', () => {
+  const { profile } = profileNamed('kv-aware')
+  const counters = new InFlightCounters(64)
+  counters.add(2, 3, 8000, 0)
+  const candidates = candidatesOf(workers, counters, [0, 0, 40, 0])
+  assert.notEqual(profile.choose(aRequest(), candidates, candidates), 2)
+})
+
+test('kv-aware prefers the worker that it has learned to be faster', () => {
+  const { profile, now } = profileNamed('kv-aware')
+  for (let i = 0; i < 40; i++) {
+    for (const [serial, msPerToken] of [[0, 0.5], [1, 0.05]] as const) {
+      const dispatch = dispatchTo(serial, { atMs: now.ms, uncachedTokens: 500 + 50 * i })
+      profile.dispatched(dispatch)
+      now.ms += dispatch.uncachedTokens * msPerToken
+      profile.firstByte(dispatch, dispatch.uncachedTokens * msPerToken)
+      profile.finished(dispatch)
+    }
+  }
+  now.ms += 120_000
+  const candidates = candidatesOf(workers.slice(0, 2), new InFlightCounters(64))
+  for (let i = 0; i < 20; i++) assert.equal(profile.choose(aRequest(), candidates, candidates), 1)
+})
+
+test('kv-aware takes off what the head of a queue must have prefilled since', () => {
+  const { profile, now } = profileNamed('kv-aware')
+  const counters = new InFlightCounters(64)
+  // Both workers have the same tokens outstanding, but worker 0 was sent them long ago.
+  profile.dispatched(dispatchTo(0, { atMs: 0, uncachedTokens: 4000 }))
+  now.ms = 400
+  profile.dispatched(dispatchTo(1, { atMs: 400, uncachedTokens: 4000 }))
+  counters.add(0, 1, 4000, 0)
+  counters.add(1, 1, 4000, 0)
+  const candidates = candidatesOf(workers.slice(0, 2), counters)
+  assert.equal(profile.choose(aRequest(), candidates, candidates), 0)
+})
+
+for (const name of ['kv-aware', 'least-loaded', 'round-robin']) {
+  test(`${name}: 40 cold prompts sent one at a time leave no worker of 4 with more than 35 %`, () => {
+    const { profile, now } = profileNamed(name, 7)
+    const sent = [0, 0, 0, 0]
+    for (let i = 0; i < 40; i++) {
+      const candidates = candidatesOf(workers, new InFlightCounters(64))
+      const chosen = profile.choose(aRequest({ promptTokens: 300 + 100 * (i % 5) }), candidates, candidates)
+      sent[chosen]!++
+      const dispatch = dispatchTo(chosen, { atMs: now.ms, promptTokens: 300 + 100 * (i % 5) })
+      profile.dispatched(dispatch)
+      now.ms += 50
+      profile.firstByte(dispatch, 50)
+      profile.finished(dispatch)
+    }
+    assert.ok(Math.max(...sent) <= 14, `sent ${sent.join(', ')}`)
+  })
+}
+
+test('ties go to the worker with the fewest prompt tokens sent in the last minute, then the least recently chosen', () => {
+  const { profile, now } = profileNamed('kv-aware')
+  profile.dispatched(dispatchTo(0, { stream: false, promptTokens: 10 }))
+  profile.dispatched(dispatchTo(1, { stream: false, promptTokens: 500 }))
+  const two = workers.slice(0, 2)
+  const candidates = candidatesOf(two, new InFlightCounters(64))
+  assert.equal(profile.choose(aRequest(), candidates, candidates), 0)
+  profile.dispatched(dispatchTo(0, { stream: false, promptTokens: 10 }))
+  now.ms = 61_000
+  assert.equal(profile.choose(aRequest(), candidates, candidates), 1, 'after the window only the order of choice counts')
+})
+
+test('round-robin goes on after the worker that was sent to last, whatever joins or leaves', () => {
+  const { profile } = profileNamed('round-robin')
+  const choose = (present: readonly number[]): number => {
+    const candidates = candidatesOf(present.map((index) => workers[index]!), new InFlightCounters(64))
+    const serial = candidates.serials[profile.choose(aRequest(), candidates, candidates)]!
+    profile.dispatched(dispatchTo(serial))
+    return serial
+  }
+  assert.deepEqual([choose([0, 1, 2]), choose([0, 1, 2]), choose([0, 2, 3]), choose([0, 2, 3]), choose([0, 1, 2])], [0, 1, 2, 3, 0])
+})
+
+test('random sends every worker its share', () => {
+  const { profile } = profileNamed('random', 42)
+  const sent = [0, 0, 0, 0]
+  for (let i = 0; i < 4000; i++) {
+    const candidates = candidatesOf(workers, new InFlightCounters(64))
+    sent[profile.choose(aRequest(), candidates, candidates)]!++
+  }
+  for (const count of sent) assert.ok(Math.abs(count - 1000) < 150, `sent ${sent.join(', ')}`)
+})
+
+test('power-of-two never takes the busiest worker and sometimes takes the second', () => {
+  const { profile } = profileNamed('power-of-two', 3)
+  const counters = new InFlightCounters(64)
+  for (const [slot, requests] of [[0, 5], [1, 1], [2, 3], [3, 9]] as const) counters.add(slot, requests, 0, 0)
+  const sent = [0, 0, 0, 0]
+  for (let i = 0; i < 3000; i++) {
+    const candidates = candidatesOf(workers, counters)
+    sent[profile.choose(aRequest(), candidates, candidates)]!++
+  }
+  assert.equal(sent[3], 0)
+  // Of the six pairs worker 1 wins three, worker 2 two and worker 0 one.
+  for (const [index, share] of [[1, 0.5], [2, 1 / 3], [0, 1 / 6]] as const) assert.ok(Math.abs(sent[index]! / 3000 - share) < 0.04, `sent ${sent.join(', ')}`)
+})
+
+test('least-loaded takes the worker with the fewest requests in flight', () => {
+  const { profile } = profileNamed('least-loaded')
+  const counters = new InFlightCounters(64)
+  for (const [slot, requests] of [[0, 5], [1, 2], [2, 3], [3, 9]] as const) counters.add(slot, requests, 0, 0)
+  const candidates = candidatesOf(workers, counters)
+  assert.equal(profile.choose(aRequest(), candidates, candidates), 1)
+})
+
+test('a filter that refuses everyone is void, and one that refuses some is recorded', () => {
+  const { profile } = profileNamed({ filters: [{ type: 'request-limit', parameters: { maxRequests: 2 } }], picker: { type: 'best-score' } })
+  const counters = new InFlightCounters(64)
+  for (const slot of [0, 1, 2]) counters.add(slot, 2, 0, 0)
+  let candidates = candidatesOf(workers, counters)
+  assert.equal(profile.choose(aRequest(), candidates, candidates), 3)
+  assert.deepEqual([...profile.filteredBy.subarray(0, 4)], [0, 0, 0, -1])
+  counters.add(3, 2, 0, 0)
+  candidates = candidatesOf(workers, counters)
+  profile.choose(aRequest(), candidates, candidates)
+  assert.deepEqual([...profile.keep.subarray(0, 4)], [1, 1, 1, 1])
+})
+
+test('a plugin that throws or answers nonsense is counted and skipped, and the request goes on', () => {
+  const faults: string[] = []
+  const throwing = definePolicy({
+    kind: 'scorer',
+    type: 'throwing',
+    description: 'Throws.',
+    parameters: Type.Object({}),
+    create: () => ({
+      score() {
+        throw new Error('plugin')
+      },
+    }),
+  })
+  const lost = definePolicy({ kind: 'picker', type: 'lost', description: 'Picks nobody.', parameters: Type.Object({}), create: () => ({ pick: () => 99 }) })
+  const profile = createProfile(
+    { scorers: [{ type: 'throwing' }, { type: 'prefix' }], picker: { type: 'lost' } },
+    { context: { clock: () => 0, random: () => 0 }, workers: 64, fault: (plugin) => faults.push(plugin), more: [throwing, lost] },
+  )
+  const candidates = candidatesOf(workers, new InFlightCounters(64), [0, 3, 0, 0])
+  assert.equal(profile.choose(aRequest(), candidates, candidates), 1)
+  assert.deepEqual(faults, ['throwing', 'lost'])
+})
+
+test('an unknown policy, plugin or parameter is a config error that names it', () => {
+  const faultOf = (chosen: string | ProfileChoice): string => {
+    try {
+      profileNamed(chosen)
+    } catch (error) {
+      assert.ok(error instanceof RouterError && error.code === 'CONFIG_INVALID')
+      return error.message
+    }
+    return 'no fault'
+  }
+  assert.match(faultOf('kv-awre'), /Unknown policy "kv-awre".*kv-aware/)
+  assert.match(faultOf({ scorers: [{ type: 'nope' }] }), /no scorer named "nope".*predicted-ttft/)
+  assert.match(faultOf({ scorers: [{ type: 'predicted-ttft', parameters: { prefillTokensPerSecond: -1 } }] }), /prefillTokensPerSecond/)
+  assert.match(faultOf({ scorers: [{ type: 'predicted-ttft', parameters: { typo: 1 } }] }), /typo/)
+})

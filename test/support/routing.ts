@@ -1,0 +1,63 @@
+import { Candidates } from '../../src/routing/candidates.ts'
+import type { PolicyRequest } from '../../src/routing/policy.ts'
+import { InFlightCounters } from '../../src/workers/fleet.ts'
+import { newAgreement, type Worker } from '../../src/workers/worker.ts'
+
+/** A healthy worker with sane defaults; a test states what it cares about. */
+export function aWorker(index: number, given: Partial<Worker> = {}): Worker {
+  return {
+    id: `http://127.0.0.1:${8000 + index}`,
+    origin: `http://127.0.0.1:${8000 + index}`,
+    basePath: '',
+    rank: null,
+    slot: index,
+    serial: index,
+    pool: 'model',
+    engine: 'vllm',
+    headers: {},
+    labels: {},
+    state: 'healthy',
+    blockSize: 16,
+    capacityBlocks: 1000,
+    load: null,
+    degraded: null,
+    exact: true,
+    agreement: newAgreement(),
+    ...given,
+  }
+}
+
+export function aRequest(given: Partial<PolicyRequest> = {}): PolicyRequest {
+  const promptTokens = given.promptTokens ?? 1000
+  return {
+    model: 'model',
+    adapter: null,
+    promptTokens,
+    promptTokensEstimate: promptTokens,
+    sessionId: null,
+    priority: 0,
+    stream: true,
+    maxTokens: null,
+    ...given,
+  }
+}
+
+/** Candidates from workers and their matched gpu blocks. */
+export function candidatesOf(workers: readonly Worker[], counters: InFlightCounters, gpuBlocks: readonly number[] = [], promptTokens = 1000): Candidates {
+  const candidates = new Candidates(64)
+  const match = { gpu: new Uint32Array(64), host: new Uint32Array(64), disk: new Uint32Array(64), shared: new Uint32Array(64) }
+  match.gpu.set(gpuBlocks)
+  candidates.gather(workers, counters, match, { nowMs: 0, staleLoadMs: 1000, promptTokens, tried: new Set() })
+  return candidates
+}
+
+/** A small seeded generator (mulberry32), for tests that need the same randomness each time. */
+export function seededRandom(seed: number): () => number {
+  let state = seed >>> 0
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1)
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
+  }
+}
