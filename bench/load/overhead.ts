@@ -1,0 +1,87 @@
+/**
+ * CPU of the router process per small request, against a bare node:http + undici.dispatch pass-through proxy measured
+ * beside it: same upstream, same load, rounds interleaved. Prompts are token ids, so that tokenizing is stated apart.
+ */
+import { spawn, type ChildProcess } from 'node:child_process'
+import { readdirSync, readFileSync } from 'node:fs'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import { Pool } from 'undici'
+import { median, printResults, type BenchResult } from '../result.ts'
+
+const concurrency = 32
+const requestsARound = 4000
+const rounds = 7
+
+interface Server {
+  readonly process: ChildProcess
+  readonly url: string
+}
+
+export async function run(): Promise<BenchResult[]> {
+  const upstream = await start(['bench/load/upstream.ts'])
+  const bare = await start(['bench/load/bare-proxy.ts', upstream.url])
+  const router = await start(['bench/load/router.ts', upstream.url])
+  try {
+    const bodies = {
+      ids: JSON.stringify({ model: 'model', prompt: Array.from({ length: 64 }, (_, i) => 1000 + i), max_tokens: 4 }),
+      text: JSON.stringify({ model: 'model', prompt: 'The quick brown fox jumps over the lazy dog. '.repeat(6), max_tokens: 4 }),
+    }
+    const samples = { bare: [] as number[], ids: [] as number[], text: [] as number[] }
+    for (let round = -1; round < rounds; round++) {
+      const measured = {
+        bare: await cpuPerRequest(bare, bodies.ids),
+        ids: await cpuPerRequest(router, bodies.ids),
+        text: await cpuPerRequest(router, bodies.text),
+      }
+      // The first round warms the compilers up.
+      if (round < 0) continue
+      for (const key of ['bare', 'ids', 'text'] as const) samples[key].push(measured[key])
+    }
+    const ratios = samples.ids.map((us, i) => us / (samples.bare[i] ?? NaN))
+    return [
+      { name: 'bare proxy, CPU per request', unit: 'µs', value: median(samples.bare), samples: samples.bare },
+      { name: 'router, token-id prompt, CPU per request', unit: 'µs', value: median(samples.ids), samples: samples.ids },
+      { name: 'router, 60-token text prompt, CPU per request', unit: 'µs', value: median(samples.text), samples: samples.text },
+      { name: 'router / bare proxy', unit: 'ratio', value: median(ratios), samples: ratios, goal: '≤ 1.5', met: median(ratios) <= 1.5 },
+    ]
+  } finally {
+    for (const server of [router, bare, upstream]) server.process.kill()
+  }
+}
+
+/** Starts a script that prints its URL as its first line. */
+async function start(args: string[]): Promise<Server> {
+  const root = fileURLToPath(new URL('../..', import.meta.url))
+  const child = spawn(process.execPath, args, { cwd: root, stdio: ['ignore', 'pipe', 'inherit'] })
+  for await (const line of createInterface({ input: child.stdout })) {
+    child.stdout.resume()
+    return { process: child, url: line }
+  }
+  throw new Error(`${args[0] ?? ''} ended without a URL`)
+}
+
+async function cpuPerRequest(server: Server, body: string): Promise<number> {
+  const pool = new Pool(server.url, { connections: concurrency, pipelining: 1 })
+  const before = cpuNanoseconds(server.process.pid ?? 0)
+  let left = requestsARound
+  await Promise.all(
+    Array.from({ length: concurrency }, async () => {
+      while (left-- > 0) {
+        const answer = await pool.request({ path: '/v1/completions', method: 'POST', headers: { 'content-type': 'application/json' }, body })
+        await answer.body.dump()
+        if (answer.statusCode !== 200) throw new Error(`status ${answer.statusCode}`)
+      }
+    }),
+  )
+  const spent = cpuNanoseconds(server.process.pid ?? 0) - before
+  await pool.close()
+  return spent / requestsARound / 1000
+}
+
+/** Time on a processor over all threads of a process, from the scheduler's own accounts. */
+function cpuNanoseconds(pid: number): number {
+  return readdirSync(`/proc/${pid}/task`).reduce((sum, task) => sum + Number(readFileSync(`/proc/${pid}/task/${task}/schedstat`, 'utf8').split(' ')[0]), 0)
+}
+
+if (import.meta.main) printResults(await run())
