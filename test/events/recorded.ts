@@ -16,7 +16,7 @@ export function readLines(path: string): unknown[] {
   return readFileSync(new URL(path, folder), 'utf8')
     .trim()
     .split('\n')
-    .map((line) =>
+    .map((line): unknown =>
       JSON.parse(line, function (_key, value: unknown, context?: { source: string }) {
         const exact = typeof value === 'number' && Number.isInteger(value) && !Number.isSafeInteger(value)
         return exact ? BigInt(context?.source ?? value) : value
