@@ -1,0 +1,95 @@
+import { RouterError } from '../errors.ts'
+import { TokenCache } from './cache.ts'
+import { Cuts } from './cuts.ts'
+import { checkTokenIds, type PromptSource } from './request.ts'
+import { around, loadTokenizer, type Tokenizer } from './tokenizer.ts'
+import type { TokenizerSource } from './thread-messages.ts'
+
+export interface TokenizedPrompts {
+  /** One for each prompt of the request. Read-only: they may be shared with the cache. */
+  readonly prompts: readonly Uint32Array[]
+  /** Leading tokens, summed over the prompts, that equal those of an earlier request. */
+  readonly cachedTokens: number
+  /** The chat holds media: the prompt is known up to the first of it only. */
+  readonly beforeMedia: boolean
+}
+
+/** The tokenizers of one thread, by pool, with one token cache each. */
+export class PromptTokenizers {
+  readonly #cacheBytes: number
+  readonly #byName = new Map<string, { readonly tokenizer: Tokenizer; cache: TokenCache }>()
+
+  /** @param cacheBytes budget of all token caches on this thread together */
+  constructor(cacheBytes: number) {
+    this.#cacheBytes = cacheBytes
+  }
+
+  /** @throws RouterError TOKENIZER_UNREADABLE */
+  async add(name: string, source: TokenizerSource): Promise<void> {
+    const tokenizer = await loadTokenizer({
+      path: source.path,
+      ...(source.chatTemplate === undefined ? {} : { chatTemplatePath: source.chatTemplate }),
+    })
+    this.#byName.set(name, { tokenizer, cache: emptyCache(tokenizer, 0) })
+    // Each cache gets an equal share; the budget is divided anew when a pool is added, which is rare.
+    for (const entry of this.#byName.values()) {
+      entry.cache = emptyCache(entry.tokenizer, Math.floor(this.#cacheBytes / this.#byName.size))
+    }
+  }
+
+  get(name: string): Tokenizer | null {
+    return this.#byName.get(name)?.tokenizer ?? null
+  }
+
+  get cacheBytes(): number {
+    let bytes = 0
+    for (const { cache } of this.#byName.values()) bytes += cache.bytes
+    return bytes
+  }
+
+  /** @throws RouterError BODY_INVALID, TEMPLATE_REFUSED, TOKEN_ID_INVALID, TOKENIZER_FAILED */
+  async tokens(name: string, source: PromptSource): Promise<TokenizedPrompts> {
+    const entry = this.#byName.get(name)
+    if (entry === undefined) throw new RouterError('TOKENIZER_FAILED', `No tokenizer is loaded for "${name}".`)
+    const { tokenizer, cache } = entry
+    switch (source.kind) {
+      case 'none':
+        return { prompts: [], cachedTokens: 0, beforeMedia: false }
+      case 'ids':
+        checkTokenIds(source.prompts, tokenizer.vocabularySize)
+        return { prompts: source.prompts, cachedTokens: 0, beforeMedia: false }
+      case 'chat': {
+        const rendered = tokenizer.renderChat(source.chat)
+        const { prompts, cachedTokens } = await encodeAll([rendered.text], rendered.addSpecialTokens, tokenizer, cache)
+        return { prompts, cachedTokens, beforeMedia: rendered.beforeMedia }
+      }
+      case 'texts':
+        return { ...(await encodeAll(source.texts, source.addSpecialTokens, tokenizer, cache)), beforeMedia: false }
+      default:
+        return source satisfies never
+    }
+  }
+}
+
+async function encodeAll(
+  texts: readonly string[],
+  addSpecialTokens: boolean,
+  tokenizer: Tokenizer,
+  cache: TokenCache,
+): Promise<{ prompts: Uint32Array[]; cachedTokens: number }> {
+  const prompts: Uint32Array[] = []
+  let cachedTokens = 0
+  for (const text of texts) {
+    const known = await cache.encode(text)
+    cachedTokens += known.cachedTokens
+    prompts.push(
+      addSpecialTokens ? around(tokenizer.specialPrefix, known.tokens, tokenizer.specialSuffix) : known.tokens,
+    )
+  }
+  return { prompts, cachedTokens }
+}
+
+function emptyCache(tokenizer: Tokenizer, budgetBytes: number): TokenCache {
+  const cuts = new Cuts(tokenizer.files, tokenizer.templateSource ?? '')
+  return new TokenCache(budgetBytes, cuts, (text) => tokenizer.encode(text))
+}

@@ -1,0 +1,266 @@
+import { Worker } from 'node:worker_threads'
+import { RouterError } from '../errors.ts'
+import type { Log } from '../telemetry/log.ts'
+import { Affinity } from './affinity.ts'
+import type { PromptKind } from './request.ts'
+import {
+  fromSentError,
+  type ReadAnswer,
+  type ThreadAnswer,
+  type ThreadCommand,
+  type TokenizerSource,
+  type TokensAnswer,
+} from './thread-messages.ts'
+
+export interface ThreadsOptions {
+  /** Threads at most; each starts when the ones before it have more than its loading time to do. */
+  readonly threads: number
+  /** Jobs that may wait, over all threads. */
+  readonly queued: number
+  /** Budget of the token caches of all threads together. */
+  readonly cacheBytes: number
+  readonly log: Log
+}
+
+/** A body that a thread has read and keeps for the call that tokenizes it. */
+export interface Ticket {
+  readonly job: number
+  readonly thread: Thread
+  readonly body: Uint8Array
+  readonly prompt: PromptKind
+}
+
+/**
+ * Our own worker threads for long prompts (decision 20). Each runs one job at a time, the shortest of its queue first, so that
+ * at most `threads` of libuv's pool are ever taken by tokenizing. A conversation goes back to the thread whose cache knows it,
+ * unless waiting there would take longer than tokenizing it anew elsewhere.
+ */
+export class TokenizerThreads {
+  readonly #options: ThreadsOptions
+  readonly #threads: Thread[] = []
+  readonly #sources = new Map<string, TokenizerSource>()
+  readonly #affinity = new Affinity(4096)
+  #nextJob = 1
+  #restarts = 0
+  #closed = false
+
+  constructor(options: ThreadsOptions) {
+    this.#options = options
+  }
+
+  /** Every thread loads this tokenizer, also those that start later. */
+  add(name: string, source: TokenizerSource): void {
+    this.#sources.set(name, source)
+    for (const thread of this.#threads) thread.add(name, source)
+    if (this.#threads.length === 0) this.#start()
+  }
+
+  stats(): { queued: number; threads: number; restarts: number; cacheBytes: number } {
+    const sum = (of: (thread: Thread) => number): number =>
+      this.#threads.reduce((total, thread) => total + of(thread), 0)
+    return {
+      queued: sum((thread) => thread.queued),
+      threads: this.#threads.length,
+      restarts: this.#restarts,
+      cacheBytes: sum((thread) => thread.cacheBytes),
+    }
+  }
+
+  /** @throws RouterError TOKENIZER_BUSY, TOKENIZER_FAILED, and what is wrong with the body */
+  async read(body: Uint8Array, prompt: PromptKind): Promise<{ answer: ReadAnswer; ticket: Ticket }> {
+    this.#admit()
+    const thread = this.#choose(body)
+    const job = this.#nextJob++
+    const answer = await thread.run({
+      costMs: body.length * readMsPerByte,
+      command: () => ({ kind: 'read', job, body: copy(body), prompt }),
+    })
+    if (answer.kind !== 'read') throw new RouterError('TOKENIZER_FAILED', 'A tokenizer thread answered out of turn.')
+    return { answer, ticket: { job, thread, body, prompt } }
+  }
+
+  /** @throws RouterError TOKENIZER_BUSY, TOKENIZER_FAILED, and what is wrong with the prompt */
+  async tokens(ticket: Ticket, name: string): Promise<TokensAnswer> {
+    this.#admit()
+    const { job, thread, body, prompt } = ticket
+    const costMs = body.length * tokensMsPerByte
+    const send = (resent: boolean): Promise<ThreadAnswer['result']> =>
+      thread.run({ costMs, command: () => ({ kind: 'tokens', job, name, body: resent ? copy(body) : null, prompt }) })
+    let answer = await send(false)
+    if (answer.kind === 'gone') answer = await send(true)
+    if (answer.kind !== 'tokens') throw new RouterError('TOKENIZER_FAILED', 'A tokenizer thread answered out of turn.')
+    this.#affinity.note(body, this.#threads.indexOf(thread))
+    return answer
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true
+    await Promise.all(this.#threads.map((thread) => thread.close()))
+  }
+
+  #admit(): void {
+    if (this.#closed) throw new RouterError('TOKENIZER_FAILED', 'The tokenizer threads are shut down.')
+    if (this.stats().queued >= this.#options.queued) {
+      throw new RouterError(
+        'TOKENIZER_BUSY',
+        `${this.#options.queued} long prompts wait for a tokenizer thread already.`,
+        {
+          retryAfterSeconds: 1,
+        },
+      )
+    }
+  }
+
+  /** The thread that will have this body's tokens first, by what is queued, what it may have cached, and what starting costs. */
+  #choose(body: Uint8Array): Thread {
+    const known = this.#affinity.find(body)
+    const costMs = body.length * tokensMsPerByte
+    let best: Thread | null = null
+    let bestMs = Infinity
+    for (const [index, thread] of this.#threads.entries()) {
+      const doneMs = thread.backlogMs + (index === known ? costMs * cachedShare : costMs)
+      if (doneMs < bestMs) {
+        best = thread
+        bestMs = doneMs
+      }
+    }
+    if (best !== null && (this.#threads.length >= this.#options.threads || bestMs <= startMs + costMs)) return best
+    return this.#start()
+  }
+
+  #start(): Thread {
+    const thread = new Thread(Math.floor(this.#options.cacheBytes / this.#options.threads), this.#sources, (error) => {
+      this.#restarts += 1
+      this.#options.log.error(
+        { error: error.message, restarts: this.#restarts },
+        'tokenizer thread failed and was restarted',
+      )
+    })
+    this.#threads.push(thread)
+    return thread
+  }
+}
+
+/** Rough costs that order the queues and choose the thread: measured with Qwen3's tokenizer on one core. */
+const readMsPerByte = 0.000_005
+const tokensMsPerByte = 0.000_15
+/** Cost of a conversation whose last turn is cached, as a share of tokenizing it whole. */
+const cachedShare = 0.05
+/** Starting a thread and loading a tokenizer in it. */
+const startMs = 500
+
+interface Job {
+  readonly costMs: number
+  readonly command: () => Exclude<ThreadCommand, { kind: 'add' }>
+  readonly resolve: (result: ThreadAnswer['result']) => void
+  readonly reject: (error: RouterError) => void
+}
+
+/** One worker thread with its queue. Survives the death of its worker: the running job fails, the waiting ones go on. */
+class Thread {
+  cacheBytes = 0
+  readonly #sources: ReadonlyMap<string, TokenizerSource>
+  readonly #workerCacheBytes: number
+  readonly #onRestart: (error: Error) => void
+  readonly #queue: Job[] = []
+  #running: Job | null = null
+  #worker: Worker
+  #closing = false
+
+  constructor(
+    workerCacheBytes: number,
+    sources: ReadonlyMap<string, TokenizerSource>,
+    onRestart: (error: Error) => void,
+  ) {
+    this.#workerCacheBytes = workerCacheBytes
+    this.#sources = sources
+    this.#onRestart = onRestart
+    this.#worker = this.#start()
+  }
+
+  get queued(): number {
+    return this.#queue.length
+  }
+
+  get backlogMs(): number {
+    return this.#queue.reduce((total, job) => total + job.costMs, this.#running?.costMs ?? 0)
+  }
+
+  add(name: string, source: TokenizerSource): void {
+    this.#worker.postMessage({ kind: 'add', name, source } satisfies ThreadCommand)
+  }
+
+  run(job: Pick<Job, 'costMs' | 'command'>): Promise<ThreadAnswer['result']> {
+    return new Promise((resolve, reject) => {
+      const at = this.#queue.findIndex((waiting) => waiting.costMs > job.costMs)
+      this.#queue.splice(at < 0 ? this.#queue.length : at, 0, { ...job, resolve, reject })
+      this.#next()
+    })
+  }
+
+  async close(): Promise<void> {
+    this.#closing = true
+    this.#fail(new RouterError('TOKENIZER_FAILED', 'The tokenizer threads are shut down.'))
+    for (const job of this.#queue.splice(0))
+      job.reject(new RouterError('TOKENIZER_FAILED', 'The tokenizer threads are shut down.'))
+    await this.#worker.terminate()
+  }
+
+  #next(): void {
+    if (this.#running !== null) return
+    const job = this.#queue.shift()
+    if (job === undefined) return
+    this.#running = job
+    const command = job.command()
+    this.#worker.postMessage(command, command.body === null ? [] : [command.body.buffer as ArrayBuffer])
+    this.#worker.ref()
+  }
+
+  #start(): Worker {
+    // The compiler does not rewrite this name: the thread's file has the extension that this one has (decision 27).
+    const extension = import.meta.url.endsWith('.ts') ? '.ts' : '.js'
+    const worker = new Worker(new URL('./tokenize.thread' + extension, import.meta.url), {
+      workerData: { cacheBytes: this.#workerCacheBytes },
+      name: 'tokenize',
+    })
+    worker.on('message', (answer: ThreadAnswer) => this.#answered(answer))
+    worker.on('error', (error) => this.#died(worker, error instanceof Error ? error : new Error(String(error))))
+    worker.on('exit', (code) => this.#died(worker, new Error(`exit code ${code}`)))
+    // Idle threads do not keep the process alive.
+    worker.unref()
+    for (const [name, source] of this.#sources)
+      worker.postMessage({ kind: 'add', name, source } satisfies ThreadCommand)
+    return worker
+  }
+
+  #answered(answer: ThreadAnswer): void {
+    const job = this.#running
+    this.#running = null
+    this.#worker.unref()
+    this.cacheBytes = answer.cacheBytes
+    this.#next()
+    if (answer.result.kind === 'failed') job?.reject(fromSentError(answer.result.error))
+    else job?.resolve(answer.result)
+  }
+
+  #died(worker: Worker, error: Error): void {
+    // An error is followed by an exit; only the first of the two restarts.
+    if (this.#closing || worker !== this.#worker) return
+    this.cacheBytes = 0
+    this.#worker = this.#start()
+    this.#onRestart(error)
+    this.#fail(new RouterError('TOKENIZER_FAILED', `The tokenizer thread failed: ${error.message}`, { cause: error }))
+    this.#next()
+  }
+
+  #fail(error: RouterError): void {
+    const job = this.#running
+    this.#running = null
+    job?.reject(error)
+  }
+}
+
+/** The client's bytes stay here to be forwarded; a copy is handed over. */
+function copy(body: Uint8Array): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(body)
+}

@@ -1,0 +1,77 @@
+import { parentPort, workerData, type Transferable } from 'node:worker_threads'
+import { scanBody, type ScannedBody } from './body.ts'
+import { PromptTokenizers } from './prompts.ts'
+import { promptSource, requestFields, type PromptKind } from './request.ts'
+import { toSentError, type ThreadAnswer, type ThreadCommand } from './thread-messages.ts'
+
+/** Parsed bodies that wait for their second call, at most; the oldest go, and are sent again if they are still wanted. */
+const keptBodiesBytes = 64 * 1024 * 1024
+
+const port = parentPort
+if (port === null) throw new Error('tokenize.thread is started as a worker thread only')
+const tokenizers = new PromptTokenizers((workerData as { cacheBytes: number }).cacheBytes)
+const kept = new Map<number, ScannedBody>()
+let keptBytes = 0
+let loading: Promise<void> = Promise.resolve()
+
+port.on('message', (command: ThreadCommand) => {
+  if (command.kind === 'add') {
+    // A failure shows on the first prompt for that tokenizer; thread 0 loaded the same files before and has reported it.
+    loading = loading.then(() => tokenizers.add(command.name, command.source)).catch(() => undefined)
+    return
+  }
+  void answer(command)
+})
+
+async function answer(command: Exclude<ThreadCommand, { kind: 'add' }>): Promise<void> {
+  let result: ThreadAnswer['result']
+  const transfer: Transferable[] = []
+  try {
+    await loading
+    result = command.kind === 'read' ? read(command.job, command.body, command.prompt) : await tokens(command, transfer)
+  } catch (error) {
+    result = { kind: 'failed', error: toSentError(error) }
+  }
+  port?.postMessage({ job: command.job, result, cacheBytes: tokenizers.cacheBytes } satisfies ThreadAnswer, transfer)
+}
+
+function read(job: number, body: Uint8Array, prompt: PromptKind): ThreadAnswer['result'] {
+  const scanned = scan(body)
+  const fields = requestFields(scanned.value)
+  promptSource(scanned.value, prompt)
+  keep(job, scanned)
+  return { kind: 'read', fields, ranges: scanned.ranges }
+}
+
+async function tokens(
+  command: Extract<ThreadCommand, { kind: 'tokens' }>,
+  transfer: Transferable[],
+): Promise<ThreadAnswer['result']> {
+  const scanned = command.body === null ? take(command.job) : scan(command.body)
+  if (scanned === null) return { kind: 'gone' }
+  const tokenized = await tokenizers.tokens(command.name, promptSource(scanned.value, command.prompt))
+  // The cache keeps its own arrays; what is sent goes away from this thread.
+  const prompts = tokenized.prompts.map((prompt) => prompt.slice())
+  for (const prompt of prompts) transfer.push(prompt.buffer)
+  return { ...tokenized, kind: 'tokens', prompts }
+}
+
+function scan(body: Uint8Array): ScannedBody {
+  return scanBody(Buffer.from(body.buffer, body.byteOffset, body.byteLength))
+}
+
+function keep(job: number, scanned: ScannedBody): void {
+  kept.set(job, scanned)
+  keptBytes += scanned.bytes.length
+  for (const oldest of kept.keys()) {
+    if (keptBytes <= keptBodiesBytes || oldest === job) break
+    take(oldest)
+  }
+}
+
+function take(job: number): ScannedBody | null {
+  const scanned = kept.get(job) ?? null
+  if (scanned !== null) keptBytes -= scanned.bytes.length
+  kept.delete(job)
+  return scanned
+}
