@@ -61,6 +61,15 @@ export interface EngineStats {
   readonly steps: number
 }
 
+export interface EngineBacklog {
+  /** Prompt tokens to compute beyond the step in progress. */
+  readonly prefillTokens: number
+  /** Requests that generate. */
+  readonly decoding: number
+  /** Until the step in progress ends. */
+  readonly stepLeftMs: number
+}
+
 /**
  * A vLLM engine as a function of time: continuous batching with chunked prefill over a paged prefix cache. It has no
  * clock, timers or sockets; whoever drives it says what time it is. Equal options and calls give equal results.
@@ -143,6 +152,22 @@ export class Engine {
   /** Tokens of this prompt that the cache holds now and that a request would not compute again. */
   cachedTokens(request: GenerationRequest): number {
     return this.#matchedBlocks(new Sequence(request, this.options, this.#nowMs)).length * this.options.blockSize
+  }
+
+  /** What is left to do before a request that came now could begin: what an all-knowing router would look at. */
+  backlog(): EngineBacklog {
+    let prefillTokens = 0
+    let decoding = 0
+    for (const sequence of this.#running) {
+      const left = sequence.promptTokens - sequence.computedTokens
+      if (left > 0)
+        prefillTokens += left - (this.#scheduled.includes(sequence) ? Math.min(left, sequence.scheduledTokens) : 0)
+      else decoding++
+    }
+    for (const sequence of this.#waiting) {
+      prefillTokens += sequence.promptTokens - this.#matchedBlocks(sequence).length * this.options.blockSize
+    }
+    return { prefillTokens, decoding, stepLeftMs: this.#stepEndsAtMs === null ? 0 : this.#stepEndsAtMs - this.#nowMs }
   }
 
   /** Queues a request. PROMPT_TOO_LONG where prompt and output exceed `maxModelLength`. */
