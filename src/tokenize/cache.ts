@@ -46,7 +46,7 @@ export class TokenCache {
     const found = this.#find(text, cuts)
     if (found !== null) this.#touch(found.entry)
     if (found !== null && found.offset === text.length) {
-      return { tokens: found.entry.tokens, cachedTokens: found.entry.tokens.length }
+      return { tokens: found.entry.tokens.subarray(0, found.tokenCount), cachedTokens: found.tokenCount }
     }
     const offset = found?.offset ?? 0
     const known = found?.tokenCount ?? 0

@@ -26,11 +26,15 @@ export function contentFormatOf(program: object): ContentFormat {
   return loops.some(overContent) ? 'list' : 'text'
 }
 
-/** Every identifier in a syntax tree. */
+/** Words that look like names to the parser, but are Jinja's literals. */
+const literals = new Set(['true', 'false', 'none', 'True', 'False', 'None'])
+
+/** Every name in a syntax tree. */
 export function namesIn(program: object): ReadonlySet<string> {
   const names = new Set<string>()
   for (const node of walk(program)) {
-    if (node.type === 'Identifier') names.add(String(node['value']))
+    const name = nameOf(node)
+    if (name !== null && !literals.has(name)) names.add(name)
   }
   return names
 }

@@ -157,7 +157,7 @@ interface Job {
 }
 
 /** One worker thread with its queue. Survives the death of its worker: the running job fails, the waiting ones go on. */
-class Thread {
+export class Thread {
   cacheBytes = 0
   readonly #sources: ReadonlyMap<string, TokenizerSource>
   readonly #workerCacheBytes: number
@@ -196,6 +196,11 @@ class Thread {
       this.#queue.splice(at < 0 ? this.#queue.length : at, 0, { ...job, resolve, reject })
       this.#next()
     })
+  }
+
+  /** Ends the worker as a crash would; the next one takes its place. For tests. */
+  async kill(): Promise<void> {
+    await this.#worker.terminate()
   }
 
   async close(): Promise<void> {
