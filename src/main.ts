@@ -54,7 +54,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
   const fleet = new Fleet(config.limits.workers)
   const pools = new Pools()
   const keys = await createKeyMaker(config.keys.secret === undefined ? randomBytes(32) : Buffer.from(config.keys.secret))
-  const map = new FlatMap({ budgetBytes: config.map.budgetBytes, workers: config.limits.workers })
+  const map = new FlatMap({ budgetBytes: config.map.budgetBytes, maxWorkers: config.limits.workers })
   const prompts = createPromptService({
     ...(config.tokenizer.threads === undefined ? {} : { threads: config.tokenizer.threads }),
     cacheBytes: config.tokenizer.cacheBytes,

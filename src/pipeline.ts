@@ -12,6 +12,7 @@ import type { Profile } from './routing/profile.ts'
 import type { Log } from './telemetry/log.ts'
 import type { Metrics } from './telemetry/metrics.ts'
 import type { PromptKind, PromptService, ReadBody } from './tokenize/service.ts'
+import { Bag, type Placed } from './workers/bag.ts'
 import { InFlight, type Fleet } from './workers/fleet.ts'
 import type { ModelTarget, Pool, Pools } from './workers/pool.ts'
 import { agree, type Worker } from './workers/worker.ts'
@@ -83,6 +84,14 @@ interface Decision {
   readonly summary: object
 }
 
+/** A non-streamed request whose prefill tokens are taken off bit by bit. */
+interface Releasing extends Placed {
+  readonly inFlight: InFlight
+  readonly startMs: number
+  readonly spanMs: number
+  readonly tokens: number
+}
+
 interface Route {
   readonly candidates: Candidates
   readonly profile: Profile
@@ -94,7 +103,7 @@ export class Pipeline {
   readonly #match: PrefixMatch
   readonly #routes = new Map<Pool, Route>()
   readonly #scopes = new Map<string, KeyScope>()
-  readonly #releasing = new Set<{ inFlight: InFlight; startMs: number; spanMs: number; tokens: number }>()
+  readonly #releasing = new Bag<Releasing>()
   readonly #release: NodeJS.Timeout
 
   constructor(options: PipelineOptions) {
@@ -261,7 +270,7 @@ export class Pipeline {
       blockSize: worker.blockSize ?? 16,
       sequences: Math.max(1, read.fields.n) * Math.max(1, request.prompts.length),
     })
-    const releasing = { inFlight, startMs: dispatch.atMs, spanMs: decision.predictedPrefillMs, tokens: dispatch.uncachedTokens }
+    const releasing: Releasing = { place: -1, inFlight, startMs: dispatch.atMs, spanMs: decision.predictedPrefillMs, tokens: dispatch.uncachedTokens }
     if (!dispatch.stream) this.#releasing.add(releasing)
     profile.dispatched(dispatch)
     try {
@@ -287,7 +296,7 @@ export class Pipeline {
         response,
       )
     } finally {
-      this.#releasing.delete(releasing)
+      this.#releasing.remove(releasing)
       inFlight.release()
       profile.finished(dispatch)
     }
@@ -422,9 +431,10 @@ export class Pipeline {
   /** A non-streamed answer has no first byte: its prefill is taken off over the time it was predicted to take. */
   #releaseLinearly(): void {
     const nowMs = this.#o.clock()
-    for (const entry of this.#releasing) {
+    for (let i = this.#releasing.items.length - 1; i >= 0; i--) {
+      const entry = this.#releasing.items[i] as Releasing
       const left = 1 - (nowMs - entry.startMs) / Math.max(1, entry.spanMs)
-      if (left <= 0) this.#releasing.delete(entry)
+      if (left <= 0) this.#releasing.remove(entry)
       entry.inFlight.prefilledTo(Math.max(0, Math.floor(entry.tokens * left)))
     }
   }

@@ -17,6 +17,9 @@ const server = createServer((request, response) => {
         body: chunks.length === 1 ? (chunks[0] ?? null) : Buffer.concat(chunks),
       },
       {
+        onRequestStart() {
+          return
+        },
         onResponseStart(controller, status) {
           const raw = controller.rawHeaders
           response.writeHead(status, Array.isArray(raw) ? raw.map(String) : [])
@@ -29,7 +32,8 @@ const server = createServer((request, response) => {
         onResponseEnd() {
           response.end()
         },
-        onResponseError() {
+        onResponseError(_controller, error) {
+          console.error(error)
           response.destroy()
         },
       },

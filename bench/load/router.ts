@@ -19,3 +19,4 @@ const router = await startRouter(
   { log: createLog('info', openSync('/dev/null', 'w')) },
 )
 console.log(router.publicUrl)
+process.once('SIGINT', () => process.exit(0))

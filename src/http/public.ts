@@ -2,7 +2,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { RouterError } from '../errors.ts'
 import type { Incoming, Pipeline } from '../pipeline.ts'
 import type { PromptKind, PromptService } from '../tokenize/service.ts'
-import type { Pools } from '../workers/pool.ts'
+import type { Pool, Pools } from '../workers/pool.ts'
 import { isTrusted, requestIdOf, shortHeader, type Exposure } from './client.ts'
 import { asRouterError, errorBody, errorHeaders, writeError } from './errors.ts'
 
@@ -35,8 +35,9 @@ export function addPublicRoutes(app: FastifyInstance, ports: PublicPorts): void 
     if (row === undefined) throw new RouterError('MODEL_NOT_FOUND', `The model "${id}" does not exist`, { param: 'model' })
     return row
   })
-  app.post('/tokenize', async (request, reply) => reply.send(await ports.prompts.tokenize(bodyOf(request), (model) => poolNamed(ports.pools, model))))
-  app.post('/detokenize', async (request, reply) => reply.send(await ports.prompts.detokenize(bodyOf(request), (model) => poolNamed(ports.pools, model))))
+  const poolOf = (model: string): Pool => poolNamed(ports.pools, model)
+  app.post('/tokenize', async (request, reply) => reply.send(await ports.prompts.tokenize(bodyOf(request), poolOf)))
+  app.post('/detokenize', async (request, reply) => reply.send(await ports.prompts.detokenize(bodyOf(request), poolOf)))
   app.get('/health', (_request, reply) => reply.code(ports.ready() ? 200 : 503).send())
 }
 
@@ -79,13 +80,13 @@ export function bodyOf(request: FastifyRequest): Buffer {
 }
 
 /** The pool that a model name stands for; with no name given, the only pool there is. */
-function poolNamed(pools: Pools, model: string | null): string {
-  const only = pools.list()[0]
-  if (model === null && only !== undefined && pools.list().length === 1) return only.model
-  if (model === null) throw new RouterError('BODY_INVALID', '"model" is missing, and several models are served', { param: 'model' })
+function poolNamed(pools: Pools, model: string): Pool {
+  const [only, second] = pools.list()
+  if (model === '' && only !== undefined && second === undefined) return only
+  if (model === '') throw new RouterError('BODY_INVALID', '"model" is missing, and several models are served', { param: 'model' })
   const target = pools.target(model)
   if (target === null) throw new RouterError('MODEL_NOT_FOUND', `The model "${model}" does not exist`, { param: 'model' })
-  return target.pool.model
+  return target.pool
 }
 
 function modelRows(pools: Pools) {

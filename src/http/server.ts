@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net'
-import Fastify, { type FastifyInstance } from 'fastify'
+import Fastify, { type FastifyInstance, type FastifyReply } from 'fastify'
 import { RouterError } from '../errors.ts'
 import type { Log } from '../telemetry/log.ts'
 import { asRouterError, errorBody, errorHeaders } from './errors.ts'
@@ -20,7 +20,7 @@ export function createServer(limits: ServerLimits, log: Log): FastifyInstance {
     keepAliveTimeout: 75_000,
     http: { maxHeaderSize: limits.headerBytes },
     routerOptions: { maxParamLength: 512 },
-    frameworkErrors: (error, _request, reply) => {
+    frameworkErrors: (error, _request, reply: FastifyReply) => {
       const known = asRouterError(error)
       void reply.code(known.status).headers(errorHeaders(known, null)).send(errorBody(known))
     },

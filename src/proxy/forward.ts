@@ -1,6 +1,7 @@
 import type { ServerResponse } from 'node:http'
 import { Pool, type Dispatcher } from 'undici'
 import { RouterError } from '../errors.ts'
+import { Bag, type Placed } from '../workers/bag.ts'
 import type { Worker } from '../workers/worker.ts'
 import { answerHeaders } from './headers.ts'
 import { countEvents, EventBoundary } from './sse.ts'
@@ -46,7 +47,7 @@ export type ForwardOutcome =
 export class Forwarder {
   readonly #limits: ForwardLimits
   readonly #pools = new Map<string, Pool>()
-  readonly #active = new Set<Exchange>()
+  readonly #active = new Bag<Exchange>()
   readonly #clock: () => number
   readonly #sweep: NodeJS.Timeout
 
@@ -62,7 +63,7 @@ export class Forwarder {
   send(request: ForwardRequest, response: ServerResponse): Promise<ForwardOutcome> {
     return new Promise((resolve) => {
       const exchange = new Exchange(request, response, this.#limits, this.#clock, (outcome) => {
-        this.#active.delete(exchange)
+        this.#active.remove(exchange)
         resolve(outcome)
       })
       if (exchange.settled) return
@@ -111,13 +112,15 @@ export class Forwarder {
 
   #expire(): void {
     const nowMs = this.#clock()
-    for (const exchange of this.#active) exchange.expire(nowMs)
+    // An exchange that ends here leaves the bag, so that the walk goes backwards.
+    for (let i = this.#active.items.length - 1; i >= 0; i--) this.#active.items[i]?.expire(nowMs)
   }
 }
 
 /** One request on one worker: undici's handler on one side, the client's response on the other. */
-class Exchange implements Dispatcher.DispatchHandler {
+class Exchange implements Dispatcher.DispatchHandler, Placed {
   settled = false
+  place = -1
   readonly #request: ForwardRequest
   readonly #response: ServerResponse
   readonly #limits: ForwardLimits

@@ -26,7 +26,7 @@ export class CountedBy<Label extends string> {
       labelNames: [...labels],
       registers: [registry],
       collect() {
-        flush(this as unknown as Counter)
+        flush(this)
       },
     })
     if (labels.length === 0) this.cell()
@@ -83,6 +83,18 @@ export function createMetrics() {
       },
     })
   }
+  /** A counter that another room keeps and that is read when scraped. */
+  const kept = (name: string, help: string): void => {
+    new Counter({
+      name: `warmroute_${name}`,
+      help,
+      registers: [registry],
+      collect() {
+        this.reset()
+        for (const [, value] of readers.get(name)?.() ?? []) this.inc(value)
+      },
+    })
+  }
 
   const delay = monitorEventLoopDelay({ resolution: 10 })
   gauge('in_flight_requests', 'Requests sent to a worker and not finished.', ['worker'])
@@ -90,7 +102,7 @@ export function createMetrics() {
   gauge('queued_requests', 'Requests waiting for a tokenizer thread.')
   gauge('map_blocks', 'Blocks held in the map, summed over workers.', ['tier'])
   gauge('map_bytes', 'Bytes used by the map: slots, sets, aliases, counts and orphans.')
-  gauge('map_evictions_total', 'Blocks evicted from the map to stay within its byte budget.')
+  kept('map_evictions_total', 'Blocks evicted from the map to stay within its byte budget.')
   gauge('worker_state', '1 for the state that the worker is in, 0 for the others.', ['worker', 'state'])
   gauge('worker_degraded', '1 while a worker is routed by load only because its cache knowledge is distrusted.', ['worker', 'reason'])
   gauge('worker_agreement_ratio', 'Agreement of predicted and reported cached tokens (1 is perfect).', ['worker'])
