@@ -2,9 +2,11 @@ import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { RouterError } from '../errors.ts'
 import { loadTokenizer } from '../tokenize/tokenizer.ts'
+import { fastBlockHash } from './block-hash.ts'
 import { engineDefaults } from './engine.ts'
 import type { LoraAdapter } from './generation-call.ts'
 import { startSimulators, workerDefaults } from './simulate.ts'
+import { vllmBlockHash } from './vllm-block-hash.ts'
 
 export interface SimulateIo {
   readonly out: (text: string) => void
@@ -87,6 +89,11 @@ export const simulateOptions = {
   'data-parallel-size': { value: 'N', least: 1, default: workerDefaults.ranks, help: 'ranks of an engine' },
   topic: { value: 'TEXT', default: workerDefaults.topic, help: 'topic of the KV events' },
   'event-hashes': { value: 'int|bytes', default: workerDefaults.eventHashes, help: 'form of block hashes in events' },
+  'prefix-caching-hash-algo': {
+    value: 'fast|sha256|sha256_cbor',
+    default: 'fast',
+    help: 'block hashes: quick ones, or vLLM’s own',
+  },
   'prompt-tokens-details': { value: 'on|off', default: 'on', help: 'whether usage tells the cached tokens' },
   'start-delay-ms': {
     value: 'MS',
@@ -128,6 +135,7 @@ export async function runSimulate(argv: readonly string[], io: SimulateIo): Prom
       stepBaseMs: given.number('step-ms'),
       decodeMsPerRequest: given.number('decode-ms'),
       seed: given.number('seed'),
+      blockHash: blockHashes[given.oneOf('prefix-caching-hash-algo', ['fast', 'sha256', 'sha256_cbor'])],
     },
     worker: {
       loras,
@@ -150,6 +158,12 @@ export async function runSimulate(argv: readonly string[], io: SimulateIo): Prom
   await simulators.stop()
   return 0
 }
+
+const blockHashes = {
+  fast: fastBlockHash,
+  sha256: vllmBlockHash('pickle'),
+  sha256_cbor: vllmBlockHash('cbor'),
+} as const
 
 type Name = keyof typeof simulateOptions
 

@@ -277,15 +277,15 @@ export class Engine {
       this.#reservedBlocks--
     }
     const full = Math.floor(reach / blockSize)
-    const first = sequence.namedBlocks
-    if (full === first) return
+    if (full === sequence.announcedBlocks) return
     sequence.hashUpTo(full)
-    for (let i = first; i < full; i++) {
+    for (; sequence.namedBlocks < full; sequence.namedBlocks++) {
+      const i = sequence.namedBlocks
       const block = sequence.blocks[i] as number
       this.#cache.name(block, sequence.hashes[2 * i] as number, sequence.hashes[2 * i + 1] as number)
     }
-    sequence.namedBlocks = full
-    if (this.options.onEvents !== undefined) this.#events.push(sequence.storedEvent(first, full))
+    if (this.options.onEvents !== undefined) this.#events.push(sequence.storedEvent(sequence.announcedBlocks, full))
+    sequence.announcedBlocks = full
   }
 
   #finishStep(): void {

@@ -60,6 +60,8 @@ export class Sequence {
   blocks: number[] = []
   /** Leading blocks that bear a name in the cache, through this sequence or before it. */
   namedBlocks = 0
+  /** Leading blocks that need no event (any more). */
+  announcedBlocks = 0
   computedTokens = 0
   scheduledTokens = 0
   cachedTokens = 0
@@ -127,6 +129,7 @@ export class Sequence {
     this.#startedMs = nowMs
     this.blocks = hits
     this.namedBlocks = hits.length
+    this.announcedBlocks = this.request.reportWhole === true ? 0 : hits.length
     this.cachedTokens = hits.length * this.#options.blockSize
     this.computedTokens = this.cachedTokens
     this.admitted = true
@@ -146,13 +149,12 @@ export class Sequence {
   /** Announces the blocks from `first` up to, not including, `end`. */
   storedEvent(first: number, end: number): BlockStored {
     const { blockSize } = this.#options
-    const from = this.request.reportWhole === true && first * blockSize === this.cachedTokens ? 0 : first
     return {
       kind: 'stored',
-      hashes: this.#hashes.slice(2 * from, 2 * end),
-      parent: from === 0 ? null : [this.#hashes[2 * from - 2] as number, this.#hashes[2 * from - 1] as number],
-      tokens: this.#tokens.slice(from * blockSize, end * blockSize),
-      fromStart: from === 0,
+      hashes: this.#hashes.slice(2 * first, 2 * end),
+      parent: first === 0 ? null : [this.#hashes[2 * first - 2] as number, this.#hashes[2 * first - 1] as number],
+      tokens: this.#tokens.slice(first * blockSize, end * blockSize),
+      fromStart: first === 0,
       cacheSalt: this.request.cacheSalt ?? null,
       loraName: this.request.lora?.name ?? null,
       loraId: this.request.lora?.id ?? null,

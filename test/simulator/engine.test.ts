@@ -233,6 +233,8 @@ test('a request can ask for its whole prefix to be announced again', () => {
   const again = batches[1]?.events[0]
   assert(again?.kind === 'stored')
   assert.deepEqual([again.parent, again.hashes.length / 2], [null, 3])
+  serve(request('c', prompt(13), { reportWhole: true }))
+  assert.equal(kinds(batches[2]?.events ?? []), '+3', 'also where nothing is new')
 })
 
 test('a prompt that can never fit is refused, and the engine stays usable', () => {
