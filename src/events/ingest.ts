@@ -1,0 +1,113 @@
+import { RouterError } from '../errors.ts'
+import type { KvBatch, KvEvent, WorkerSlot } from '../kv/batch.ts'
+import type { KeyMaker } from '../kv/keys.ts'
+import type { ApplyOutcome, CacheMap } from '../map/map.ts'
+import type { EventCounters } from './counters.ts'
+import { decodeBatch, type DecodedBatch } from './decode.ts'
+import { Normalizer } from './normalize.ts'
+
+export interface IngestOptions {
+  readonly worker: WorkerSlot
+  readonly map: CacheMap
+  readonly keys: KeyMaker
+  /** Canonical name of the pool's model. */
+  readonly model: string
+  /** Tokens a block, where it is known before the first event. */
+  readonly blockSize: number | null
+  /** Whether the engine counts stores of one block (decision 6). */
+  readonly countsStores: boolean
+  readonly zeroParentIsRoot?: boolean
+  /** Epoch of the first batch, at least 1: higher than any that replicas may still know of this worker. */
+  readonly firstEpoch?: number
+  /** Gets each batch that was applied, for the other replicas; a clear is a batch that opens a new epoch. */
+  readonly sink: (batch: KvBatch) => void
+  readonly counters: EventCounters
+  /** Block size that the engine's own events show; the map knows it already. */
+  readonly onBlockSize: (tokens: number) => void
+}
+
+/**
+ * THE event in four calls: decode the engine's bytes, name its blocks by our own hashes, apply them to the map, hand
+ * them on. What may be applied at all, and in which order, `sequence.ts` has decided before.
+ */
+export class Ingest {
+  readonly #options: IngestOptions
+  readonly #normalizer: Normalizer
+  #epoch: number
+
+  constructor(options: IngestOptions) {
+    this.#options = options
+    this.#epoch = options.firstEpoch ?? 1
+    this.#normalizer = new Normalizer({
+      ...options,
+      skipped: (reason, count) => options.counters.skipped(reason, count),
+      onBlockSize: (blockSize) => {
+        options.map.addWorker(options.worker, { countsStores: options.countsStores, blockSize })
+        options.onBlockSize(blockSize)
+      },
+    })
+  }
+
+  /** Counts the worker's clears and restarts. */
+  get epoch(): number {
+    return this.#epoch
+  }
+
+  /** Applies one payload of the engine. One that cannot be decoded is passed over and counted. */
+  apply(sequence: number, payload: Buffer): void {
+    const { worker, map, sink } = this.#options
+    const decoded = this.#decode(payload)
+    if (decoded === null) return
+    const events = this.#normalizer.normalize(decoded.events)
+    if (events.length === 0) return
+    const batch: KvBatch = { worker, epoch: this.#epoch, sequence, events }
+    this.#count(events, map.apply(batch))
+    sink(batch)
+  }
+
+  /** Forgets the worker's blocks, here and in the replicas, and opens a new epoch. */
+  clear(): void {
+    const { worker, map, sink } = this.#options
+    this.#epoch++
+    map.clear(worker, this.#epoch)
+    sink({ worker, epoch: this.#epoch, sequence: -1, events: [{ kind: 'clear' }] })
+  }
+
+  #decode(payload: Buffer): DecodedBatch | null {
+    const { counters } = this.#options
+    try {
+      const decoded = decodeBatch(payload)
+      const { unknown_kind, unknown_field, event_malformed } = decoded.skipped
+      if (unknown_kind > 0) counters.skipped('unknown_kind', unknown_kind)
+      if (unknown_field > 0) counters.skipped('unknown_field', unknown_field)
+      if (event_malformed > 0) counters.skipped('event_malformed', event_malformed)
+      return decoded
+    } catch (error) {
+      if (!(error instanceof RouterError)) throw error
+      counters.skipped('batch_malformed', 1)
+      return null
+    }
+  }
+
+  #count(events: readonly KvEvent[], outcome: ApplyOutcome): void {
+    const { counters } = this.#options
+    if (outcome.ignored) {
+      counters.skipped('batch_ignored', 1)
+      return
+    }
+    let stored = 0
+    let removed = 0
+    let cleared = 0
+    for (const { kind } of events) {
+      if (kind === 'store') stored++
+      else if (kind === 'remove') removed++
+      else cleared++
+    }
+    if (stored > 0) counters.event('stored', stored)
+    if (removed > 0) counters.event('removed', removed)
+    if (cleared > 0) counters.event('cleared', cleared)
+    if (outcome.unknownRemovals > 0) counters.skipped('unknown_removal', outcome.unknownRemovals)
+    if (outcome.orphaned > 0) counters.skipped('parent_unknown', outcome.orphaned)
+    if (outcome.parentEvicted > 0) counters.skipped('parent_evicted', outcome.parentEvicted)
+  }
+}
