@@ -64,11 +64,12 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
   const engineHttp = createEngineHttp()
   const forwarder = new Forwarder({ ...config.timeouts, heldEventBytes: config.limits.heldEventBytes, connectionsPerWorker: config.limits.connectionsPerWorker }, clock)
   const decisions = new DecisionLog(config.decisions.kept, config.limits.workers)
-  const events = new EventsWiring({ map, keys, metrics, log, clock, onState: (worker) => keeper.refresh(worker) })
+  const random = parts.random ?? Math.random
+  const events = new EventsWiring({ map, keys, metrics, log, random })
 
   const profileOf = (pool: Pool) =>
     createProfile(profileChoice(config, pool.model), {
-      context: { clock, random: parts.random ?? Math.random },
+      context: { clock, random },
       workers: config.limits.workers,
       fault: (plugin, error) => {
         metrics.policyErrors.add(1, plugin)

@@ -1,2 +1,9 @@
+import { runSimulate, simulateUsage } from '../simulator/command.ts'
 import type { Command } from './command.ts'
-export const simulate: Command = { name: 'simulate', summary: 'run simulated vLLM engines', usage: '', run: () => Promise.resolve(1) }
+
+export const simulate: Command = {
+  name: 'simulate',
+  summary: 'run simulated vLLM engines, for trying things out without a GPU',
+  usage: simulateUsage,
+  run: runSimulate,
+}

@@ -1,12 +1,124 @@
+import { isIP } from 'node:net'
+import { ReplayGate } from '../events/replay.ts'
+import { createVllmEvents, type VllmEvents } from '../events/sources/vllm.ts'
+import { PublisherListener } from '../events/subscription.ts'
 import type { WorkerSlot } from '../kv/batch.ts'
-import type { FlatMap } from '../map/flat-map.ts'
+import type { KeyMaker } from '../kv/keys.ts'
+import type { CacheMap } from '../map/map.ts'
+import type { Log } from '../telemetry/log.ts'
+import type { Metrics } from '../telemetry/metrics.ts'
+import { engines } from '../workers/engines.ts'
 import type { Worker } from '../workers/worker.ts'
+import { systemClock } from '../zmtp/clock.ts'
 import type { EventsPlace, WorkerEvents } from './keeper.ts'
+
+export interface EventsWiringOptions {
+  readonly map: CacheMap
+  readonly keys: KeyMaker
+  readonly metrics: Metrics
+  readonly log: Log
+  readonly random: () => number
+}
+
+/** How often a worker is asked whether its events are live: what decisions call `exact`. */
+const refreshMs = 100
+
+/** Starts a worker's event source and joins it to the map and the metrics. */
 export class EventsWiring {
-  readonly #o: { map: FlatMap }
-  constructor(o: any) { this.#o = o }
-  addWorker(worker: Worker): void { this.#o.map.addWorker(worker.slot as WorkerSlot, { countsStores: true, blockSize: worker.blockSize }) }
-  removeWorker(worker: Worker): void { this.#o.map.removeWorker(worker.slot as WorkerSlot) }
-  start(_w: Worker, _p: EventsPlace): WorkerEvents { return { status: () => ({ state: 'absent', lastSequence: null, gaps: 0, restarts: 0 }), workerDown: () => undefined, stop: () => Promise.resolve() } }
-  close(): Promise<void> { return Promise.resolve() }
+  readonly #o: EventsWiringOptions
+  readonly #gate = new ReplayGate()
+  /** Bound endpoints, shared by the engines that dial in there. */
+  readonly #listeners = new Map<string, PublisherListener>()
+  readonly #sources = new Map<Worker, VllmEvents>()
+  readonly #refresh: NodeJS.Timeout
+
+  constructor(options: EventsWiringOptions) {
+    this.#o = options
+    this.#refresh = setInterval(() => {
+      for (const [worker, source] of this.#sources) worker.exact = source.status().state === 'live'
+    }, refreshMs)
+    this.#refresh.unref()
+  }
+
+  addWorker(worker: Worker): void {
+    this.#o.map.addWorker(worker.slot as WorkerSlot, { countsStores: countsStores(worker), blockSize: worker.blockSize })
+  }
+
+  removeWorker(worker: Worker): void {
+    this.#o.map.removeWorker(worker.slot as WorkerSlot)
+  }
+
+  start(worker: Worker, place: EventsPlace): WorkerEvents {
+    const { map, keys, metrics, log, random } = this.#o
+    const slot = worker.slot as WorkerSlot
+    map.addWorker(slot, { countsStores: countsStores(worker), blockSize: worker.blockSize })
+    const source = createVllmEvents({
+      worker: slot,
+      name: worker.id,
+      map,
+      keys,
+      model: worker.pool,
+      blockSize: worker.blockSize,
+      countsStores: countsStores(worker),
+      endpoint: place.endpoint,
+      ...(place.bind === null ? {} : { listener: { at: this.#listener(place.bind), address: addressOf(worker) } }),
+      replayEndpoint: place.replay,
+      topic: place.topic,
+      clock: systemClock,
+      random,
+      log,
+      replayGate: this.#gate,
+      sink: () => undefined,
+      counters: {
+        event: (kind, count) => metrics.kvEvents.add(count, worker.id, kind),
+        skipped: (reason, count) => metrics.kvEventsSkipped.add(count, reason),
+        gap: () => metrics.kvEventGaps.add(1, worker.id),
+        restart: () => metrics.kvEventRestarts.add(1, worker.id),
+        disconnect: () => metrics.kvEventReconnects.add(1, worker.id),
+      },
+      onBlockSize: (blockSize) => {
+        if (worker.blockSize === blockSize) return
+        log.warn({ worker: worker.id, configured: worker.blockSize, announced: blockSize }, 'the block size is the one of the engine’s events')
+        worker.blockSize = blockSize
+        if (worker.degraded === 'block_size_unknown') worker.degraded = null
+      },
+      onRestart: () => undefined,
+    })
+    source.start()
+    this.#sources.set(worker, source)
+    return {
+      status: () => source.status(),
+      workerDown: () => source.workerDown(),
+      stop: async () => {
+        this.#sources.delete(worker)
+        await source.stop()
+      },
+    }
+  }
+
+  async close(): Promise<void> {
+    clearInterval(this.#refresh)
+    await Promise.all([...this.#listeners.values()].map((listener) => listener.close()))
+  }
+
+  #listener(endpoint: string): PublisherListener {
+    let listener = this.#listeners.get(endpoint)
+    if (listener === undefined) {
+      const { metrics, log, random } = this.#o
+      listener = new PublisherListener({ clock: systemClock, random, refused: (reason) => metrics.kvEventsSkipped.add(1, reason) })
+      this.#listeners.set(endpoint, listener)
+      listener.bind(endpoint).catch((error: unknown) => log.error({ endpoint, error: String(error) }, 'cannot listen for engines that dial in'))
+    }
+    return listener
+  }
+}
+
+function countsStores(worker: Worker): boolean {
+  return engines[worker.engine]?.countsStores ?? false
+}
+
+/** The worker's IP address, by which a publisher without a topic of its own is recognized. */
+function addressOf(worker: Worker): string | null {
+  const host = new URL(worker.origin).hostname.replace(/^\[|\]$/g, '')
+  return isIP(host) === 0 ? null : host
 }

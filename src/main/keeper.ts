@@ -71,6 +71,7 @@ interface Endpoint {
 export class FleetKeeper {
   readonly #o: KeeperOptions
   readonly #endpoints: Endpoint[] = []
+  readonly #forming = new Map<string, Promise<Pool>>()
 
   constructor(options: KeeperOptions) {
     this.#o = options
@@ -106,11 +107,6 @@ export class FleetKeeper {
       for (const entry of kept) if (entry.worker === worker && entry.events !== null) return entry.events.status()
     }
     return { state: 'absent', lastSequence: null, gaps: 0, restarts: 0 }
-  }
-
-  /** An event source changed its state: whether its worker's cache is known may have changed with it. */
-  refresh(worker: Worker): void {
-    worker.exact = this.eventsOf(worker).state === 'live'
   }
 
   async stop(): Promise<void> {
@@ -227,9 +223,19 @@ export class FleetKeeper {
     } else if (endpoint.kept.length === 0) this.#addWorker(endpoint, pool, null)
   }
 
-  async #poolFor(model: string): Promise<Pool> {
+  /** The pool of a model, formed once however many workers tell of it at the same time. */
+  #poolFor(model: string): Promise<Pool> {
     const known = this.#o.pools.target(model)
-    if (known !== null) return known.pool
+    if (known !== null) return Promise.resolve(known.pool)
+    let forming = this.#forming.get(model)
+    if (forming === undefined) {
+      forming = this.#formPool(model)
+      this.#forming.set(model, forming)
+    }
+    return forming
+  }
+
+  async #formPool(model: string): Promise<Pool> {
     const pool: Pool = { model, aliases: [], adapters: new Set(), workers: [], createdSeconds: Math.floor(Date.now() / 1000), maxModelLength: null }
     await this.#o.onPool(pool)
     this.#o.pools.add(pool)

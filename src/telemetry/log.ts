@@ -12,11 +12,11 @@ export const logLevels = ['debug', 'info', 'warn', 'error', 'silent'] as const
 export type LogLevel = (typeof logLevels)[number]
 
 /**
- * JSON lines on the given file descriptor. Lines are buffered up to 4 KiB and flushed every 200 ms, since a write a
+ * JSON lines on the given file descriptor. Lines are buffered up to 32 KiB and flushed every 200 ms, since a write a
  * request costs more than the routing decision; `flush` writes what is left.
  */
 export function createLog(level: LogLevel, fileDescriptor = 1): Log & { flush(): void } {
-  const out = destination({ fd: fileDescriptor, sync: false, minLength: 4096 })
+  const out = destination({ fd: fileDescriptor, sync: false, minLength: 32_768, maxWrite: 65_536 })
   // After close or on a broken pipe there is nobody left to tell.
   out.on('error', () => undefined)
   const logger = pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, out)
