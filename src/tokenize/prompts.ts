@@ -17,17 +17,23 @@ export interface TokenizedPrompts {
 /** The tokenizers of one thread, by pool, with one token cache each. */
 export class PromptTokenizers {
   readonly #cacheBytes: number
+  readonly #dedicatedThread: boolean
   readonly #byName = new Map<string, { readonly tokenizer: Tokenizer; cache: TokenCache }>()
 
-  /** @param cacheBytes budget of all token caches on this thread together */
-  constructor(cacheBytes: number) {
+  /**
+   * @param cacheBytes budget of all token caches on this thread together
+   * @param dedicatedThread whether the thread does nothing else, so that long texts may hold it
+   */
+  constructor(cacheBytes: number, dedicatedThread: boolean) {
     this.#cacheBytes = cacheBytes
+    this.#dedicatedThread = dedicatedThread
   }
 
   /** @throws RouterError TOKENIZER_UNREADABLE */
   async add(name: string, source: TokenizerSource): Promise<void> {
     const tokenizer = await loadTokenizer({
       path: source.path,
+      dedicatedThread: this.#dedicatedThread,
       ...(source.chatTemplate === undefined ? {} : { chatTemplatePath: source.chatTemplate }),
     })
     this.#byName.set(name, { tokenizer, cache: emptyCache(tokenizer, 0) })
@@ -90,6 +96,16 @@ async function encodeAll(
 }
 
 function emptyCache(tokenizer: Tokenizer, budgetBytes: number): TokenCache {
-  const cuts = new Cuts(tokenizer.files, tokenizer.templateSource ?? '')
+  const cuts = new Cuts(tokenizer.files, usualText(tokenizer))
   return new TokenCache(budgetBytes, cuts, (text) => tokenizer.encode(text))
+}
+
+/** A chat as most are: the added tokens in it are those that a template puts between messages. */
+function usualText(tokenizer: Tokenizer): string {
+  const turns = ['user', 'assistant', 'user'].map((role) => ({ role, content: role }))
+  try {
+    return tokenizer.renderChat({ messages: turns }).text
+  } catch {
+    return tokenizer.templateSource ?? ''
+  }
 }

@@ -82,7 +82,7 @@ export const longBodyBytes = 32 * 1024
 const shortPromptShare = 0.25
 
 export function createPromptService(options: PromptServiceOptions): PromptService {
-  const here = new PromptTokenizers(Math.floor(options.cacheBytes * shortPromptShare))
+  const here = new PromptTokenizers(Math.floor(options.cacheBytes * shortPromptShare), false)
   const threads = new TokenizerThreads({
     threads: options.threads ?? Math.min(3, Math.max(1, availableParallelism() - 1)),
     queued: options.queued,
@@ -128,7 +128,7 @@ export function createPromptService(options: PromptServiceOptions): PromptServic
       threads.add(pool, source)
     },
     async check(source) {
-      await new PromptTokenizers(0).add('', source)
+      await new PromptTokenizers(0, false).add('', source)
     },
     tokenizer: (pool) => here.get(pool),
     read,

@@ -9,7 +9,7 @@ const keptBodiesBytes = 64 * 1024 * 1024
 
 const port = parentPort
 if (port === null) throw new Error('tokenize.thread is started as a worker thread only')
-const tokenizers = new PromptTokenizers((workerData as { cacheBytes: number }).cacheBytes)
+const tokenizers = new PromptTokenizers((workerData as { cacheBytes: number }).cacheBytes, true)
 const kept = new Map<number, ScannedBody>()
 let keptBytes = 0
 let loading: Promise<void> = Promise.resolve()

@@ -1,5 +1,6 @@
 import { Tokenizer as NativeTokenizer } from 'tokenizers'
 import { RouterError } from '../errors.ts'
+import { ByteLevelBpe } from './byte-level-bpe.ts'
 import { renderChat, type ChatPrompt, type RenderedChat } from './chat.ts'
 import { readModelFiles, unreadable, type ModelFiles, type TokenizerJson } from './model-files.ts'
 import { ChatTemplate } from './template.ts'
@@ -30,9 +31,17 @@ export interface TokenizerOptions {
   readonly chatTemplatePath?: string
   /** Keyword arguments for every chat, as vLLM's --default-chat-template-kwargs. */
   readonly defaultTemplateArguments?: Readonly<Record<string, unknown>>
+  /**
+   * Tokenize long texts in the calling thread, for threads that do nothing else. Otherwise texts over `longTextLength` go to
+   * the native library's own pool.
+   */
+  readonly dedicatedThread?: boolean
   /** Clock for templates that print the date. */
   readonly now?: () => Date
 }
+
+/** In UTF-16 units: about 5 ms of work. */
+const longTextLength = 64 * 1024
 
 /**
  * Loads a tokenizer: 0.1 to 1.5 s by the size of its vocabulary.
@@ -67,6 +76,8 @@ class HuggingFaceTokenizer implements Tokenizer {
   readonly specialPrefix: Uint32Array
   readonly specialSuffix: Uint32Array
   readonly #native: NativeTokenizer
+  readonly #bpe: ByteLevelBpe | null
+  readonly #longestHere: number
   readonly #template: ChatTemplate | null
   readonly #toolTemplate: ChatTemplate | null
   readonly #defaults: Readonly<Record<string, unknown>>
@@ -83,6 +94,8 @@ class HuggingFaceTokenizer implements Tokenizer {
       return source === undefined ? null : new ChatTemplate(source, files.specialTokens, now)
     }
     this.#native = native
+    this.#bpe = ByteLevelBpe.from(files.tokenizer)
+    this.#longestHere = options.dedicatedThread === true ? Infinity : longTextLength
     this.files = files.tokenizer
     this.vocabularySize = Math.max(largestId(files.tokenizer, native) + 1, files.modelVocabularySize ?? 0)
     this.#template = compile('default')
@@ -114,8 +127,10 @@ class HuggingFaceTokenizer implements Tokenizer {
 
   async encode(text: string): Promise<Uint32Array> {
     if (text === '') return new Uint32Array(0)
+    const ids = text.length <= this.#longestHere ? (this.#bpe?.encode(text) ?? null) : null
+    if (ids !== null) return ids
     const encoding = await this.#native.encode(text, null, { addSpecialTokens: false })
-    return Uint32Array.from(encoding.getIds())
+    return new Uint32Array(encoding.getIds())
   }
 
   detokenize(ids: readonly number[] | Uint32Array): Promise<string> {

@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 import { TokenCache } from '../../src/tokenize/cache.ts'
 import { Cuts } from '../../src/tokenize/cuts.ts'
-import type { TokenizerJson } from '../../src/tokenize/model-files.ts'
+
 import type { Tokenizer } from '../../src/tokenize/tokenizer.ts'
 import { tokenizerNamed } from './tokenizers.ts'
 
