@@ -3,6 +3,7 @@ import type { ZmtpLimits } from '../zmtp/limits.ts'
 import type { Peer } from '../zmtp/peer.ts'
 import { SubSocket } from '../zmtp/sub-socket.ts'
 import type { RouterError } from '../errors.ts'
+import { readSequence } from './sequence-number.ts'
 
 /** What one publisher's subscriber is told. */
 export interface PublisherHandlers {
@@ -55,6 +56,11 @@ export function dialPublisher(
     },
     onMessage: (frames) => {
       if (closed) return
+      const number = frames.at(-2)
+      if (frames.length < 3 || number === undefined || readSequence(number) === null) {
+        handlers.message(frames)
+        return
+      }
       const name = topicOf(frames)
       heard ??= name
       if (name === heard) handlers.message(frames)
