@@ -46,7 +46,7 @@ export class Blocks {
     const after = this.sets.add(before, member)
     if (after === noRoom) return 0
     const id = known === 0 ? this.entries.create(low, high) : known
-    this.entries.putTouched(id, 1)
+    if (known !== 0) this.entries.putTouched(id, 1)
     if (known === 0) this.index.insert(low, high, id)
     if (after === before) return id
     if (parent !== 0 && this.entries.parent(id) === 0) this.entries.attach(id, parent)
@@ -144,7 +144,7 @@ export class Blocks {
   /** Frees an entry that nothing names, and then its parent where that was waiting for it. */
   #freeIfUnused(id: number): void {
     const { entries } = this
-    for (let at = id; at !== 0 && entries.set(at) === 0 && entries.children(at) === 0; ) {
+    for (let at = id; at !== 0 && entries.set(at) === 0 && entries.children(at) === 0;) {
       const parent = entries.detach(at)
       if (entries.aliases(at) === 0) {
         this.index.delete(at)

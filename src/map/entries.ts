@@ -52,7 +52,10 @@ export class Entries {
     return true
   }
 
-  /** After `reserve`; the entry has no set and no parent yet. */
+  /**
+   * After `reserve`; the entry has no set and no parent yet. It begins untouched: a block that nobody asks for goes
+   * before one that was asked for, and behind the clock hand it has a round's time to be.
+   */
   create(low: number, high: number): number {
     let id = this.#freeHead
     const words = this.#words
@@ -67,7 +70,7 @@ export class Entries {
     words[at + countsWord] = 0
     words[at + keyHighWord] = high
     words[at + keyLowWord] = low
-    this.#touched[id] = 1
+    this.#touched[id] = 0
     return id
   }
 

@@ -67,6 +67,8 @@ export class FlatMap implements CacheMap {
   /** Sweep steps owed, in fractions: storing pays for sweeping. */
   #sweepDebt = 0
   #isTight = false
+  /** Keeps the reads that warm the cache from being optimized away. */
+  #warm = 0
 
   constructor(options: FlatMapOptions = {}) {
     const budgetBytes = options.budgetBytes ?? defaultBudgetBytes
@@ -132,7 +134,12 @@ export class FlatMap implements CacheMap {
 
   apply(batch: KvBatch): ApplyOutcome {
     const outcome = this.#outcome
-    outcome.storedBlocks = outcome.removedBlocks = outcome.unknownRemovals = outcome.orphaned = outcome.parentEvicted = 0
+    outcome.storedBlocks =
+      outcome.removedBlocks =
+      outcome.unknownRemovals =
+      outcome.orphaned =
+      outcome.parentEvicted =
+        0
     outcome.ignored = false
     const holder = this.#holders.get(batch.worker)
     if (holder !== undefined && batch.epoch > holder.epoch) this.clear(batch.worker, batch.epoch)
@@ -182,6 +189,11 @@ export class FlatMap implements CacheMap {
     }
   }
 
+  /** The part of `stats().bytes` that aliases take. */
+  get aliasBytes(): number {
+    return this.#aliases.bytes
+  }
+
   /**
    * Washes out some of what cleared workers and evictions left behind, for when the thread is idle; storing does it as
    * well. True: there is more.
@@ -202,6 +214,8 @@ export class FlatMap implements CacheMap {
     let chained = 0
     if (parent.kind === 'root') chained = this.#chain(parent.keyLow, parent.keyHigh, locals, 0)
     else if (above > 0) chained = this.#chainUnder(above, locals, 0)
+    if (chained === 1)
+      this.#warm ^= this.#blocks.index.warm(this.#keys, blocks) ^ this.#aliases.warm(holder.incarnation, engineHashes)
     for (let block = 0; block < blocks; block++) {
       const hashLow = (engineHashes[2 * block] as number) | 0
       const hashHigh = (engineHashes[2 * block + 1] as number) | 0
@@ -295,12 +309,12 @@ export class FlatMap implements CacheMap {
         hung = 0
       }
       if (aliases.exact >= 0) this.#dropAlias(aliases.exact)
-      if (aliases.reserve(incarnation, hashLow, hashHigh) && blocks.reserve(keyLow)) {
+      if (aliases.reserve() && blocks.reserve(keyLow)) {
         const known = blocks.index.find(keyLow, keyHigh)
         const isDouble = known !== 0 && blocks.isHeld(known, (incarnation << memberIncarnationShift) | place)
         const id = blocks.hold(known, keyLow, keyHigh, hung, holder, place)
         if (id !== 0) {
-          aliases.insert(incarnation, hashLow, hashHigh, place, id, Math.min(storeCount, maxStoreCount))
+          aliases.insert(incarnation, place, id, Math.min(storeCount, maxStoreCount))
           blocks.entries.addAlias(id)
           if (isDouble) holder.doubles.set(id * 32 + place, (holder.doubles.get(id * 32 + place) ?? 0) + 1)
           this.#outcome.storedBlocks++
@@ -450,7 +464,7 @@ export class FlatMap implements CacheMap {
     this.#clock.pinned = 0
     const reserve = Math.floor(entries.top / reserveShare)
     const room = Math.min(entries.freeEntries, this.#aliases.freeRecords) + this.#blocks.unsweptEvictions
-    if (this.#isTight && room < reserve) this.#clock.evict(2 * blocks)
+    if (this.#isTight && room < reserve) this.#clock.evict(Math.min(2 * blocks, reserve - room))
     if (!this.#sweep.isNeeded) return
     this.#sweepDebt += (blocks * this.#sweep.passSteps) / Math.max(1, reserve / 2)
     for (; this.#sweepDebt >= 1; this.#sweepDebt--) if (!this.#sweep.step()) this.#sweepDebt = 0

@@ -39,7 +39,8 @@ export class Holders {
     this.#memory = memory
     this.#orphanLimits = orphanLimits
     // Incarnation 0 means none.
-    for (let incarnation = memory.sizes.maxIncarnations - 1; incarnation > 0; incarnation--) this.#unused.push(incarnation)
+    for (let incarnation = memory.sizes.maxIncarnations - 1; incarnation > 0; incarnation--)
+      this.#unused.push(incarnation)
   }
 
   *[Symbol.iterator](): IterableIterator<Holder> {

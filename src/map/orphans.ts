@@ -28,9 +28,9 @@ export const orphanBytes = 512
 export class Orphans {
   readonly #limits: OrphanLimits
   /** In order of arrival. */
-  readonly #byBlock = new Map<string, Orphan>()
+  #byBlock = new Map<string, Orphan>()
   /** Under the block's own hash and its parent's: either, once known, gives the block its key. */
-  readonly #waiting = new Map<string, Set<Orphan>>()
+  #waiting = new Map<string, Set<Orphan>>()
   dropped: number
 
   constructor(limits: OrphanLimits, dropped = 0) {
@@ -82,8 +82,13 @@ export class Orphans {
     return orphans
   }
 
+  /** Forgets all of them, in a time that does not depend on their number. */
   clear(): void {
-    for (const orphan of this.#byBlock.values()) this.#forget(orphan)
+    const bytes = orphanBytes * this.#byBlock.size
+    this.#limits.pool.give(bytes)
+    this.#limits.budget.give(bytes)
+    this.#byBlock = new Map()
+    this.#waiting = new Map()
   }
 
   #dropOldest(): void {

@@ -123,7 +123,7 @@ export class FlatReader implements MapReader {
     const generation = Atomics.load(setRecords, offset)
     const end = offset + 2 + (setRecords[offset + 1] as number)
     let shared = 0
-    for (let at = offset + 2; at < end; ) {
+    for (let at = offset + 2; at < end;) {
       const incarnation = (setRecords[at] as number) >>> memberIncarnationShift
       let groups = 0
       for (; at < end; at++) {

@@ -110,7 +110,8 @@ export class Sets {
   add(set: number, member: number): number {
     const place = (Math.imul(set, 0x9e3779b1) ^ Math.imul(member, 0x85ebca6b)) >>> 22
     const to = this.#memoTo[place] as number
-    if (this.#memoFrom[place] === set && this.#memoMember[place] === member && this.#isStep(set, member, to, 1)) return to
+    if (this.#memoFrom[place] === set && this.#memoMember[place] === member && this.#isStep(set, member, to, 1))
+      return to
     if (set !== 0 && this.contains(set, member)) return set
     const length = this.length(set)
     const draft = this.#prepare(length + 1)
@@ -132,7 +133,8 @@ export class Sets {
     const place = (Math.imul(set, 0x9e3779b1) ^ Math.imul(member, 0x85ebca6b) ^ 0x2545f491) >>> 22
     const to = this.#memoTo[place] as number
     const marked = member | removing
-    if (this.#memoFrom[place] === set && this.#memoMember[place] === marked && this.#isStep(set, member, to, -1)) return to
+    if (this.#memoFrom[place] === set && this.#memoMember[place] === marked && this.#isStep(set, member, to, -1))
+      return to
     if (!this.contains(set, member)) return set
     const length = this.length(set)
     if (length === 1) return 0
@@ -275,7 +277,7 @@ export class Sets {
     const mask = this.#buckets.length - 1
     let gap = (this.#hashLow[set] as number) & mask
     while (this.#buckets[gap] !== set) gap = (gap + 1) & mask
-    for (let bucket = gap; ; ) {
+    for (let bucket = gap; ;) {
       bucket = (bucket + 1) & mask
       const other = this.#buckets[bucket] as number
       if (other === 0) break

@@ -4,14 +4,7 @@
  */
 import type { KvBatch, KvEvent, WorkerSlot } from '../../src/kv/batch.ts'
 import { chainKeys } from '../../src/kv/keys.ts'
-import type {
-  ApplyOutcome,
-  CacheMap,
-  MapStats,
-  MatchQuery,
-  PrefixMatch,
-  WorkerMapOptions,
-} from '../../src/map/map.ts'
+import type { ApplyOutcome, CacheMap, MapStats, MatchQuery, PrefixMatch, WorkerMapOptions } from '../../src/map/map.ts'
 
 interface Alias {
   readonly key: string
