@@ -1,4 +1,4 @@
-import type { AddedToken, TokenizerJson } from './model-files.ts'
+import type { AddedToken, CuttingRules } from './model-files.ts'
 
 /**
  * Where a text may be cut so that its parts can be tokenized one by one with the same result.
@@ -14,8 +14,8 @@ export class Cuts {
   readonly #tokens: readonly AddedToken[]
 
   /** @param usual text in which the tokens that matter occur: the chat template. Others would only slow the search down. */
-  constructor(files: TokenizerJson, usual: string) {
-    this.#tokens = exactTokens(files)
+  constructor(rules: CuttingRules, usual: string) {
+    this.#tokens = exactTokens(rules)
       .filter((token) => usual.includes(token.content))
       .slice(0, maxCutTokens)
     this.ids = new Set(this.#tokens.map((token) => token.id))
@@ -40,23 +40,23 @@ export class Cuts {
 /** Most tokens that are searched for; each costs one native pass over the text. */
 const maxCutTokens = 8
 
-function exactTokens(files: TokenizerJson): AddedToken[] {
-  const tokens = files.added_tokens
+function exactTokens(rules: CuttingRules): AddedToken[] {
+  const tokens = rules.added_tokens
   const takesNeighbours = tokens.some((token) => token.lstrip || token.rstrip || token.single_word)
-  if (takesNeighbours || looksAtPosition(files)) return []
-  const identity = isIdentity(files.normalizer)
+  if (takesNeighbours || looksAtPosition(rules)) return []
+  const identity = isIdentity(rules.normalizer)
   const overlaps = overlapFinder(tokens)
   return tokens.filter((token) => token.content !== '' && (identity || !token.normalized) && !overlaps(token))
 }
 
 /** Metaspace's "first" puts its mark before the first piece of a text only. */
-function looksAtPosition(files: TokenizerJson): boolean {
-  const text = JSON.stringify([files.normalizer, files.pre_tokenizer])
+function looksAtPosition(rules: CuttingRules): boolean {
+  const text = JSON.stringify([rules.normalizer, rules.pre_tokenizer])
   return /"prepend_scheme":"first"/.test(text) || (text.includes('"Metaspace"') && !text.includes('"prepend_scheme"'))
 }
 
 /** A normalizer that changes nothing lets tokens that are matched after it be cut at, too. */
-function isIdentity(normalizer: TokenizerJson['normalizer']): boolean {
+function isIdentity(normalizer: CuttingRules['normalizer']): boolean {
   if (normalizer === null) return true
   const steps = normalizer['normalizers']
   return normalizer.type === 'Sequence' && Array.isArray(steps) && steps.length === 0

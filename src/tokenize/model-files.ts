@@ -15,6 +15,9 @@ export interface TokenizerJson {
   }
 }
 
+/** The rules by which a text is cut before the model sees it; the vocabulary and the merges are much larger and not kept. */
+export type CuttingRules = Pick<TokenizerJson, 'added_tokens' | 'normalizer' | 'pre_tokenizer'>
+
 export interface AddedToken {
   readonly id: number
   readonly content: string

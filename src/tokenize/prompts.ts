@@ -96,7 +96,7 @@ async function encodeAll(
 }
 
 function emptyCache(tokenizer: Tokenizer, budgetBytes: number): TokenCache {
-  const cuts = new Cuts(tokenizer.files, usualText(tokenizer))
+  const cuts = new Cuts(tokenizer.rules, usualText(tokenizer))
   return new TokenCache(budgetBytes, cuts, (text) => tokenizer.encode(text))
 }
 

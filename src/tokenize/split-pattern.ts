@@ -46,7 +46,7 @@ function isShared(source: string): boolean {
 
 /**
  * Whether a text has only characters whose class and case the two regular expression engines, and their versions of Unicode,
- * cannot disagree on: ASCII and the long-settled letters, ideographs, punctuation and symbols of the ranges below. Left out
+ * cannot disagree on: ASCII and the long-settled letters, ideographs, punctuation, symbols and emoji of the ranges below. Left out
  * on purpose: combining marks, spaces of unusual width, the long s and the Kelvin sign (which fold to s and k), private use.
  */
 export function surelySplitAlike(text: string): boolean {
@@ -63,5 +63,7 @@ const settled = [
   '\\u3001-\\u3015\\u3041-\\u3094\\u30a1-\\u30fa\\u30fc',
   '\\u4e00-\\u9fa5\\uac00-\\ud7a3',
   '\\uff01-\\uff5e',
+  // Emoji of Unicode 9 and before, with what joins and styles them.
+  '\\u2600-\\u27bf\\u{1f300}-\\u{1f64f}\\u{1f680}-\\u{1f6c5}\\u200d\\ufe0f',
 ]
-const unsettled = new RegExp(`[^${settled.join('')}]`)
+const unsettled = new RegExp(`[^${settled.join('')}]`, 'u')

@@ -2,14 +2,14 @@ import { Tokenizer as NativeTokenizer } from 'tokenizers'
 import { RouterError } from '../errors.ts'
 import { ByteLevelBpe } from './byte-level-bpe.ts'
 import { renderChat, type ChatPrompt, type RenderedChat } from './chat.ts'
-import { readModelFiles, unreadable, type ModelFiles, type TokenizerJson } from './model-files.ts'
+import { readModelFiles, unreadable, type CuttingRules, type ModelFiles, type TokenizerJson } from './model-files.ts'
 import { ChatTemplate } from './template.ts'
 
 /** Turns prompts into the token ids that the engine will compute. Immutable; one a model. */
 export interface Tokenizer {
   /** Token ids run from 0 to this, exclusive. */
   readonly vocabularySize: number
-  readonly files: TokenizerJson
+  readonly rules: CuttingRules
   /** The default chat template's text; null if the model has none. */
   readonly templateSource: string | null
   /** @throws RouterError BODY_INVALID, TEMPLATE_REFUSED */
@@ -71,7 +71,7 @@ export async function loadTokenizer(options: TokenizerOptions): Promise<Tokenize
 
 class HuggingFaceTokenizer implements Tokenizer {
   readonly vocabularySize: number
-  readonly files: TokenizerJson
+  readonly rules: CuttingRules
   readonly templateSource: string | null
   readonly specialPrefix: Uint32Array
   readonly specialSuffix: Uint32Array
@@ -96,7 +96,8 @@ class HuggingFaceTokenizer implements Tokenizer {
     this.#native = native
     this.#bpe = ByteLevelBpe.from(files.tokenizer)
     this.#longestHere = options.dedicatedThread === true ? Infinity : longTextLength
-    this.files = files.tokenizer
+    const { added_tokens, normalizer, pre_tokenizer } = files.tokenizer
+    this.rules = { added_tokens, normalizer, pre_tokenizer }
     this.vocabularySize = Math.max(largestId(files.tokenizer, native) + 1, files.modelVocabularySize ?? 0)
     this.#template = compile('default')
     this.#toolTemplate = compile('tool_use')

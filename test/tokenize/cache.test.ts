@@ -10,7 +10,7 @@ import { tokenizerNamed } from './tokenizers.ts'
 const MiB = 1024 * 1024
 
 function cacheOf(tokenizer: Tokenizer, budgetBytes: number): TokenCache {
-  return new TokenCache(budgetBytes, new Cuts(tokenizer.files, tokenizer.templateSource ?? ''), (text) =>
+  return new TokenCache(budgetBytes, new Cuts(tokenizer.rules, tokenizer.templateSource ?? ''), (text) =>
     tokenizer.encode(text),
   )
 }
@@ -73,7 +73,7 @@ for (const name of ['demo', 'qwen3', 'llama31', 'deepseekv3'] as const) {
 test('the next turn of a conversation tokenizes only what was added', async () => {
   const tokenizer = await tokenizerNamed('demo')
   const asked: string[] = []
-  const cache = new TokenCache(MiB, new Cuts(tokenizer.files, tokenizer.templateSource ?? ''), (text) => {
+  const cache = new TokenCache(MiB, new Cuts(tokenizer.rules, tokenizer.templateSource ?? ''), (text) => {
     asked.push(text)
     return tokenizer.encode(text)
   })
@@ -142,8 +142,8 @@ test('a text larger than the budget is tokenized and not kept', async () => {
 })
 
 test('a text is not cut where a tokenizer looks beyond an added token', async () => {
-  const { files } = await tokenizerNamed('demo')
-  const cuts = (change: object): boolean => new Cuts({ ...files, ...change }, '<|im_start|>').possible
+  const { rules } = await tokenizerNamed('demo')
+  const cuts = (change: object): boolean => new Cuts({ ...rules, ...change }, '<|im_start|>').possible
   const token = {
     id: 1,
     content: '<|im_start|>',
