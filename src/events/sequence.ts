@@ -168,7 +168,7 @@ export class Sequence<Batch> {
     }
     if (this.#next !== null && sequence < this.#next) {
       const older = this.state === 'replaying' && sequence < this.#replayedFrom
-      if (older || this.#wasReplayed(sequence, timestamp) === true) this.#outputs.dropped('replayed')
+      if (older || this.#wasReplayed(sequence, timestamp)) this.#outputs.dropped('replayed')
       else this.#restart(arrival)
       return
     }
@@ -297,10 +297,9 @@ export class Sequence<Batch> {
     this.#outputs.apply(arrival)
   }
 
-  /** Whether this very batch came by replay; null where the replay brought none of this number. */
-  #wasReplayed(sequence: number, timestamp: number): boolean | null {
-    const replayedAt = this.#replayedAt[sequence - this.#replayedFrom]
-    return replayedAt === undefined ? null : Object.is(replayedAt, timestamp)
+  /** Whether this very batch came by replay. */
+  #wasReplayed(sequence: number, timestamp: number): boolean {
+    return Object.is(this.#replayedAt[sequence - this.#replayedFrom], timestamp)
   }
 
   /** Time of the batch of this number that is held back, by bisection: live numbers only grow. */
@@ -389,12 +388,9 @@ export class Sequence<Batch> {
     const held = this.#buffer
     this.#dropBuffer()
     for (const [index, arrival] of held.entries()) {
-      const { sequence, timestamp } = arrival
+      const { sequence } = arrival
       if (this.#next !== null && sequence < this.#next) {
-        if (this.#wasReplayed(sequence, timestamp) === false) {
-          this.#restartByReplay()
-          return
-        }
+        // The replay brought it too, and it was compared then.
         this.#outputs.dropped('replayed')
         continue
       }
