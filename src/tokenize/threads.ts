@@ -164,7 +164,8 @@ export class Thread {
   readonly #onRestart: (error: Error) => void
   readonly #queue: Job[] = []
   #running: Job | null = null
-  #worker: Worker
+  /** Null after a death, until the next job: a worker that cannot start fails a job each time and does not spin. */
+  #worker: Worker | null
   #closing = false
 
   constructor(
@@ -187,7 +188,7 @@ export class Thread {
   }
 
   add(name: string, source: TokenizerSource): void {
-    this.#worker.postMessage({ kind: 'add', name, source } satisfies ThreadCommand)
+    this.#worker?.postMessage({ kind: 'add', name, source } satisfies ThreadCommand)
   }
 
   run(job: Pick<Job, 'costMs' | 'command'>): Promise<ThreadAnswer['result']> {
@@ -200,7 +201,7 @@ export class Thread {
 
   /** Ends the worker as a crash would; the next one takes its place. For tests. */
   async kill(): Promise<void> {
-    await this.#worker.terminate()
+    await this.#worker?.terminate()
   }
 
   async close(): Promise<void> {
@@ -208,7 +209,7 @@ export class Thread {
     this.#fail(new RouterError('TOKENIZER_FAILED', 'The tokenizer threads are shut down.'))
     for (const job of this.#queue.splice(0))
       job.reject(new RouterError('TOKENIZER_FAILED', 'The tokenizer threads are shut down.'))
-    await this.#worker.terminate()
+    await this.#worker?.terminate()
   }
 
   #next(): void {
@@ -217,6 +218,7 @@ export class Thread {
     if (job === undefined) return
     this.#running = job
     const command = job.command()
+    this.#worker ??= this.#start()
     this.#worker.postMessage(command, command.body === null ? [] : [command.body.buffer as ArrayBuffer])
     this.#worker.ref()
   }
@@ -241,7 +243,7 @@ export class Thread {
   #answered(answer: ThreadAnswer): void {
     const job = this.#running
     this.#running = null
-    this.#worker.unref()
+    this.#worker?.unref()
     this.cacheBytes = answer.cacheBytes
     this.#next()
     if (answer.result.kind === 'failed') job?.reject(fromSentError(answer.result.error))
@@ -249,10 +251,10 @@ export class Thread {
   }
 
   #died(worker: Worker, error: Error): void {
-    // An error is followed by an exit; only the first of the two restarts.
+    // An error is followed by an exit; only the first of the two counts.
     if (this.#closing || worker !== this.#worker) return
     this.cacheBytes = 0
-    this.#worker = this.#start()
+    this.#worker = null
     this.#onRestart(error)
     this.#fail(new RouterError('TOKENIZER_FAILED', `The tokenizer thread failed: ${error.message}`, { cause: error }))
     this.#next()

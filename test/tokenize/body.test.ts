@@ -47,6 +47,19 @@ test('a duplicate of a key that is read is refused, also when it is written with
   assert.equal(refusal('{"model":"a","x":{"model":"c"},"mod\\u0065l":"b"}'), 'BODY_DUPLICATE_KEY')
 })
 
+test('duplicates are refused exactly where a naive look at the top-level keys finds one that is read', () => {
+  const keys = fc.constantFrom('model', 'messages', 'mod\\u0065l', 'x', 'y', 'stream')
+  const values = fc.constantFrom('1', '"model"', '{"model":1,"model":2}', '[{"a":"\\\\\\""}]', ' null ')
+  fc.assert(
+    fc.property(fc.array(fc.tuple(keys, values), { maxLength: 5 }), (entries) => {
+      const text = `{${entries.map(([key, value]) => `"${key}":${value}`).join(',')}}`
+      const names = entries.map(([key]) => JSON.parse(`"${key}"`) as string).filter((key) => keysRead.has(key))
+      if (new Set(names).size < names.length) assert.equal(refusal(text), 'BODY_DUPLICATE_KEY')
+      else assert.deepEqual(scanBody(Buffer.from(text)).value, JSON.parse(text))
+    }),
+  )
+})
+
 test('duplicates below the top level, and of keys that nobody reads, are left alone', () => {
   assert.deepEqual(scanBody(Buffer.from('{"x":1,"x":2,"y":{"model":1,"model":2}}')).value, { x: 2, y: { model: 2 } })
 })
