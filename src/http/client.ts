@@ -1,13 +1,17 @@
-import { randomUUID } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 
 /** Who sees `x-warmroute-*` and the explain header (decision 24). */
 export type Exposure = 'loopback' | 'keys' | 'all'
 
+/** Random for each process, so that ids of replicas and restarts differ; a count tells its requests apart. */
+const idPrefix = randomBytes(10).toString('hex')
+let issuedIds = 0
+
 /** The client's request id where it is a sane one, else a new one. */
 export function requestIdOf(request: IncomingMessage): string {
   const given = request.headers['x-request-id']
-  return typeof given === 'string' && /^[A-Za-z0-9._-]{1,128}$/.test(given) ? given : randomUUID()
+  return typeof given === 'string' && /^[A-Za-z0-9._-]{1,128}$/.test(given) ? given : `${idPrefix}-${(issuedIds++).toString(16).padStart(8, '0')}`
 }
 
 export function isTrusted(request: IncomingMessage, exposure: Exposure): boolean {

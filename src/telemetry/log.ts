@@ -1,4 +1,5 @@
-import { destination, pino } from 'pino'
+import { pino } from 'pino'
+import { LineWriter } from './line-writer.ts'
 
 /** The log as rooms see it: fields first, then a constant message. Never prompt text, never a key. */
 export interface Log {
@@ -11,30 +12,33 @@ export interface Log {
 export const logLevels = ['debug', 'info', 'warn', 'error', 'silent'] as const
 export type LogLevel = (typeof logLevels)[number]
 
-/**
- * JSON lines on the given file descriptor. Lines are buffered up to 32 KiB and flushed every 200 ms, since a write a
- * request costs more than the routing decision; `flush` writes what is left.
- */
+const flushMs = 100
+
+/** JSON lines on the given file descriptor, at most 100 ms late; `flush` writes what is left, before the process ends. */
 export function createLog(level: LogLevel, fileDescriptor = 1): Log & { flush(): void } {
-  const out = destination({ fd: fileDescriptor, sync: false, minLength: 32_768, maxWrite: 65_536 })
-  // After close or on a broken pipe there is nobody left to tell.
-  out.on('error', () => undefined)
-  const logger = pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, out)
-  const timer = setInterval(() => out.flush(), 200)
-  timer.unref()
+  const writer = new LineWriter(fileDescriptor)
+  const logger = pino({ level, base: null, timestamp: () => `,"time":"${isoNow()}"` }, writer)
+  setInterval(() => writer.flush(), flushMs).unref()
   return {
     debug: (fields, message) => logger.debug(fields, message),
     info: (fields, message) => logger.info(fields, message),
     warn: (fields, message) => logger.warn(fields, message),
     error: (fields, message) => logger.error(fields, message),
-    flush: () => {
-      try {
-        out.flushSync()
-      } catch {
-        // The descriptor may not be open yet or be gone; the lines then have no reader.
-      }
-    },
+    flush: () => writer.flushSync(),
   }
+}
+
+let shownMs = -1
+let shown = ''
+
+/** Many lines share a millisecond: its text is made once. */
+function isoNow(): string {
+  const nowMs = Date.now()
+  if (nowMs !== shownMs) {
+    shownMs = nowMs
+    shown = new Date(nowMs).toISOString()
+  }
+  return shown
 }
 
 export const silentLog: Log = {
