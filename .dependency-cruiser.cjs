@@ -22,7 +22,7 @@ const table = {
   'simulator/': ['kv/', 'tokenize/', 'zmtp/'],
   'gateway/': ['kv/'],
   'replay/': ['kv/', 'map/', 'routing/', 'workers/', 'simulator/', 'sizing/'],
-  'cli\\.ts$': ['main\\.ts$', 'config/', 'simulator/', 'replay/', 'sizing/', 'gateway/'],
+  '(cli\\.ts$|commands/)': ['commands/', 'main\\.ts$', 'config/', 'simulator/', 'replay/', 'sizing/', 'gateway/'],
   'index\\.ts$': ['routing/policy\\.ts$'],
 }
 
@@ -30,7 +30,7 @@ const everyone = ['errors\\.ts$', 'telemetry/']
 
 /** Only these rooms may use these packages: one library, one door. */
 const doors = [
-  { name: 'fastify', path: '^fastify$|node_modules/fastify/', rooms: '^src/(http|simulator)/' },
+  { name: 'fastify', path: 'node_modules/fastify/', rooms: '^src/(http|simulator)/|^src/main\\.ts$' },
   { name: 'undici', path: 'node_modules/undici/', rooms: '^src/(proxy|workers)/' },
   { name: 'ioredis', path: 'node_modules/ioredis/', rooms: '^src/(replication|gateway)/' },
   { name: 'tokenizers', path: 'node_modules/(tokenizers|@huggingface/jinja)/', rooms: '^src/tokenize/' },

@@ -27,7 +27,6 @@ export const errorCodes = {
   MODEL_NOT_FOUND: { status: 404, type: 'NotFoundError' },
   PATH_NOT_FOUND: { status: 404, type: 'NotFoundError' },
   RECORD_NOT_FOUND: { status: 404, type: 'NotFoundError' },
-  METHOD_NOT_ALLOWED: { status: 405, type: 'BadRequestError' },
   // The fleet and the network.
   NO_WORKER: { status: 503, type: 'ServiceUnavailableError' },
   NOT_READY: { status: 503, type: 'ServiceUnavailableError' },

@@ -134,7 +134,7 @@ export const configSchema = object({
   ),
   tokenizer: object(
     {
-      threads: Type.Optional(integer('Threads for long prompts; omitted: processors − 1, at least 1.', 1, 64)),
+      threads: Type.Optional(integer('Threads for long prompts; omitted: processors − 1, at least 1 and at most 3.', 1, 64)),
       cacheBytes: integer('Most memory for the token cache.', 0, 16 * GiB, { default: 128 * 1024 * 1024 }),
       queued: integer('Long prompts that may wait for a thread.', 1, 100_000, { default: 512 }),
       probeIntervalMs: integer('Between two comparisons with a worker’s own /tokenize.', 1000, 24 * hourMs, { default: hourMs }),

@@ -198,3 +198,14 @@ test('an unknown policy, plugin or parameter is a config error that names it', (
   assert.match(faultOf({ scorers: [{ type: 'predicted-ttft', parameters: { prefillTokensPerSecond: -1 } }] }), /prefillTokensPerSecond/)
   assert.match(faultOf({ scorers: [{ type: 'predicted-ttft', parameters: { typo: 1 } }] }), /typo/)
 })
+
+test('least-requests and prefix score as their names say', () => {
+  const { profile } = profileNamed({ scorers: [{ type: 'least-requests', weight: 2 }, { type: 'prefix', weight: 10 }] })
+  const counters = new InFlightCounters(64)
+  counters.add(0, 3, 0, 0)
+  const candidates = candidatesOf(workers.slice(0, 2), counters, [0, 20], 640)
+  profile.choose(aRequest({ promptTokens: 640 }), candidates, candidates)
+  assert.deepEqual([...profile.scores[0]!.subarray(0, 2)].map((score) => score + 0), [-3, 0])
+  assert.deepEqual([...profile.scores[1]!.subarray(0, 2)], [0, 0.5])
+  assert.deepEqual([...profile.totals.subarray(0, 2)], [-6, 5])
+})
