@@ -47,7 +47,9 @@ module.exports = {
       from: { path: `^src/${room}` },
       to: {
         path: '^src/',
-        pathNot: [...may, ...everyone].map((target) => `^src/${target}`).concat(room.endsWith('/') && !room.includes('(') ? [`^src/${room}`] : []),
+        pathNot: [...may, ...everyone]
+          .map((target) => `^src/${target}`)
+          .concat(room.endsWith('/') && !room.includes('(') ? [`^src/${room}`] : []),
       },
     })),
     ...doors.map((door) => ({
@@ -63,13 +65,22 @@ module.exports = {
       from: { orphan: true, path: '^src/', pathNot: ['\\.thread\\.ts$'] },
       to: {},
     },
-    { name: 'not-to-dev-dep', severity: 'error', from: { path: '^src/' }, to: { dependencyTypes: ['npm-dev', 'npm-no-pkg'] } },
+    {
+      name: 'not-to-dev-dep',
+      severity: 'error',
+      from: { path: '^src/' },
+      to: { dependencyTypes: ['npm-dev', 'npm-no-pkg'] },
+    },
     { name: 'not-to-unresolvable', severity: 'error', from: {}, to: { couldNotResolve: true } },
   ],
   options: {
     tsPreCompilationDeps: true,
     tsConfig: { fileName: 'tsconfig.json' },
     doNotFollow: { path: 'node_modules' },
-    enhancedResolveOptions: { exportsFields: ['exports'], conditionNames: ['import', 'node', 'default'], extensions: ['.ts', '.js', '.json'] },
+    enhancedResolveOptions: {
+      exportsFields: ['exports'],
+      conditionNames: ['import', 'node', 'default'],
+      extensions: ['.ts', '.js', '.json'],
+    },
   },
 }

@@ -52,7 +52,10 @@ function configuration(): string {
     '',
     '| flag | environment | option | meaning |',
     '|---|---|---|---|',
-    ...flags.map((flag) => `| \`--${flag.name}\` | \`${environmentName(flag)}\` | \`${flag.path.join('.')}\` | ${flag.help}${flag.factor === undefined ? '' : ' (seconds)'} |`),
+    ...flags.map(
+      (flag) =>
+        `| \`--${flag.name}\` | \`${environmentName(flag)}\` | \`${flag.path.join('.')}\` | ${flag.help}${flag.factor === undefined ? '' : ' (seconds)'} |`,
+    ),
     '',
   ].join('\n')
 }
@@ -63,7 +66,10 @@ function optionRows(schema: Schema, path: string): string[] {
       const place = path === '' ? name : `${path}.${name}`
       const below = nested(child).flatMap((inner) => optionRows(inner, child.type === 'array' ? `${place}[]` : place))
       const required = child.default === undefined && (schema.required ?? []).includes(name) ? ' (required)' : ''
-      return [`| \`${place}\` | ${typeOf(child)} | ${defaultOf(child)} | ${child.description ?? ''}${required} |`, ...below]
+      return [
+        `| \`${place}\` | ${typeOf(child)} | ${defaultOf(child)} | ${child.description ?? ''}${required} |`,
+        ...below,
+      ]
     })
   }
   return []
@@ -100,7 +106,9 @@ async function metrics(): Promise<string> {
     '',
     '| metric | type | meaning |',
     '|---|---|---|',
-    ...rows.sort((a, b) => a.name.localeCompare(b.name)).map(({ name, type, help }) => `| \`${name}\` | ${type} | ${help} |`),
+    ...rows
+      .sort((a, b) => a.name.localeCompare(b.name))
+      .map(({ name, type, help }) => `| \`${name}\` | ${type} | ${help} |`),
     '',
   ].join('\n')
 }
@@ -122,7 +130,9 @@ function policies(): string {
       return `| \`${name}\` | ${types(filters)} | ${types(scorers)} | ${picker === undefined ? '`best-score`' : `\`${picker.type}\``} |`
     }),
     '',
-    `sglang-router's names stand for the same: ${Object.entries(profileAliases).map(([alias, name]) => `\`${alias}\` = \`${name}\``).join(', ')}.`,
+    `sglang-router's names stand for the same: ${Object.entries(profileAliases)
+      .map(([alias, name]) => `\`${alias}\` = \`${name}\``)
+      .join(', ')}.`,
     '',
     '## Plugins',
     '',
@@ -134,7 +144,10 @@ function policies(): string {
         plugin.description,
         '',
         ...(parameters.length === 0 ? [] : ['| parameter | type | default | meaning |', '|---|---|---|---|']),
-        ...parameters.map(([name, schema]) => `| \`${name}\` | ${typeOf(schema)} | ${defaultOf(schema)} | ${schema.description ?? ''} |`),
+        ...parameters.map(
+          ([name, schema]) =>
+            `| \`${name}\` | ${typeOf(schema)} | ${defaultOf(schema)} | ${schema.description ?? ''} |`,
+        ),
         ...(parameters.length === 0 ? [] : ['']),
       ]
     }),

@@ -23,7 +23,10 @@ export async function main(argv: readonly string[]): Promise<number> {
   }
   const command = commands.find((candidate) => candidate.name === name)
   if (command === undefined) {
-    const near = nearest(name, commands.map((candidate) => candidate.name))
+    const near = nearest(
+      name,
+      commands.map((candidate) => candidate.name),
+    )
     io.error(`warmroute: unknown command "${name}"${near === null ? '' : `; did you mean "${near}"?`}\n\n${help()}`)
     return 2
   }

@@ -3,7 +3,13 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { Pool } from 'undici'
 
-const pool = new Pool(process.argv[2] ?? '', { connections: 4096, pipelining: 1, headersTimeout: 0, bodyTimeout: 0, allowH2: false })
+const pool = new Pool(process.argv[2] ?? '', {
+  connections: 4096,
+  pipelining: 1,
+  headersTimeout: 0,
+  bodyTimeout: 0,
+  allowH2: false,
+})
 
 const server = createServer((request, response) => {
   const chunks: Buffer[] = []

@@ -26,7 +26,11 @@ export async function run(): Promise<BenchResult[]> {
   try {
     const bodies = {
       ids: JSON.stringify({ model: 'model', prompt: Array.from({ length: 64 }, (_, i) => 1000 + i), max_tokens: 4 }),
-      text: JSON.stringify({ model: 'model', prompt: 'The quick brown fox jumps over the lazy dog. '.repeat(6), max_tokens: 4 }),
+      text: JSON.stringify({
+        model: 'model',
+        prompt: 'The quick brown fox jumps over the lazy dog. '.repeat(6),
+        max_tokens: 4,
+      }),
     }
     const samples = { bare: [] as number[], ids: [] as number[], text: [] as number[] }
     for (let round = -1; round < rounds; round++) {
@@ -42,9 +46,26 @@ export async function run(): Promise<BenchResult[]> {
     const ratios = samples.text.map((us, i) => us / (samples.bare[i] ?? NaN))
     return [
       { name: 'bare proxy, CPU per request', unit: 'µs', value: median(samples.bare), samples: samples.bare },
-      { name: 'router, token-id prompt, CPU per request', unit: 'µs', value: median(samples.ids), samples: samples.ids },
-      { name: 'router, 60-token text prompt, CPU per request', unit: 'µs', value: median(samples.text), samples: samples.text },
-      { name: 'router / bare proxy, text prompt', unit: 'ratio', value: median(ratios), samples: ratios, goal: '≤ 1.5', met: median(ratios) <= 1.5 },
+      {
+        name: 'router, token-id prompt, CPU per request',
+        unit: 'µs',
+        value: median(samples.ids),
+        samples: samples.ids,
+      },
+      {
+        name: 'router, 60-token text prompt, CPU per request',
+        unit: 'µs',
+        value: median(samples.text),
+        samples: samples.text,
+      },
+      {
+        name: 'router / bare proxy, text prompt',
+        unit: 'ratio',
+        value: median(ratios),
+        samples: ratios,
+        goal: '≤ 1.5',
+        met: median(ratios) <= 1.5,
+      },
     ]
   } finally {
     for (const server of [router, bare, upstream]) server.process.kill()
@@ -69,7 +90,12 @@ async function cpuPerRequest(server: Server, body: string): Promise<number> {
   await Promise.all(
     Array.from({ length: concurrency }, async () => {
       while (left-- > 0) {
-        const answer = await pool.request({ path: '/v1/completions', method: 'POST', headers: { 'content-type': 'application/json' }, body })
+        const answer = await pool.request({
+          path: '/v1/completions',
+          method: 'POST',
+          headers: { 'content-type': 'application/json' },
+          body,
+        })
         await answer.body.dump()
         if (answer.statusCode !== 200) throw new Error(`status ${answer.statusCode}`)
       }
@@ -82,7 +108,10 @@ async function cpuPerRequest(server: Server, body: string): Promise<number> {
 
 /** Time on a processor over all threads of a process, from the scheduler's own accounts. */
 function cpuNanoseconds(pid: number): number {
-  return readdirSync(`/proc/${pid}/task`).reduce((sum, task) => sum + Number(readFileSync(`/proc/${pid}/task/${task}/schedstat`, 'utf8').split(' ')[0]), 0)
+  return readdirSync(`/proc/${pid}/task`).reduce(
+    (sum, task) => sum + Number(readFileSync(`/proc/${pid}/task/${task}/schedstat`, 'utf8').split(' ')[0]),
+    0,
+  )
 }
 
 if (import.meta.main) printResults(await run())

@@ -10,7 +10,8 @@ export const checkConfig: Command = {
   usage: 'warmroute check-config FILE',
   async run(argv, io) {
     const [file, ...rest] = argv
-    if (file === undefined || rest.length > 0) throw new RouterError('CONFIG_INVALID', 'check-config takes one file: warmroute check-config FILE')
+    if (file === undefined || rest.length > 0)
+      throw new RouterError('CONFIG_INVALID', 'check-config takes one file: warmroute check-config FILE')
     const config = loadConfig({ file, environment: io.environment })
     await checkPolicies(config)
     io.out(printedConfig(config))

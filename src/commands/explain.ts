@@ -41,7 +41,8 @@ export const explain: Command = {
       allowPositionals: true,
     })
     const [file, ...rest] = positionals
-    if (file === undefined || rest.length > 0) throw new RouterError('CONFIG_INVALID', 'explain takes one file: warmroute explain --url ADMIN_URL FILE')
+    if (file === undefined || rest.length > 0)
+      throw new RouterError('CONFIG_INVALID', 'explain takes one file: warmroute explain --url ADMIN_URL FILE')
     const decision = await ask(values.url, readBody(file))
     io.out(values.json ? JSON.stringify(decision, null, 2) : table(decision))
     return 0
@@ -52,19 +53,32 @@ function readBody(file: string): string {
   try {
     return readFileSync(file === '-' ? 0 : file, 'utf8')
   } catch (cause) {
-    throw new RouterError('CONFIG_UNREADABLE', `Cannot read ${file}: ${cause instanceof Error ? cause.message : String(cause)}`)
+    throw new RouterError(
+      'CONFIG_UNREADABLE',
+      `Cannot read ${file}: ${cause instanceof Error ? cause.message : String(cause)}`,
+    )
   }
 }
 
 async function ask(url: string, body: string): Promise<Decision> {
   let answer: Response
   try {
-    answer = await fetch(new URL('/admin/explain', url), { method: 'POST', headers: { 'content-type': 'application/json' }, body })
+    answer = await fetch(new URL('/admin/explain', url), {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body,
+    })
   } catch (cause) {
-    throw new RouterError('UPSTREAM_UNREACHABLE', `No router answers at ${url}; --url takes the admin port's URL`, { cause })
+    throw new RouterError('UPSTREAM_UNREACHABLE', `No router answers at ${url}; --url takes the admin port's URL`, {
+      cause,
+    })
   }
   const value = (await answer.json()) as Decision & { error?: { message: string } }
-  if (!answer.ok) throw new RouterError('BODY_INVALID', `The router answers ${answer.status}: ${value.error?.message ?? 'no reason given'}`)
+  if (!answer.ok)
+    throw new RouterError(
+      'BODY_INVALID',
+      `The router answers ${answer.status}: ${value.error?.message ?? 'no reason given'}`,
+    )
   return value
 }
 
@@ -81,7 +95,12 @@ function table(decision: Decision): string {
     candidate.filteredBy === undefined ? '' : `filtered by ${candidate.filteredBy}`,
   ])
   const widths = head.map((_, column) => Math.max(...[head, ...rows].map((row) => (row[column] ?? '').length)))
-  const lines = [head, ...rows].map((row) => row.map((cell, column) => (column < 2 ? cell.padEnd(widths[column] ?? 0) : cell.padStart(widths[column] ?? 0))).join('  ').trimEnd())
+  const lines = [head, ...rows].map((row) =>
+    row
+      .map((cell, column) => (column < 2 ? cell.padEnd(widths[column] ?? 0) : cell.padStart(widths[column] ?? 0)))
+      .join('  ')
+      .trimEnd(),
+  )
   const fallback = decision.fallback === undefined ? '' : ` (fallback: ${decision.fallback})`
   return [
     `pool ${decision.pool}, profile ${decision.profile}, ${decision.promptTokens} prompt tokens, ${decision.blocks} blocks`,

@@ -34,12 +34,17 @@ export function serveFlags(argv: readonly string[]): Record<string, string | rea
     ]),
   )
   try {
-    return parseArgs({ args: spread(argv), options, allowPositionals: false }).values as Record<string, string | string[] | undefined>
+    return parseArgs({ args: spread(argv), options, allowPositionals: false }).values
   } catch (cause) {
-    const unknown = argv.find((word) => word.startsWith('--') && options[word.slice(2).split('=')[0] ?? ''] === undefined)
+    const unknown = argv.find(
+      (word) => word.startsWith('--') && options[word.slice(2).split('=')[0] ?? ''] === undefined,
+    )
     const near = unknown === undefined ? null : nearest(unknown.slice(2), Object.keys(options))
     const hint = near === null ? '; "warmroute serve --help" lists the flags' : `; did you mean --${near}?`
-    throw new RouterError('CONFIG_INVALID', `${cause instanceof Error ? (cause.message.split('. ')[0] ?? '') : String(cause)}${hint}`)
+    throw new RouterError(
+      'CONFIG_INVALID',
+      `${cause instanceof Error ? (cause.message.split('. ')[0] ?? '') : String(cause)}${hint}`,
+    )
   }
 }
 

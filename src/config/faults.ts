@@ -7,7 +7,13 @@ export function faultsOf(schema: Type.TSchema, value: unknown): string[] {
   const lines: string[] = []
   for (const error of errors) {
     // A union reports every branch that failed as well; the line about the union itself says it once.
-    if (errors.some((other) => other.keyword === 'anyOf' && other !== error && error.schemaPath.startsWith(`${other.schemaPath}/anyOf`))) continue
+    if (
+      errors.some(
+        (other) =>
+          other.keyword === 'anyOf' && other !== error && error.schemaPath.startsWith(`${other.schemaPath}/anyOf`),
+      )
+    )
+      continue
     const line = sentence(schema, value, error)
     if (line !== null && !lines.includes(line)) lines.push(line)
   }
@@ -34,7 +40,7 @@ function sentence(schema: Type.TSchema, value: unknown, error: Fault): string | 
     case 'required':
       return error.params.requiredProperties.map((name) => `${at}"${name}" is missing`).join('\n')
     case 'enum':
-      return `${at}${shown(valueAt(value, error.instancePath))} is not one of ${(error.params.allowedValues as unknown[]).map(String).join(', ')}`
+      return `${at}${shown(valueAt(value, error.instancePath))} is not one of ${(error.params.allowedValues).map(String).join(', ')}`
     default:
       return `${at}${error.message}, not ${shown(valueAt(value, error.instancePath))}`
   }

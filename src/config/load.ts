@@ -64,7 +64,10 @@ function readConfigFile(file: string): Record<string, unknown> {
   }
   if (value === null || value === undefined) return {}
   if (typeof value !== 'object' || Array.isArray(value)) {
-    throw new RouterError('CONFIG_INVALID', `${file}: the file must hold a mapping of options, e.g. "listen: { port: 8080 }"`)
+    throw new RouterError(
+      'CONFIG_INVALID',
+      `${file}: the file must hold a mapping of options, e.g. "listen: { port: 8080 }"`,
+    )
   }
   return value as Record<string, unknown>
 }
@@ -77,7 +80,10 @@ function parsed(flag: (typeof flags)[number], value: string | readonly string[])
     case 'integer': {
       const number = Number(words.at(-1))
       if (!Number.isFinite(number)) {
-        throw new RouterError('CONFIG_INVALID', `--${flag.name} (${environmentName(flag)}) takes a number, not "${words.at(-1) ?? ''}"`)
+        throw new RouterError(
+          'CONFIG_INVALID',
+          `--${flag.name} (${environmentName(flag)}) takes a number, not "${words.at(-1) ?? ''}"`,
+        )
       }
       return Math.round(number * (flag.factor ?? 1))
     }
@@ -93,7 +99,7 @@ function place(target: Record<string, unknown>, path: readonly string[], value: 
   for (const name of path.slice(0, -1)) {
     const next = at[name]
     if (typeof next === 'object' && next !== null) at = next as Record<string, unknown>
-    else at = (at[name] = {}) as Record<string, unknown>
+    else at = (at[name] = {})
   }
   at[path.at(-1) ?? ''] = value
 }
@@ -113,7 +119,10 @@ function crossFaults(config: Config): string[] {
   for (const [index, pool] of config.pools.entries()) {
     for (const name of [pool.model, ...(pool.aliases ?? []), ...(pool.adapters ?? [])]) {
       const before = names.get(name)
-      if (before !== undefined) faults.push(`pools[${index}]: "${name}" already names pools[${before}]; every model name, alias and adapter must be unique`)
+      if (before !== undefined)
+        faults.push(
+          `pools[${index}]: "${name}" already names pools[${before}]; every model name, alias and adapter must be unique`,
+        )
       names.set(name, index)
     }
     for (const [number, worker] of pool.workers.entries()) {

@@ -11,7 +11,8 @@ export function printedConfig(config: Config): string {
     for (const worker of pool.workers) {
       worker.url = withoutCredentials(worker.url)
       if (worker.apiKey !== undefined) worker.apiKey = hidden
-      for (const name of Object.keys(worker.headers ?? {})) if (worker.headers !== undefined) worker.headers[name] = hidden
+      for (const name of Object.keys(worker.headers ?? {}))
+        if (worker.headers !== undefined) worker.headers[name] = hidden
     }
   }
   if (shown.workerUrls !== undefined) shown.workerUrls = shown.workerUrls.map(withoutCredentials)

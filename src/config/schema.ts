@@ -21,7 +21,9 @@ const workerEvents = object(
     endpoint: Type.Optional(text('ZMQ endpoint on which the engine publishes KV events, e.g. tcp://10.0.0.5:5557.')),
     replay: Type.Optional(text('ZMQ endpoint on which the engine replays past events.')),
     topic: Type.Optional(Type.String({ description: 'Topic to subscribe to; empty takes all.', default: '' })),
-    bind: Type.Optional(text('Listen here for engines that connect to the router, instead of connecting to `endpoint`.')),
+    bind: Type.Optional(
+      text('Listen here for engines that connect to the router, instead of connecting to `endpoint`.'),
+    ),
   },
   { description: 'Where KV events come from; omitted: asked of the engine.' },
 )
@@ -32,16 +34,26 @@ const worker = object({
   ranks: Type.Optional(integer('Data-parallel ranks behind this URL; each is a worker of its own.', 1, 1024)),
   blockSize: Type.Optional(integer('Tokens a KV block; omitted: learned from the engine.', 1, 65_536)),
   capacityBlocks: Type.Optional(integer('KV blocks that the engine can hold; omitted: learned.', 1, 2 ** 31)),
-  events: Type.Optional(Type.Union([workerEvents, Type.Literal(false)], { description: 'KV event source, or false for none.' })),
+  events: Type.Optional(
+    Type.Union([workerEvents, Type.Literal(false)], { description: 'KV event source, or false for none.' }),
+  ),
   apiKey: Type.Optional(text('Key sent to this engine instead of the client’s own authorization.')),
-  headers: Type.Optional(Type.Record(Type.String(), Type.String(), { description: 'Headers added to every request to this engine.' })),
-  labels: Type.Optional(Type.Record(Type.String(), Type.String(), { description: 'Labels that policies may read, e.g. zone.' })),
+  headers: Type.Optional(
+    Type.Record(Type.String(), Type.String(), { description: 'Headers added to every request to this engine.' }),
+  ),
+  labels: Type.Optional(
+    Type.Record(Type.String(), Type.String(), { description: 'Labels that policies may read, e.g. zone.' }),
+  ),
 })
 
 const plugin = object({
   type: text('Name of the plugin.'),
   weight: Type.Optional(Type.Number({ description: 'Weight of a scorer’s result in the total.', default: 1 })),
-  parameters: Type.Optional(Type.Record(Type.String(), Type.Unknown(), { description: 'Parameters of the plugin, checked against its own schema.' })),
+  parameters: Type.Optional(
+    Type.Record(Type.String(), Type.Unknown(), {
+      description: 'Parameters of the plugin, checked against its own schema.',
+    }),
+  ),
 })
 
 const profile = Type.Union(
@@ -59,11 +71,19 @@ const profile = Type.Union(
 
 const pool = object({
   model: text('Model name that clients send.'),
-  aliases: Type.Optional(Type.Array(text('Another name for the same model.'), { description: 'Further names of this model.' })),
-  tokenizer: Type.Optional(text('Directory with tokenizer.json and tokenizer_config.json; omitted: routed by load only.')),
+  aliases: Type.Optional(
+    Type.Array(text('Another name for the same model.'), { description: 'Further names of this model.' }),
+  ),
+  tokenizer: Type.Optional(
+    text('Directory with tokenizer.json and tokenizer_config.json; omitted: routed by load only.'),
+  ),
   chatTemplate: Type.Optional(text('File with a Jinja chat template that replaces the tokenizer’s own.')),
   blockSize: Type.Optional(integer('Tokens a KV block for all workers; omitted: learned from each engine.', 1, 65_536)),
-  adapters: Type.Optional(Type.Array(text('LoRA adapter name.'), { description: 'LoRA adapters served by name; omitted: learned from /v1/models.' })),
+  adapters: Type.Optional(
+    Type.Array(text('LoRA adapter name.'), {
+      description: 'LoRA adapters served by name; omitted: learned from /v1/models.',
+    }),
+  ),
   profile: Type.Optional(profile),
   workers: Type.Array(worker, { description: 'Engines that serve this model.' }),
 })
@@ -87,14 +107,24 @@ export const configSchema = object({
     { level: oneOf(['debug', 'info', 'warn', 'error', 'silent'], 'Least level that is logged.', { default: 'info' }) },
     { default: {}, description: 'Logging, as JSON lines on standard output.' },
   ),
-  expose: oneOf(['loopback', 'keys', 'all'], 'Who sees x-warmroute-* headers: clients on loopback, clients with a key, or all.', { default: 'loopback' }),
-  readiness: oneOf(['started', 'anyWorker'], '/readyz is 200 once started, or only while a worker is healthy.', { default: 'started' }),
+  expose: oneOf(
+    ['loopback', 'keys', 'all'],
+    'Who sees x-warmroute-* headers: clients on loopback, clients with a key, or all.',
+    { default: 'loopback' },
+  ),
+  readiness: oneOf(['started', 'anyWorker'], '/readyz is 200 once started, or only while a worker is healthy.', {
+    default: 'started',
+  }),
   limits: object(
     {
       bodyBytes: integer('Largest request body.', 1024, 2 * GiB, { default: 32 * 1024 * 1024 }),
       headerBytes: integer('Largest request head.', 1024, 1024 * 1024, { default: 16_384 }),
-      heldEventBytes: integer('Largest server-sent event held back until it is complete.', 1024, 64 * 1024 * 1024, { default: 1024 * 1024 }),
-      connectionsPerWorker: integer('Connections to one engine; requests beyond wait for one.', 1, 65_536, { default: 4096 }),
+      heldEventBytes: integer('Largest server-sent event held back until it is complete.', 1024, 64 * 1024 * 1024, {
+        default: 1024 * 1024,
+      }),
+      connectionsPerWorker: integer('Connections to one engine; requests beyond wait for one.', 1, 65_536, {
+        default: 4096,
+      }),
       workers: integer('Workers (ranks counted) that the process can hold.', 1, 4096, { default: 256 }),
     },
     { default: {}, description: 'Limits; what exceeds one is refused with a clear error.' },
@@ -102,7 +132,9 @@ export const configSchema = object({
   timeouts: object(
     {
       connectMs: integer('To connect to an engine.', 1, hourMs, { default: 5000 }),
-      firstTokenMs: integer('From sending a streaming request to its first body byte.', 1, hourMs, { default: 300_000 }),
+      firstTokenMs: integer('From sending a streaming request to its first body byte.', 1, hourMs, {
+        default: 300_000,
+      }),
       idleMs: integer('Between two body chunks of a stream.', 1, hourMs, { default: 120_000 }),
       totalMs: integer('Whole answer of a non-streaming request.', 1, 24 * hourMs, { default: 1_800_000 }),
     },
@@ -113,7 +145,12 @@ export const configSchema = object({
       intervalMs: integer('Between two active checks of a worker.', 10, hourMs, { default: 1000 }),
       timeoutMs: integer('For one check.', 10, hourMs, { default: 900 }),
       path: text('Path that is checked.', { default: '/health', pattern: '^/' }),
-      failures: integer('Failed checks in a row that make a worker unhealthy; a refused connection counts at once.', 1, 100, { default: 1 }),
+      failures: integer(
+        'Failed checks in a row that make a worker unhealthy; a refused connection counts at once.',
+        1,
+        100,
+        { default: 1 },
+      ),
     },
     { default: {}, description: 'Active health checks.' },
   ),
@@ -125,19 +162,34 @@ export const configSchema = object({
     { default: {}, description: 'Load figures scraped from the engines.' },
   ),
   map: object(
-    { budgetBytes: integer('Most memory for the map; the coldest chains go first.', 1024 * 1024, 64 * GiB, { default: GiB }) },
+    {
+      budgetBytes: integer('Most memory for the map; the coldest chains go first.', 1024 * 1024, 64 * GiB, {
+        default: GiB,
+      }),
+    },
     { default: {}, description: 'The KV-cache map.' },
   ),
   keys: object(
-    { secret: Type.Optional(text('Secret in every block key; the same on all replicas that share state. Omitted: random for each process.', { minLength: 16 })) },
+    {
+      secret: Type.Optional(
+        text(
+          'Secret in every block key; the same on all replicas that share state. Omitted: random for each process.',
+          { minLength: 16 },
+        ),
+      ),
+    },
     { default: {}, description: 'Block keys.' },
   ),
   tokenizer: object(
     {
-      threads: Type.Optional(integer('Threads for long prompts; omitted: processors − 1, at least 1 and at most 3.', 1, 64)),
+      threads: Type.Optional(
+        integer('Threads for long prompts; omitted: processors − 1, at least 1 and at most 3.', 1, 64),
+      ),
       cacheBytes: integer('Most memory for the token cache.', 0, 16 * GiB, { default: 128 * 1024 * 1024 }),
       queued: integer('Long prompts that may wait for a thread.', 1, 100_000, { default: 512 }),
-      probeIntervalMs: integer('Between two comparisons with a worker’s own /tokenize.', 1000, 24 * hourMs, { default: hourMs }),
+      probeIntervalMs: integer('Between two comparisons with a worker’s own /tokenize.', 1000, 24 * hourMs, {
+        default: hourMs,
+      }),
     },
     { default: {}, description: 'Tokenizing.' },
   ),
@@ -151,7 +203,11 @@ export const configSchema = object({
   ),
   profile: Type.Optional(profile),
   modelPath: Type.Optional(text('Tokenizer directory of pools that are formed from `workerUrls`.')),
-  workerUrls: Type.Optional(Type.Array(text('Base URL of an engine.'), { description: 'Engines that form pools by the model id in their /v1/models.' })),
+  workerUrls: Type.Optional(
+    Type.Array(text('Base URL of an engine.'), {
+      description: 'Engines that form pools by the model id in their /v1/models.',
+    }),
+  ),
   pools: Type.Array(pool, { default: [], description: 'Pools: the workers that serve one model with one tokenizer.' }),
   plugins: Type.Array(text('npm package or file.'), { default: [], description: 'Routing policy plugins to load.' }),
 })

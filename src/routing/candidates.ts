@@ -102,7 +102,8 @@ export class Candidates implements PolicyFleet, PolicyMatch {
    * would hold it never counts (vLLM: floor((tokens − 1) / blockSize) blocks). */
   #credit(worker: Worker, i: number, promptTokens: number): number {
     if (worker.degraded !== null || worker.blockSize === null || promptTokens === 0) return 0
-    const blocks = (this.gpu[i] as number) + (this.host[i] as number) + (this.disk[i] as number) + (this.shared[i] as number)
+    const blocks =
+      (this.gpu[i] as number) + (this.host[i] as number) + (this.disk[i] as number) + (this.shared[i] as number)
     return Math.min(blocks, Math.floor((promptTokens - 1) / worker.blockSize)) * worker.blockSize
   }
 }

@@ -13,7 +13,16 @@ import { predictedTtft } from './scorers/predicted-ttft.ts'
 import { prefix } from './scorers/prefix.ts'
 
 /** Every built-in plugin. A new policy adds a file and a line here. */
-export const plugins: readonly PolicyPlugin[] = [requestLimit, predictedTtft, leastRequests, prefix, bestScore, randomPicker, roundRobin, powerOfTwo]
+export const plugins: readonly PolicyPlugin[] = [
+  requestLimit,
+  predictedTtft,
+  leastRequests,
+  prefix,
+  bestScore,
+  randomPicker,
+  roundRobin,
+  powerOfTwo,
+]
 
 export interface PluginChoice {
   readonly type: string
@@ -34,7 +43,10 @@ export const profiles: Readonly<Record<string, ProfileChoice>> = {
   'round-robin': { picker: { type: 'round-robin' } },
   random: { picker: { type: 'random' } },
   'power-of-two': { scorers: [{ type: 'least-requests' }], picker: { type: 'power-of-two' } },
-  'least-loaded': { scorers: [{ type: 'least-requests' }], picker: { type: 'best-score', parameters: { tieWithin: 0 } } },
+  'least-loaded': {
+    scorers: [{ type: 'least-requests' }],
+    picker: { type: 'best-score', parameters: { tieWithin: 0 } },
+  },
 }
 
 /** sglang-router's names for the same policies (decision 29). */
@@ -73,8 +85,15 @@ export function createProfile(chosen: string | ProfileChoice, options: ProfileOp
     {
       name,
       filters: (choice.filters ?? []).map((filter) => ({ type: filter.type, filter: make('filter', filter) })),
-      scorers: (choice.scorers ?? []).map((scorer) => ({ type: scorer.type, scorer: make('scorer', scorer), weight: scorer.weight ?? 1 })),
-      picker: { type: choice.picker?.type ?? 'best-score', picker: make('picker', choice.picker ?? { type: 'best-score' }) },
+      scorers: (choice.scorers ?? []).map((scorer) => ({
+        type: scorer.type,
+        scorer: make('scorer', scorer),
+        weight: scorer.weight ?? 1,
+      })),
+      picker: {
+        type: choice.picker?.type ?? 'best-score',
+        picker: make('picker', choice.picker ?? { type: 'best-score' }),
+      },
     },
     options.workers,
     options.fault,
@@ -91,7 +110,10 @@ function created(
   const plugin = known.find((candidate) => candidate.kind === kind && candidate.type === choice.type)
   if (plugin === undefined) {
     const types = known.filter((candidate) => candidate.kind === kind).map(({ type }) => type)
-    throw new RouterError('CONFIG_INVALID', `Profile "${profile}": no ${kind} named "${choice.type}". Known: ${types.join(', ')}`)
+    throw new RouterError(
+      'CONFIG_INVALID',
+      `Profile "${profile}": no ${kind} named "${choice.type}". Known: ${types.join(', ')}`,
+    )
   }
   return plugin.create(checkedParameters(plugin, choice, profile), context)
 }
@@ -102,7 +124,10 @@ function checkedParameters(plugin: PolicyPlugin, choice: PluginChoice, profile: 
     if (error.keyword === 'boolean') continue
     const place = error.instancePath === '' ? '' : ` "${error.instancePath.slice(1)}"`
     const extra = error.keyword === 'additionalProperties' ? `: ${error.params.additionalProperties.join(', ')}` : ''
-    throw new RouterError('CONFIG_INVALID', `Profile "${profile}", ${plugin.kind} "${plugin.type}": parameter${place} ${error.message}${extra}`)
+    throw new RouterError(
+      'CONFIG_INVALID',
+      `Profile "${profile}", ${plugin.kind} "${plugin.type}": parameter${place} ${error.message}${extra}`,
+    )
   }
   return filled
 }

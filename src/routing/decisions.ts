@@ -17,12 +17,22 @@ export interface DecisionRecord {
   readonly fallback?: string
   readonly predictedCachedTokens: number
   readonly actualCachedTokens?: number
-  readonly timingsUs: { readonly tokenize: number; readonly keys: number; readonly match: number; readonly choose: number }
+  readonly timingsUs: {
+    readonly tokenize: number
+    readonly keys: number
+    readonly match: number
+    readonly choose: number
+  }
 }
 
 export interface CandidateRecord {
   readonly worker: string
-  readonly matchedBlocks: { readonly gpu: number; readonly host: number; readonly disk: number; readonly shared: number }
+  readonly matchedBlocks: {
+    readonly gpu: number
+    readonly host: number
+    readonly disk: number
+    readonly shared: number
+  }
   readonly exact: boolean
   readonly load: {
     readonly requests: number
@@ -71,7 +81,14 @@ export class DecisionLog {
   readonly #capacity: number
   readonly #facts: Float64Array
   readonly #candidates: Float64Array
-  readonly #text: { requestId: string; pool: string; model: string; reason: string; fallback: string | null; profile: Profile | null }[]
+  readonly #text: {
+    requestId: string
+    pool: string
+    model: string
+    reason: string
+    fallback: string | null
+    profile: Profile | null
+  }[]
   /** Names by serial; a worker that is long gone may lose its name before its last decisions do. */
   readonly #names = new Map<number, string>()
   readonly #order: Uint32Array
@@ -82,7 +99,14 @@ export class DecisionLog {
     this.#facts = new Float64Array(capacity * factFields)
     this.#candidates = new Float64Array(capacity * keptCandidates * candidateFields)
     this.#order = new Uint32Array(workers)
-    this.#text = Array.from({ length: capacity }, () => ({ requestId: '', pool: '', model: '', reason: '', fallback: null, profile: null }))
+    this.#text = Array.from({ length: capacity }, () => ({
+      requestId: '',
+      pool: '',
+      model: '',
+      reason: '',
+      fallback: null,
+      profile: null,
+    }))
   }
 
   /** Keeps a decision; the answer is its ticket for `actual`. */
@@ -126,7 +150,11 @@ export class DecisionLog {
   /** The newest first. */
   latest(limit: number): DecisionRecord[] {
     const records: DecisionRecord[] = []
-    for (let ticket = this.#next - 1; ticket >= Math.max(0, this.#next - this.#capacity) && records.length < limit; ticket--) {
+    for (
+      let ticket = this.#next - 1;
+      ticket >= Math.max(0, this.#next - this.#capacity) && records.length < limit;
+      ticket--
+    ) {
       records.push(this.#record(ticket))
     }
     return records
@@ -207,7 +235,12 @@ export class DecisionLog {
       ...(text.fallback === null ? {} : { fallback: text.fallback }),
       predictedCachedTokens: fact(5),
       ...(fact(6) < 0 ? {} : { actualCachedTokens: fact(6) }),
-      timingsUs: { tokenize: rounded(fact(8)), keys: rounded(fact(9)), match: rounded(fact(10)), choose: rounded(fact(11)) },
+      timingsUs: {
+        tokenize: rounded(fact(8)),
+        keys: rounded(fact(9)),
+        match: rounded(fact(10)),
+        choose: rounded(fact(11)),
+      },
     }
   }
 }
@@ -229,7 +262,9 @@ function candidateRecord(row: Float64Array, profile: Profile, name: (serial: num
       ...known('kvUsage', 11),
       ...known('ageMs', 12),
     },
-    scores: Object.fromEntries(profile.scorerTypes.slice(0, scoresKept).map((type, index) => [type, rounded(at(15 + index))])),
+    scores: Object.fromEntries(
+      profile.scorerTypes.slice(0, scoresKept).map((type, index) => [type, rounded(at(15 + index))]),
+    ),
     total: rounded(at(13)),
     ...(filteredBy === undefined ? {} : { filteredBy }),
   }

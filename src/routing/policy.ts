@@ -115,7 +115,10 @@ export function definePolicy<Parameters extends Type.TSchema>(plugin: PickerPlug
 export function definePolicy(plugin: object): PolicyPlugin {
   const { kind, type, create } = plugin as Partial<PolicyPlugin>
   if (kind !== 'filter' && kind !== 'scorer' && kind !== 'picker') {
-    throw new RouterError('PLUGIN_INVALID', `A policy plugin's kind is filter, scorer or picker, not ${JSON.stringify(kind)}`)
+    throw new RouterError(
+      'PLUGIN_INVALID',
+      `A policy plugin's kind is filter, scorer or picker, not ${JSON.stringify(kind)}`,
+    )
   }
   if (typeof type !== 'string' || type === '' || typeof create !== 'function') {
     throw new RouterError('PLUGIN_INVALID', `A ${kind} plugin needs a "type" (its name) and a "create" function`)

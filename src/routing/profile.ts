@@ -1,4 +1,13 @@
-import type { Dispatch, Filter, Picker, PolicyFleet, PolicyHooks, PolicyMatch, PolicyRequest, Scorer } from './policy.ts'
+import type {
+  Dispatch,
+  Filter,
+  Picker,
+  PolicyFleet,
+  PolicyHooks,
+  PolicyMatch,
+  PolicyRequest,
+  Scorer,
+} from './policy.ts'
 
 export interface ProfileParts {
   readonly name: string
@@ -43,7 +52,7 @@ export class Profile {
       ...parts.scorers.map(({ type, scorer }) => [type, scorer] as const),
       [parts.picker.type, parts.picker.picker] as const,
     ]
-    this.#hooks = hooked.filter(([, hooks]) => hooks.onDispatched ?? hooks.onFirstByte ?? hooks.onFinished)
+    this.#hooks = hooked.filter(([, hooks]) => 'onDispatched' in hooks || 'onFirstByte' in hooks || 'onFinished' in hooks)
   }
 
   /** Index of the chosen candidate; `fleet.count` is at least 1. */

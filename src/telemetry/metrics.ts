@@ -15,7 +15,13 @@ export class Timed {
 
   constructor(registry: Registry, name: string, help: string, buckets: readonly number[]) {
     const flush = (): void => this.#flush()
-    this.#histogram = new Histogram({ name, help, buckets: [...buckets], registers: [registry], collect: () => flush() })
+    this.#histogram = new Histogram({
+      name,
+      help,
+      buckets: [...buckets],
+      registers: [registry],
+      collect: () => flush(),
+    })
   }
 
   observe(seconds: number): void {
@@ -126,13 +132,18 @@ export function createMetrics() {
 
   const delay = monitorEventLoopDelay({ resolution: 10 })
   gauge('in_flight_requests', 'Requests sent to a worker and not finished.', ['worker'])
-  gauge('in_flight_prefill_tokens', 'Predicted uncached prompt tokens sent to a worker and not prefilled yet.', ['worker'])
+  gauge('in_flight_prefill_tokens', 'Predicted uncached prompt tokens sent to a worker and not prefilled yet.', [
+    'worker',
+  ])
   gauge('queued_requests', 'Requests waiting for a tokenizer thread.')
   gauge('map_blocks', 'Blocks held in the map, summed over workers.', ['tier'])
   gauge('map_bytes', 'Bytes used by the map: slots, sets, aliases, counts and orphans.')
   kept('map_evictions_total', 'Blocks evicted from the map to stay within its byte budget.')
   gauge('worker_state', '1 for the state that the worker is in, 0 for the others.', ['worker', 'state'])
-  gauge('worker_degraded', '1 while a worker is routed by load only because its cache knowledge is distrusted.', ['worker', 'reason'])
+  gauge('worker_degraded', '1 while a worker is routed by load only because its cache knowledge is distrusted.', [
+    'worker',
+    'reason',
+  ])
   gauge('worker_agreement_ratio', 'Agreement of predicted and reported cached tokens (1 is perfect).', ['worker'])
   gauge('token_cache_bytes', 'Bytes held by the token cache.')
   gauge('event_loop_delay_seconds', 'Event-loop delay since the last scrape, by quantile.', ['quantile'])
@@ -148,26 +159,56 @@ export function createMetrics() {
 
   return {
     registry,
-    requests: counted('requests_total', 'Requests answered, by model, worker and HTTP status.', ['model', 'worker', 'status']),
+    requests: counted('requests_total', 'Requests answered, by model, worker and HTTP status.', [
+      'model',
+      'worker',
+      'status',
+    ]),
     promptTokens: counted('prompt_tokens_total', 'Prompt tokens of the requests that were routed.'),
-    predictedCachedTokens: counted('predicted_cached_tokens_total', 'Prompt tokens predicted to be cached on the chosen worker.', ['worker']),
-    actualCachedTokens: counted('actual_cached_tokens_total', 'Prompt tokens that the worker reported as cached.', ['worker']),
-    verifiedRequests: counted('verified_requests_total', 'Answers that reported cached tokens, so that the prediction could be checked.', ['worker']),
+    predictedCachedTokens: counted(
+      'predicted_cached_tokens_total',
+      'Prompt tokens predicted to be cached on the chosen worker.',
+      ['worker'],
+    ),
+    actualCachedTokens: counted('actual_cached_tokens_total', 'Prompt tokens that the worker reported as cached.', [
+      'worker',
+    ]),
+    verifiedRequests: counted(
+      'verified_requests_total',
+      'Answers that reported cached tokens, so that the prediction could be checked.',
+      ['worker'],
+    ),
     fallbacks: counted('fallback_total', 'Decisions that could not use the prefix match, by reason.', ['reason']),
     retries: counted('retries_total', 'Requests sent again to another worker, by reason.', ['reason']),
     clientAborts: counted('client_aborts_total', 'Requests whose client left before the answer was complete.'),
     upstreamDied: counted('upstream_died_total', 'Answers cut off by a worker after the first byte.', ['worker']),
-    policyErrors: counted('policy_errors_total', 'Failures inside a policy plugin, which was then skipped.', ['plugin']),
+    policyErrors: counted('policy_errors_total', 'Failures inside a policy plugin, which was then skipped.', [
+      'plugin',
+    ]),
     kvEvents: counted('kv_events_total', 'KV events applied, by worker and kind.', ['worker', 'kind']),
-    kvEventsSkipped: counted('kv_events_skipped_total', 'KV events or parts of them that were skipped, by reason.', ['reason']),
+    kvEventsSkipped: counted('kv_events_skipped_total', 'KV events or parts of them that were skipped, by reason.', [
+      'reason',
+    ]),
     kvEventGaps: counted('kv_event_gaps_total', 'Gaps in the sequence of a worker.', ['worker']),
-    kvEventRestarts: counted('kv_event_restarts_total', 'Engine restarts seen in the sequence of a worker.', ['worker']),
+    kvEventRestarts: counted('kv_event_restarts_total', 'Engine restarts seen in the sequence of a worker.', [
+      'worker',
+    ]),
     kvEventReconnects: counted('kv_event_reconnects_total', 'Lost subscriptions to a worker.', ['worker']),
-    tokenizerProbes: counted('tokenizer_probes_total', 'Comparisons with a worker’s own /tokenize, by result.', ['worker', 'result']),
-    timeToFirstToken: timed('time_to_first_token_seconds', 'From the request’s arrival to the first body byte of its answer.'),
+    tokenizerProbes: counted('tokenizer_probes_total', 'Comparisons with a worker’s own /tokenize, by result.', [
+      'worker',
+      'result',
+    ]),
+    timeToFirstToken: timed(
+      'time_to_first_token_seconds',
+      'From the request’s arrival to the first body byte of its answer.',
+    ),
     requestDuration: timed('request_duration_seconds', 'From the request’s arrival to the end of its answer.'),
     decision: timed('decision_seconds', 'Block keys, map lookup and choice of one request.', fineSecondsBuckets),
-    tokenize: timed('tokenize_seconds', 'Rendering and tokenizing one request, waiting for a thread included.', fineSecondsBuckets),
+    tokenize: timed(
+      'tokenize_seconds',
+      'Rendering and tokenizing one request, waiting for a thread included.',
+      fineSecondsBuckets,
+    ),
     /** Gives a declared gauge its reader. */
     read(name: string, reader: GaugeReader): void {
       readers.set(name, reader)

@@ -38,14 +38,24 @@ test('the smallest file gets every default', () => {
 
 test('a flag wins over the environment, which wins over the file', () => {
   const file = fileWith(`listen: { port: 1 }\nhealth: { intervalMs: 11 }\nlog: { level: warn }\n${smallest}`)
-  const config = loadConfig({ file, flags: { port: '3' }, environment: { WARMROUTE_PORT: '2', WARMROUTE_LOG_LEVEL: 'error' } })
+  const config = loadConfig({
+    file,
+    flags: { port: '3' },
+    environment: { WARMROUTE_PORT: '2', WARMROUTE_LOG_LEVEL: 'error' },
+  })
   assert.equal(config.listen.port, 3)
   assert.equal(config.log.level, 'error')
   assert.equal(config.health.intervalMs, 11)
 })
 
 test('no file is needed: worker urls and a model path are enough', () => {
-  const config = loadConfig({ flags: { 'worker-urls': ['http://a:1', 'http://b:2,http://c:3'], 'model-path': '/models/x', 'request-timeout-secs': '2' } })
+  const config = loadConfig({
+    flags: {
+      'worker-urls': ['http://a:1', 'http://b:2,http://c:3'],
+      'model-path': '/models/x',
+      'request-timeout-secs': '2',
+    },
+  })
   assert.deepEqual(config.workerUrls, ['http://a:1', 'http://b:2', 'http://c:3'])
   assert.equal(config.modelPath, '/models/x')
   assert.equal(config.timeouts.totalMs, 2000)
@@ -61,12 +71,20 @@ test('every flag has its environment name and a place in the schema', () => {
 })
 
 test('an unknown option is an error that names its place and the nearest known one', () => {
-  assert.match(faultOf({ file: fileWith(`lisen: { port: 1 }\n${smallest}`) }), /unknown option "lisen"; did you mean "listen"\?/)
-  assert.match(faultOf({ file: fileWith('pools: [{ model: m, workers: [{ url: "http://a:1", blocksize: 16 }] }]') }), /pools\[0\]\.workers\[0\]: unknown option "blocksize"; did you mean "blockSize"\?/)
+  assert.match(
+    faultOf({ file: fileWith(`lisen: { port: 1 }\n${smallest}`) }),
+    /unknown option "lisen"; did you mean "listen"\?/,
+  )
+  assert.match(
+    faultOf({ file: fileWith('pools: [{ model: m, workers: [{ url: "http://a:1", blocksize: 16 }] }]') }),
+    /pools\[0\]\.workers\[0\]: unknown option "blocksize"; did you mean "blockSize"\?/,
+  )
 })
 
 test('every fault is told, each with its place', () => {
-  const message = faultOf({ file: fileWith('listen: { port: 99999 }\nexpose: everyone\npools: [{ workers: [{ url: "http://a:1" }] }]') })
+  const message = faultOf({
+    file: fileWith('listen: { port: 99999 }\nexpose: everyone\npools: [{ workers: [{ url: "http://a:1" }] }]'),
+  })
   assert.match(message, /listen\.port: .*65535/)
   assert.match(message, /expose: "everyone" is not one of loopback, keys, all/)
   assert.match(message, /pools\[0\]: "model" is missing/)
@@ -79,16 +97,31 @@ test('a YAML fault names the line', () => {
 
 test('what no schema can say is checked too', () => {
   assert.match(faultOf({ file: fileWith('pools: []') }), /no workers/)
-  assert.match(faultOf({ file: fileWith('pools: [{ model: m, workers: [{ url: "ftp://a" }] }]') }), /neither http nor https/)
-  assert.match(faultOf({ file: fileWith('pools: [{ model: m, workers: [] }, { model: n, aliases: [m], workers: [{ url: "http://a:1" }] }]') }), /already names pools\[0\]/)
-  assert.match(faultOf({ file: fileWith('pools: [{ model: m, workers: [{ url: "http://a:1" }, { url: "http://A:1/" }] }]') }), /same engine/)
+  assert.match(
+    faultOf({ file: fileWith('pools: [{ model: m, workers: [{ url: "ftp://a" }] }]') }),
+    /neither http nor https/,
+  )
+  assert.match(
+    faultOf({
+      file: fileWith(
+        'pools: [{ model: m, workers: [] }, { model: n, aliases: [m], workers: [{ url: "http://a:1" }] }]',
+      ),
+    }),
+    /already names pools\[0\]/,
+  )
+  assert.match(
+    faultOf({ file: fileWith('pools: [{ model: m, workers: [{ url: "http://a:1" }, { url: "http://A:1/" }] }]') }),
+    /same engine/,
+  )
   assert.match(faultOf({ file: '/no/such/file.yaml' }), /Cannot read/)
   assert.match(faultOf({ flags: { port: 'abc' } }), /--port .*takes a number/)
 })
 
 test('the printed config shows no secret', () => {
   const config = loadConfig({
-    file: fileWith('keys: { secret: 0123456789abcdef }\npools: [{ model: m, workers: [{ url: "http://user:pw@a:1", apiKey: sk-1, headers: { x-key: sk-2 } }] }]'),
+    file: fileWith(
+      'keys: { secret: 0123456789abcdef }\npools: [{ model: m, workers: [{ url: "http://user:pw@a:1", apiKey: sk-1, headers: { x-key: sk-2 } }] }]',
+    ),
   })
   const printed = printedConfig(config)
   for (const secret of ['0123456789abcdef', 'pw', 'sk-1', 'sk-2']) assert.ok(!printed.includes(secret), secret)

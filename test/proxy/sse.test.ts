@@ -21,7 +21,11 @@ test('half an event is held until its blank line comes', () => {
   assert.equal(boundary.flush().toString(), 'data: 3')
 })
 
-for (const [name, end] of [['LF', '\n\n'], ['CRLF', '\r\n\r\n'], ['CR', '\r\r']] as const) {
+for (const [name, end] of [
+  ['LF', '\n\n'],
+  ['CRLF', '\r\n\r\n'],
+  ['CR', '\r\r'],
+] as const) {
   test(`blank lines made of ${name} end an event`, () => {
     const boundary = new EventBoundary(limitBytes)
     assert.equal(boundary.push(Buffer.from(`data: 1${end}data`)).toString(), `data: 1${end}`)
@@ -35,25 +39,33 @@ test('an event over the limit goes on as it comes', () => {
 })
 
 test('however a stream is cut into chunks, its bytes come out unchanged and in whole events', () => {
-  const events = fc.array(fc.string({ maxLength: 30 }).map((text) => text.replace(/[\r\n]/g, ' ')), { maxLength: 20 })
+  const events = fc.array(
+    fc.string({ maxLength: 30 }).map((text) => text.replace(/[\r\n]/g, ' ')),
+    { maxLength: 20 },
+  )
   fc.assert(
-    fc.property(events, fc.array(fc.nat(40), { maxLength: 60 }), fc.constantFrom('\n\n', '\r\n\r\n'), (texts, cuts, end) => {
-      const whole = Buffer.from(texts.map((text) => `data: ${text}${end}`).join(''))
-      const boundary = new EventBoundary(limitBytes)
-      const out: Buffer[] = []
-      let counted = 0
-      let at = 0
-      for (const cut of [...cuts, whole.length]) {
-        const bytes = boundary.push(whole.subarray(at, at + cut))
-        at = Math.min(whole.length, at + cut)
-        if (bytes.length === 0) continue
-        assert.ok(bytes.toString().endsWith(end), 'only whole events go on')
-        counted += countEvents(bytes)
-        out.push(Buffer.from(bytes))
-      }
-      out.push(boundary.flush())
-      assert.deepEqual(Buffer.concat(out), whole)
-      assert.equal(counted, texts.length)
-    }),
+    fc.property(
+      events,
+      fc.array(fc.nat(40), { maxLength: 60 }),
+      fc.constantFrom('\n\n', '\r\n\r\n'),
+      (texts, cuts, end) => {
+        const whole = Buffer.from(texts.map((text) => `data: ${text}${end}`).join(''))
+        const boundary = new EventBoundary(limitBytes)
+        const out: Buffer[] = []
+        let counted = 0
+        let at = 0
+        for (const cut of [...cuts, whole.length]) {
+          const bytes = boundary.push(whole.subarray(at, at + cut))
+          at = Math.min(whole.length, at + cut)
+          if (bytes.length === 0) continue
+          assert.ok(bytes.toString().endsWith(end), 'only whole events go on')
+          counted += countEvents(bytes)
+          out.push(Buffer.from(bytes))
+        }
+        out.push(boundary.flush())
+        assert.deepEqual(Buffer.concat(out), whole)
+        assert.equal(counted, texts.length)
+      },
+    ),
   )
 })

@@ -35,6 +35,8 @@ test('an engine that does not report cached tokens leaves them unknown', () => {
 test('the last figure of a stream counts', () => {
   const reader = new UsageReader()
   reader.push(Buffer.from('data: {"usage":{"prompt_tokens":5,"prompt_tokens_details":{"cached_tokens":0}}}\n\n'))
-  reader.push(Buffer.from('data: {"usage":{"prompt_tokens":5,"prompt_tokens_details":{"cached_tokens":4}}}\n\ndata: [DONE]\n\n'))
+  reader.push(
+    Buffer.from('data: {"usage":{"prompt_tokens":5,"prompt_tokens_details":{"cached_tokens":4}}}\n\ndata: [DONE]\n\n'),
+  )
   assert.equal(reader.cachedTokens, 4)
 })

@@ -6,7 +6,8 @@ import { Candidates } from '../../src/routing/candidates.ts'
 
 test('credit stops one token short of the prompt, since engines always compute the last one', () => {
   const [worker] = [aWorker(0)]
-  const cached = (blocks: number, promptTokens: number): number => candidatesOf([worker], new InFlightCounters(4), [blocks], promptTokens).cachedTokens[0]!
+  const cached = (blocks: number, promptTokens: number): number =>
+    candidatesOf([worker], new InFlightCounters(4), [blocks], promptTokens).cachedTokens[0]!
   assert.equal(cached(4, 64), 48)
   assert.equal(cached(4, 65), 64)
   assert.equal(cached(2, 65), 32)
@@ -23,8 +24,16 @@ test('only healthy workers that were not tried are candidates', () => {
   const workers = [aWorker(0), aWorker(1, { state: 'unhealthy' }), aWorker(2, { state: 'draining' }), aWorker(3)]
   const candidates = new Candidates(8)
   const none = new Uint32Array(8)
-  candidates.gather(workers, new InFlightCounters(8), { gpu: none, host: none, disk: none, shared: none }, { nowMs: 0, staleLoadMs: 1, promptTokens: 10, tried: new Set([3]) })
-  assert.deepEqual(candidates.workers.map(({ serial }) => serial), [0])
+  candidates.gather(
+    workers,
+    new InFlightCounters(8),
+    { gpu: none, host: none, disk: none, shared: none },
+    { nowMs: 0, staleLoadMs: 1, promptTokens: 10, tried: new Set([3]) },
+  )
+  assert.deepEqual(
+    candidates.workers.map(({ serial }) => serial),
+    [0],
+  )
 })
 
 test('load figures older than the limit are not used', () => {
@@ -32,7 +41,12 @@ test('load figures older than the limit are not used', () => {
   const candidates = new Candidates(8)
   const none = new Uint32Array(8)
   const gather = (nowMs: number): number => {
-    candidates.gather([aWorker(0, { load })], new InFlightCounters(8), { gpu: none, host: none, disk: none, shared: none }, { nowMs, staleLoadMs: 1000, promptTokens: 10, tried: new Set() })
+    candidates.gather(
+      [aWorker(0, { load })],
+      new InFlightCounters(8),
+      { gpu: none, host: none, disk: none, shared: none },
+      { nowMs, staleLoadMs: 1000, promptTokens: 10, tried: new Set() },
+    )
     return candidates.running[0]!
   }
   assert.equal(gather(900), 3)

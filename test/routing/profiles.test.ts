@@ -26,7 +26,16 @@ function profileNamed(chosen: string | ProfileChoice, seed = 1): Setup {
 }
 
 function dispatchTo(serial: number, given: Partial<Dispatch> = {}): Dispatch {
-  return { serial, promptTokens: 1000, uncachedTokens: 1000, prefillTokensAhead: 0, requestsAhead: 0, stream: true, atMs: 0, ...given }
+  return {
+    serial,
+    promptTokens: 1000,
+    uncachedTokens: 1000,
+    prefillTokensAhead: 0,
+    requestsAhead: 0,
+    stream: true,
+    atMs: 0,
+    ...given,
+  }
 }
 
 const workers = [0, 1, 2, 3].map((index) => aWorker(index))
@@ -48,7 +57,10 @@ test('kv-aware leaves the warm worker when its queue costs more than the prefix 
 test('kv-aware prefers the worker that it has learned to be faster', () => {
   const { profile, now } = profileNamed('kv-aware')
   for (let i = 0; i < 40; i++) {
-    for (const [serial, msPerToken] of [[0, 0.5], [1, 0.05]] as const) {
+    for (const [serial, msPerToken] of [
+      [0, 0.5],
+      [1, 0.05],
+    ] as const) {
       const dispatch = dispatchTo(serial, { atMs: now.ms, uncachedTokens: 500 + 50 * i })
       profile.dispatched(dispatch)
       now.ms += dispatch.uncachedTokens * msPerToken
@@ -101,18 +113,28 @@ test('ties go to the worker with the fewest prompt tokens sent in the last minut
   assert.equal(profile.choose(aRequest(), candidates, candidates), 0)
   profile.dispatched(dispatchTo(0, { stream: false, promptTokens: 10 }))
   now.ms = 61_000
-  assert.equal(profile.choose(aRequest(), candidates, candidates), 1, 'after the window only the order of choice counts')
+  assert.equal(
+    profile.choose(aRequest(), candidates, candidates),
+    1,
+    'after the window only the order of choice counts',
+  )
 })
 
 test('round-robin goes on after the worker that was sent to last, whatever joins or leaves', () => {
   const { profile } = profileNamed('round-robin')
   const choose = (present: readonly number[]): number => {
-    const candidates = candidatesOf(present.map((index) => workers[index]!), new InFlightCounters(64))
+    const candidates = candidatesOf(
+      present.map((index) => workers[index]!),
+      new InFlightCounters(64),
+    )
     const serial = candidates.serials[profile.choose(aRequest(), candidates, candidates)]!
     profile.dispatched(dispatchTo(serial))
     return serial
   }
-  assert.deepEqual([choose([0, 1, 2]), choose([0, 1, 2]), choose([0, 2, 3]), choose([0, 2, 3]), choose([0, 1, 2])], [0, 1, 2, 3, 0])
+  assert.deepEqual(
+    [choose([0, 1, 2]), choose([0, 1, 2]), choose([0, 2, 3]), choose([0, 2, 3]), choose([0, 1, 2])],
+    [0, 1, 2, 3, 0],
+  )
 })
 
 test('random sends every worker its share', () => {
@@ -128,7 +150,13 @@ test('random sends every worker its share', () => {
 test('power-of-two never takes the busiest worker and sometimes takes the second', () => {
   const { profile } = profileNamed('power-of-two', 3)
   const counters = new InFlightCounters(64)
-  for (const [slot, requests] of [[0, 5], [1, 1], [2, 3], [3, 9]] as const) counters.add(slot, requests, 0, 0)
+  for (const [slot, requests] of [
+    [0, 5],
+    [1, 1],
+    [2, 3],
+    [3, 9],
+  ] as const)
+    counters.add(slot, requests, 0, 0)
   const sent = [0, 0, 0, 0]
   for (let i = 0; i < 3000; i++) {
     const candidates = candidatesOf(workers, counters)
@@ -136,19 +164,33 @@ test('power-of-two never takes the busiest worker and sometimes takes the second
   }
   assert.equal(sent[3], 0)
   // Of the six pairs worker 1 wins three, worker 2 two and worker 0 one.
-  for (const [index, share] of [[1, 0.5], [2, 1 / 3], [0, 1 / 6]] as const) assert.ok(Math.abs(sent[index]! / 3000 - share) < 0.04, `sent ${sent.join(', ')}`)
+  for (const [index, share] of [
+    [1, 0.5],
+    [2, 1 / 3],
+    [0, 1 / 6],
+  ] as const)
+    assert.ok(Math.abs(sent[index]! / 3000 - share) < 0.04, `sent ${sent.join(', ')}`)
 })
 
 test('least-loaded takes the worker with the fewest requests in flight', () => {
   const { profile } = profileNamed('least-loaded')
   const counters = new InFlightCounters(64)
-  for (const [slot, requests] of [[0, 5], [1, 2], [2, 3], [3, 9]] as const) counters.add(slot, requests, 0, 0)
+  for (const [slot, requests] of [
+    [0, 5],
+    [1, 2],
+    [2, 3],
+    [3, 9],
+  ] as const)
+    counters.add(slot, requests, 0, 0)
   const candidates = candidatesOf(workers, counters)
   assert.equal(profile.choose(aRequest(), candidates, candidates), 1)
 })
 
 test('a filter that refuses everyone is void, and one that refuses some is recorded', () => {
-  const { profile } = profileNamed({ filters: [{ type: 'request-limit', parameters: { maxRequests: 2 } }], picker: { type: 'best-score' } })
+  const { profile } = profileNamed({
+    filters: [{ type: 'request-limit', parameters: { maxRequests: 2 } }],
+    picker: { type: 'best-score' },
+  })
   const counters = new InFlightCounters(64)
   for (const slot of [0, 1, 2]) counters.add(slot, 2, 0, 0)
   let candidates = candidatesOf(workers, counters)
@@ -173,10 +215,21 @@ test('a plugin that throws or answers nonsense is counted and skipped, and the r
       },
     }),
   })
-  const lost = definePolicy({ kind: 'picker', type: 'lost', description: 'Picks nobody.', parameters: Type.Object({}), create: () => ({ pick: () => 99 }) })
+  const lost = definePolicy({
+    kind: 'picker',
+    type: 'lost',
+    description: 'Picks nobody.',
+    parameters: Type.Object({}),
+    create: () => ({ pick: () => 99 }),
+  })
   const profile = createProfile(
     { scorers: [{ type: 'throwing' }, { type: 'prefix' }], picker: { type: 'lost' } },
-    { context: { clock: () => 0, random: () => 0 }, workers: 64, fault: (plugin) => faults.push(plugin), more: [throwing, lost] },
+    {
+      context: { clock: () => 0, random: () => 0 },
+      workers: 64,
+      fault: (plugin) => faults.push(plugin),
+      more: [throwing, lost],
+    },
   )
   const candidates = candidatesOf(workers, new InFlightCounters(64), [0, 3, 0, 0])
   assert.equal(profile.choose(aRequest(), candidates, candidates), 1)
@@ -195,17 +248,28 @@ test('an unknown policy, plugin or parameter is a config error that names it', (
   }
   assert.match(faultOf('kv-awre'), /Unknown policy "kv-awre".*kv-aware/)
   assert.match(faultOf({ scorers: [{ type: 'nope' }] }), /no scorer named "nope".*predicted-ttft/)
-  assert.match(faultOf({ scorers: [{ type: 'predicted-ttft', parameters: { prefillTokensPerSecond: -1 } }] }), /prefillTokensPerSecond/)
+  assert.match(
+    faultOf({ scorers: [{ type: 'predicted-ttft', parameters: { prefillTokensPerSecond: -1 } }] }),
+    /prefillTokensPerSecond/,
+  )
   assert.match(faultOf({ scorers: [{ type: 'predicted-ttft', parameters: { typo: 1 } }] }), /typo/)
 })
 
 test('least-requests and prefix score as their names say', () => {
-  const { profile } = profileNamed({ scorers: [{ type: 'least-requests', weight: 2 }, { type: 'prefix', weight: 10 }] })
+  const { profile } = profileNamed({
+    scorers: [
+      { type: 'least-requests', weight: 2 },
+      { type: 'prefix', weight: 10 },
+    ],
+  })
   const counters = new InFlightCounters(64)
   counters.add(0, 3, 0, 0)
   const candidates = candidatesOf(workers.slice(0, 2), counters, [0, 20], 640)
   profile.choose(aRequest({ promptTokens: 640 }), candidates, candidates)
-  assert.deepEqual([...profile.scores[0]!.subarray(0, 2)].map((score) => score + 0), [-3, 0])
+  assert.deepEqual(
+    [...profile.scores[0]!.subarray(0, 2)].map((score) => score + 0),
+    [-3, 0],
+  )
   assert.deepEqual([...profile.scores[1]!.subarray(0, 2)], [0, 0.5])
   assert.deepEqual([...profile.totals.subarray(0, 2)], [-6, 5])
 })

@@ -43,9 +43,19 @@ export function aRequest(given: Partial<PolicyRequest> = {}): PolicyRequest {
 }
 
 /** Candidates from workers and their matched gpu blocks. */
-export function candidatesOf(workers: readonly Worker[], counters: InFlightCounters, gpuBlocks: readonly number[] = [], promptTokens = 1000): Candidates {
+export function candidatesOf(
+  workers: readonly Worker[],
+  counters: InFlightCounters,
+  gpuBlocks: readonly number[] = [],
+  promptTokens = 1000,
+): Candidates {
   const candidates = new Candidates(64)
-  const match = { gpu: new Uint32Array(64), host: new Uint32Array(64), disk: new Uint32Array(64), shared: new Uint32Array(64) }
+  const match = {
+    gpu: new Uint32Array(64),
+    host: new Uint32Array(64),
+    disk: new Uint32Array(64),
+    shared: new Uint32Array(64),
+  }
   match.gpu.set(gpuBlocks)
   candidates.gather(workers, counters, match, { nowMs: 0, staleLoadMs: 1000, promptTokens, tried: new Set() })
   return candidates

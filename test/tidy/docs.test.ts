@@ -15,11 +15,14 @@ const files = (folder: string): string[] =>
     .map((entry) => join(entry.parentPath, entry.name).slice(root.length))
 
 test('generated docs are fresh', async () => {
-  for (const [path, fresh] of Object.entries(await generatedDocs())) assert.equal(text(path), fresh, `${path}: run "npm run docs"`)
+  for (const [path, fresh] of Object.entries(await generatedDocs()))
+    assert.equal(text(path), fresh, `${path}: run "npm run docs"`)
 })
 
 test('docs/errors.md tells every error code with its status, and no other', () => {
-  const told = [...text('docs/errors.md').matchAll(/^\| `([A-Z0-9_]+)` \|(?: (\d{3}) \|)?/gm)].map(([, code, status]) => [code, status] as const)
+  const told = [...text('docs/errors.md').matchAll(/^\| `([A-Z0-9_]+)` \|(?: (\d{3}) \|)?/gm)].map(
+    ([, code, status]) => [code, status] as const,
+  )
   assert.deepEqual(told.map(([code]) => code).sort(), Object.keys(errorCodes).sort())
   for (const [code, status] of told) {
     if (status !== undefined) assert.equal(Number(status), errorCodes[code as keyof typeof errorCodes].status, code)
@@ -27,16 +30,25 @@ test('docs/errors.md tells every error code with its status, and no other', () =
 })
 
 test('every error code is raised somewhere', () => {
-  const source = files('src').filter((path) => path !== 'src/errors.ts').map(text).join('\n')
-  for (const code of Object.keys(errorCodes)) assert.ok(source.includes(`'${code}'`), `${code} is declared and never raised`)
+  const source = files('src')
+    .filter((path) => path !== 'src/errors.ts')
+    .map(text)
+    .join('\n')
+  for (const code of Object.keys(errorCodes))
+    assert.ok(source.includes(`'${code}'`), `${code} is declared and never raised`)
 })
 
 test('every metric is counted or read somewhere', () => {
-  const source = files('src').filter((path) => path !== 'src/telemetry/metrics.ts').map(text).join('\n')
+  const source = files('src')
+    .filter((path) => path !== 'src/telemetry/metrics.ts')
+    .map(text)
+    .join('\n')
   const declared = text('src/telemetry/metrics.ts')
-  for (const [, field] of declared.matchAll(/^ {4}(\w+): (?:counted|timed)\(/gm)) assert.match(source, new RegExp(`metrics\\.${field ?? ''}\\b`), `metric ${field ?? ''}`)
+  for (const [, field] of declared.matchAll(/^ {4}(\w+): (?:counted|timed)\(/gm))
+    assert.match(source, new RegExp(`metrics\\.${field ?? ''}\\b`), `metric ${field ?? ''}`)
   for (const [, name] of declared.matchAll(/^ {2}(?:gauge|kept)\('(\w+)'/gm)) {
-    if (name !== 'event_loop_delay_seconds') assert.ok(source.includes(`'${name ?? ''}'`), `gauge ${name ?? ''} has no reader`)
+    if (name !== 'event_loop_delay_seconds')
+      assert.ok(source.includes(`'${name ?? ''}'`), `gauge ${name ?? ''} has no reader`)
   }
 })
 
@@ -46,7 +58,9 @@ test('every policy plugin has a test', () => {
 })
 
 test('every folder of fixtures tells its origin', () => {
-  const folders = readdirSync(join(root, 'test/fixtures'), { withFileTypes: true }).filter((entry) => entry.isDirectory())
+  const folders = readdirSync(join(root, 'test/fixtures'), { withFileTypes: true }).filter((entry) =>
+    entry.isDirectory(),
+  )
   assert.ok(folders.length > 0)
   for (const { name } of folders) {
     const notes = readdirSync(join(root, 'test/fixtures', name)).filter((file) => /(README|ORIGIN).*\.md$/i.test(file))
@@ -55,7 +69,12 @@ test('every folder of fixtures tells its origin', () => {
 })
 
 test('links between docs lead somewhere', () => {
-  for (const page of ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', ...files('docs').filter((path) => path.endsWith('.md'))]) {
+  for (const page of [
+    'README.md',
+    'CONTRIBUTING.md',
+    'CHANGELOG.md',
+    ...files('docs').filter((path) => path.endsWith('.md')),
+  ]) {
     for (const [, target] of text(page).matchAll(/\]\(([^)#:]+)(?:#[^)]*)?\)/g)) {
       assert.ok(existsSync(join(root, page, '..', target ?? '')), `${page} → ${target ?? ''}`)
     }
@@ -63,7 +82,13 @@ test('links between docs lead somewhere', () => {
 })
 
 test('nothing depends on a place on somebody’s machine', () => {
-  for (const path of ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'package.json', ...['src', 'docs', 'scripts', 'bench', 'bin', 'config'].flatMap(files)]) {
+  for (const path of [
+    'README.md',
+    'CONTRIBUTING.md',
+    'CHANGELOG.md',
+    'package.json',
+    ...['src', 'docs', 'scripts', 'bench', 'bin', 'config'].flatMap(files),
+  ]) {
     assert.doesNotMatch(text(path), /\/(work|home|root|Users)\/[a-z]|\.\.\/shared/, path)
   }
 })
@@ -74,6 +99,9 @@ test('every thread entry is started somewhere', () => {
   assert.ok(threads.length > 0)
   for (const thread of threads) {
     const name = thread.replace(/^.*\/|\.ts$/g, '')
-    assert.ok(source.some((path) => path !== thread && text(path).includes(`./${name}`)), `${thread} is never started`)
+    assert.ok(
+      source.some((path) => path !== thread && text(path).includes(`./${name}`)),
+      `${thread} is never started`,
+    )
   }
 })

@@ -56,7 +56,9 @@ async function violations(paths: readonly string[]): Promise<string[]> {
     doNotFollow: { path: 'node_modules' },
   }
   const { output } = await cruise([...paths], options)
-  return (output as ICruiseResult).summary.violations.filter(({ rule }) => rule.name.startsWith('room') || rule.name.startsWith('door')).map(({ from, rule }) => `${from}: ${rule.name}`)
+  return (output as ICruiseResult).summary.violations
+    .filter(({ rule }) => rule.name.startsWith('room') || rule.name.startsWith('door'))
+    .map(({ from, rule }) => `${from}: ${rule.name}`)
 }
 
 for (const [kind, line] of [
@@ -70,7 +72,10 @@ for (const [kind, line] of [
       const up = '../'.repeat(from.split('/').length - 1)
       write(from, line(`${up}${to}`))
       const found = await violations([from, to])
-      assert.ok(found.some((violation) => violation.startsWith(`${from}: room`)), `${from} may import ${to}: ${found.join(', ')}`)
+      assert.ok(
+        found.some((violation) => violation.startsWith(`${from}: room`)),
+        `${from} may import ${to}: ${found.join(', ')}`,
+      )
     }
   })
 }

@@ -14,7 +14,10 @@ test('a worker’s id is canonical: lower-case host, explicit port, no user info
     ['http://[::1]:9', 0, 'http://[::1]:9#0'],
   ] as const
   for (const [url, rank, id] of cases) assert.equal(workerAddress(url, rank).id, id)
-  assert.equal(workerAddress('http://user:secret@host:1', null).headers['authorization'], `Basic ${Buffer.from('user:secret').toString('base64')}`)
+  assert.equal(
+    workerAddress('http://user:secret@host:1', null).headers['authorization'],
+    `Basic ${Buffer.from('user:secret').toString('base64')}`,
+  )
 })
 
 test('whatever happens to requests, in-flight counts return to zero', () => {
@@ -23,13 +26,24 @@ test('whatever happens to requests, in-flight counts return to zero', () => {
     fc.record({ kind: fc.constant('generated' as const), tokens: fc.nat(100) }),
     fc.constant({ kind: 'release' as const }),
   )
-  const request = fc.record({ slot: fc.nat(3), promptTokens: fc.nat(2000), cached: fc.nat(2000), sequences: fc.integer({ min: 1, max: 4 }), steps: fc.array(step, { maxLength: 12 }) })
+  const request = fc.record({
+    slot: fc.nat(3),
+    promptTokens: fc.nat(2000),
+    cached: fc.nat(2000),
+    sequences: fc.integer({ min: 1, max: 4 }),
+    steps: fc.array(step, { maxLength: 12 }),
+  })
   fc.assert(
     fc.property(fc.array(request, { maxLength: 10 }), (requests) => {
       const counters = new InFlightCounters(4)
       const open: InFlight[] = []
       for (const { slot, promptTokens, cached, sequences, steps } of requests) {
-        const inFlight = new InFlight(counters, slot, { promptTokens, uncachedTokens: Math.max(0, promptTokens - cached), blockSize: 16, sequences })
+        const inFlight = new InFlight(counters, slot, {
+          promptTokens,
+          uncachedTokens: Math.max(0, promptTokens - cached),
+          blockSize: 16,
+          sequences,
+        })
         open.push(inFlight)
         for (const entry of steps) {
           if (entry.kind === 'prefilled') inFlight.prefilledTo(entry.left)
@@ -41,7 +55,8 @@ test('whatever happens to requests, in-flight counts return to zero', () => {
         }
       }
       for (const inFlight of open) inFlight.release()
-      for (let at = 0; at < 4; at++) assert.deepEqual([counters.requests(at), counters.prefillTokens(at), counters.decodeBlocks(at)], [0, 0, 0])
+      for (let at = 0; at < 4; at++)
+        assert.deepEqual([counters.requests(at), counters.prefillTokens(at), counters.decodeBlocks(at)], [0, 0, 0])
     }),
   )
 })

@@ -7,7 +7,13 @@ export const requestLimit = definePolicy({
   type: 'request-limit',
   description: 'Leaves out workers with too many requests in flight.',
   parameters: Type.Object(
-    { maxRequests: Type.Integer({ description: 'Requests in flight at which a worker is left out.', minimum: 1, default: 256 }) },
+    {
+      maxRequests: Type.Integer({
+        description: 'Requests in flight at which a worker is left out.',
+        minimum: 1,
+        default: 256,
+      }),
+    },
     { additionalProperties: false },
   ),
   create({ maxRequests }) {

@@ -21,8 +21,16 @@ export const bestScore = definePolicy({
   description: 'Highest total; ties go to the worker with the fewest prompt tokens sent lately.',
   parameters: Type.Object(
     {
-      tieWithin: Type.Number({ description: 'Totals this near to the best are equal (ms for costs).', minimum: 0, default: 1 }),
-      windowMs: Type.Integer({ description: 'How long a sent prompt counts in a tie, in milliseconds.', minimum: 100, default: 60_000 }),
+      tieWithin: Type.Number({
+        description: 'Totals this near to the best are equal (ms for costs).',
+        minimum: 0,
+        default: 1,
+      }),
+      windowMs: Type.Integer({
+        description: 'How long a sent prompt counts in a tie, in milliseconds.',
+        minimum: 100,
+        default: 60_000,
+      }),
     },
     { additionalProperties: false },
   ),

@@ -24,10 +24,27 @@ export const predictedTtft = definePolicy({
   description: 'Least predicted time to first token, from outstanding and own uncached tokens and learned rates.',
   parameters: Type.Object(
     {
-      prefillTokensPerSecond: Type.Number({ description: 'Prefill rate assumed until a worker’s own is learned.', exclusiveMinimum: 0, default: 8000 }),
-      runningRequestTokens: Type.Number({ description: 'What one running request adds, in prefill tokens.', minimum: 0, default: 16 }),
-      ownWeight: Type.Number({ description: 'Weight of the request’s own uncached tokens; above 1 it favours a warm worker over a short queue.', minimum: 0, default: 1 }),
-      learnedSamples: Type.Number({ description: 'Answers over which a learned rate is averaged.', minimum: 1, default: 64 }),
+      prefillTokensPerSecond: Type.Number({
+        description: 'Prefill rate assumed until a worker’s own is learned.',
+        exclusiveMinimum: 0,
+        default: 8000,
+      }),
+      runningRequestTokens: Type.Number({
+        description: 'What one running request adds, in prefill tokens.',
+        minimum: 0,
+        default: 16,
+      }),
+      ownWeight: Type.Number({
+        description:
+          'Weight of the request’s own uncached tokens; above 1 it favours a warm worker over a short queue.',
+        minimum: 0,
+        default: 1,
+      }),
+      learnedSamples: Type.Number({
+        description: 'Answers over which a learned rate is averaged.',
+        minimum: 1,
+        default: 64,
+      }),
     },
     { additionalProperties: false },
   ),
