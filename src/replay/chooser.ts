@@ -1,0 +1,22 @@
+import type { KvEvent } from '../simulator/kv-event.ts'
+
+/** One request on its way, as the run in virtual time tells a chooser of it. */
+export interface VirtualRequest {
+  readonly id: string
+  readonly tokens: Uint32Array
+}
+
+/** Chooses a worker for each request and hears what a router would hear of it afterwards. */
+export interface Chooser {
+  /** Index of the worker that gets the request, from now on under way. */
+  choose(request: VirtualRequest, nowMs: number): Choice
+  firstToken(id: string, nowMs: number): void
+  finished(id: string): void
+  applyEvents(worker: number, events: readonly KvEvent[]): void
+}
+
+export interface Choice {
+  readonly worker: number
+  /** Prompt tokens that it is thought to have cached. */
+  readonly predictedCachedTokens: number
+}

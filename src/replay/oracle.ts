@@ -1,0 +1,44 @@
+import type { Engine } from '../simulator/engine.ts'
+import type { Choice, Chooser, VirtualRequest } from './chooser.ts'
+
+/**
+ * Sees the engines' true caches and queues and takes the least estimated time to first token. Greedy, thus no bound: it
+ * moves a conversation for a few milliseconds of queue and pays with a colder cache later. But hard to beat.
+ */
+export class Oracle implements Chooser {
+  readonly #engines: readonly Engine[]
+
+  constructor(engines: readonly Engine[]) {
+    this.#engines = engines
+  }
+
+  choose({ id, tokens }: VirtualRequest): Choice {
+    let best: Choice = { worker: 0, predictedCachedTokens: 0 }
+    let leastMs = Infinity
+    for (const [worker, engine] of this.#engines.entries()) {
+      const { maxBatchedTokens, prefillTokensPerSecond, stepBaseMs, decodeMsPerRequest } = engine.options
+      const { prefillTokens, decoding, stepLeftMs } = engine.backlog()
+      const predictedCachedTokens = engine.cachedTokens({ id, tokens, outputTokens: 1 })
+      const tokensToDo = prefillTokens + tokens.length - predictedCachedTokens
+      const steps = Math.ceil(tokensToDo / maxBatchedTokens)
+      const stepsMs = steps * (stepBaseMs + decoding * decodeMsPerRequest)
+      const ms = stepLeftMs + (tokensToDo / prefillTokensPerSecond) * 1000 + stepsMs
+      if (ms >= leastMs) continue
+      leastMs = ms
+      best = { worker, predictedCachedTokens }
+    }
+    return best
+  }
+
+  firstToken(): void {
+    return
+  }
+
+  finished(): void {
+    return
+  }
+
+  applyEvents(): void {
+    return
+  }
+}

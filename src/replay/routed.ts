@@ -1,0 +1,158 @@
+import type { KvEvent as MapEvent, WorkerSlot } from '../kv/batch.ts'
+import { blockKeys, localHashes, type KeyScope } from '../kv/keys.ts'
+import { FlatMap } from '../map/flat-map.ts'
+import type { PrefixMatch } from '../map/map.ts'
+import { Candidates } from '../routing/candidates.ts'
+import type { Dispatch } from '../routing/policy.ts'
+import type { Profile } from '../routing/profile.ts'
+import type { KvEvent } from '../simulator/kv-event.ts'
+import { Fleet, InFlight } from '../workers/fleet.ts'
+import { newAgreement, type Worker } from '../workers/worker.ts'
+import type { Choice, Chooser, VirtualRequest } from './chooser.ts'
+
+/** Far more than any workload in virtual time fills. */
+const mapBudgetBytes = 256 * 1024 * 1024
+
+interface Live {
+  readonly inFlight: InFlight
+  readonly dispatch: Dispatch
+}
+
+/** The router's own parts, joined as the request path joins them: map from events, counters, profile. */
+export class Routed implements Chooser {
+  readonly #fleet: Fleet
+  readonly #workers: readonly Worker[]
+  readonly #map: FlatMap
+  readonly #scope: KeyScope
+  readonly #profile: Profile
+  readonly #candidates: Candidates
+  readonly #match: PrefixMatch
+  readonly #live = new Map<string, Live>()
+  readonly #sequences: number[]
+
+  constructor(workers: number, profile: Profile, scope: KeyScope) {
+    const { blockSize } = scope
+    this.#fleet = new Fleet(workers)
+    this.#map = new FlatMap({ maxWorkers: workers, budgetBytes: mapBudgetBytes })
+    this.#scope = scope
+    this.#profile = profile
+    this.#candidates = new Candidates(workers)
+    const held = (): Uint32Array => new Uint32Array(workers)
+    this.#match = { gpu: held(), host: held(), disk: held(), shared: held() }
+    this.#sequences = new Array<number>(workers).fill(0)
+    this.#workers = Array.from({ length: workers }, () => {
+      const worker = this.#fleet.add((slot, serial) => simulatedWorker(slot, serial, blockSize))
+      if (worker === null) throw new RangeError('the fleet is full')
+      this.#map.addWorker(worker.slot as WorkerSlot, { countsStores: true, blockSize })
+      return worker
+    })
+  }
+
+  choose({ id, tokens }: VirtualRequest, nowMs: number): Choice {
+    const { counters } = this.#fleet
+    const candidates = this.#candidates
+    const promptTokens = tokens.length
+    for (const held of Object.values(this.#match) as Uint32Array[]) held.fill(0)
+    this.#map.match([{ blockSize: this.#scope.blockSize, keys: blockKeys(tokens, this.#scope) }], this.#match)
+    candidates.gather(this.#workers, counters, this.#match, { nowMs, staleLoadMs: 0, promptTokens, tried: new Set() })
+    const chosen = this.#profile.choose(
+      {
+        model: 'model',
+        adapter: null,
+        promptTokens,
+        promptTokensEstimate: promptTokens,
+        sessionId: null,
+        priority: 0,
+        stream: true,
+        maxTokens: null,
+      },
+      candidates,
+      candidates,
+    )
+    const { slot, serial } = candidates.workers[chosen] as Worker
+    const predictedCachedTokens = candidates.cachedTokens[chosen] as number
+    const uncachedTokens = promptTokens - predictedCachedTokens
+    const dispatch: Dispatch = {
+      serial,
+      promptTokens,
+      uncachedTokens,
+      prefillTokensAhead: counters.prefillTokens(slot),
+      requestsAhead: counters.requests(slot),
+      stream: true,
+      atMs: nowMs,
+    }
+    const { blockSize } = this.#scope
+    const inFlight = new InFlight(counters, slot, { promptTokens, uncachedTokens, blockSize, sequences: 1 })
+    this.#live.set(id, { inFlight, dispatch })
+    this.#profile.dispatched(dispatch)
+    return { worker: slot, predictedCachedTokens }
+  }
+
+  firstToken(id: string, nowMs: number): void {
+    const live = this.#live.get(id)
+    if (live === undefined) return
+    live.inFlight.prefilledTo(0)
+    this.#profile.firstByte(live.dispatch, nowMs - live.dispatch.atMs)
+  }
+
+  finished(id: string): void {
+    const live = this.#live.get(id)
+    if (live === undefined) return
+    this.#live.delete(id)
+    live.inFlight.release()
+    this.#profile.finished(live.dispatch)
+  }
+
+  applyEvents(worker: number, events: readonly KvEvent[]): void {
+    const sequence = this.#sequences[worker] as number
+    this.#sequences[worker] = sequence + 1
+    const mapEvents = events.map((event) => mapEvent(event, this.#scope))
+    this.#map.apply({ worker: worker as WorkerSlot, epoch: 0, sequence, events: mapEvents })
+  }
+}
+
+function mapEvent(event: KvEvent, scope: KeyScope): MapEvent {
+  switch (event.kind) {
+    case 'cleared':
+      return { kind: 'clear' }
+    case 'removed':
+      return { kind: 'remove', tier: 0, group: 0, engineHashes: Uint32Array.of(event.low, event.high) }
+    case 'stored':
+      return {
+        kind: 'store',
+        tier: 0,
+        group: 0,
+        engineHashes: event.hashes,
+        locals: localHashes(event.tokens, scope),
+        parent:
+          event.parent === null
+            ? { kind: 'root', keyLow: scope.rootLow, keyHigh: scope.rootHigh }
+            : { kind: 'block', hashLow: event.parent[0], hashHigh: event.parent[1] },
+      }
+    default:
+      return event satisfies never
+  }
+}
+
+function simulatedWorker(slot: number, serial: number, blockSize: number): Worker {
+  const id = `http://simulated:${slot}`
+  return {
+    id,
+    origin: id,
+    basePath: '',
+    rank: null,
+    slot,
+    serial,
+    pool: 'model',
+    engine: 'vllm',
+    headers: {},
+    labels: {},
+    state: 'healthy',
+    blockSize,
+    capacityBlocks: null,
+    load: null,
+    degraded: null,
+    exact: true,
+    agreement: newAgreement(),
+  }
+}
