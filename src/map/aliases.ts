@@ -171,11 +171,16 @@ export class Aliases {
       const fromHome = index >= home ? index - home : index - home + capacity
       const fromGap = index >= gap ? index - gap : index - gap + capacity
       if (fromHome >= fromGap) {
-        words.copyWithin((base + gap) * aliasWords, from, from + aliasWords)
+        const to = (base + gap) * aliasWords
+        words[to] = words[from] as number
+        words[to + 1] = words[from + 1] as number
+        words[to + 2] = words[from + 2] as number
+        words[to + 3] = words[from + 3] as number
         gap = index
       }
     }
-    words.fill(0, (base + gap) * aliasWords, (base + gap + 1) * aliasWords)
+    // A place is unused where its last word is 0; the others mean nothing then.
+    words[(base + gap) * aliasWords + 3] = 0
     this.#counts[partition] = (this.#counts[partition] as number) - 1
     this.count--
   }

@@ -50,7 +50,10 @@ export class Blocks {
     if (known === 0) this.index.insert(low, high, id)
     if (after === before) return id
     if (parent !== 0 && this.entries.parent(id) === 0) this.entries.attach(id, parent)
-    if (before === 0) this.keys++
+    if (before === 0) {
+      this.keys++
+      this.entries.putEvicted(id, false)
+    }
     this.#replace(id, before, after)
     const tier = place & 3
     if (this.#counts(after, holder.incarnation, tier, 1 << (place >>> 2))) count(holder, tier, 1)
@@ -94,6 +97,7 @@ export class Blocks {
       }
       if (holder.doubles.size > 0) for (let place = 0; place < 32; place++) holder.doubles.delete(id * 32 + place)
     }
+    entries.putEvicted(id, true)
     this.evictions++
     this.unsweptEvictions++
     this.#replace(id, set, 0)

@@ -2,8 +2,8 @@ import type { Budget } from './budget.ts'
 import type { MapMemory } from './layout.ts'
 import { countsWord, entryWords, keyHighWord, keyLowWord, parentWord, setWord } from './layout.ts'
 
-/** Bytes of an entry with its touched byte. */
-export const entryBytes = 4 * entryWords + 1
+/** Bytes of an entry with its touched byte and its evicted bit. */
+export const entryBytes = 4 * entryWords + 1.125
 /** Ids are taken into use so many at a time, to ask the budget seldom. */
 const stepEntries = 64
 
@@ -20,6 +20,8 @@ const maxChildren = (1 << (31 - aliasBits)) - 1
 export class Entries {
   readonly #words: Int32Array
   readonly #touched: Uint8Array
+  /** One bit an entry: evicted, and not held again since. So small that a sweep over all aliases finds it in the cache. */
+  readonly #evicted: Uint8Array
   readonly #max: number
   readonly #budget: Budget
   #top = 1
@@ -31,6 +33,7 @@ export class Entries {
     this.#words = memory.entries
     this.#touched = memory.touched
     this.#max = memory.sizes.maxEntries
+    this.#evicted = new Uint8Array((this.#max >>> 3) + 1)
     this.#budget = budget
   }
 
@@ -140,6 +143,15 @@ export class Entries {
     const at = id * entryWords + countsWord
     const counts = this.#words[at] as number
     if ((counts & maxAliases) < maxAliases) this.#words[at] = counts - 1
+  }
+
+  isEvicted(id: number): boolean {
+    return ((this.#evicted[id >>> 3] as number) & (1 << (id & 7))) !== 0
+  }
+
+  putEvicted(id: number, isEvicted: boolean): void {
+    const bits = this.#evicted[id >>> 3] as number
+    this.#evicted[id >>> 3] = isEvicted ? bits | (1 << (id & 7)) : bits & ~(1 << (id & 7))
   }
 
   touched(id: number): boolean {

@@ -35,7 +35,7 @@ export interface FlatMapOptions {
 }
 
 /** The share of entries (one in so many) that is kept free once the budget is reached, so that storing seldom waits. */
-const reserveShare = 16
+const reserveShare = 10
 /** Orphans take at most one part in so many of the budget. */
 const orphanShare = 8
 /** `resolve` found that the block was given up for the budget. */

@@ -1,6 +1,5 @@
 import type { Aliases } from './aliases.ts'
 import type { Blocks } from './blocks.ts'
-import { memberIncarnationShift } from './layout.ts'
 import type { MapMemory } from './layout.ts'
 import type { Tombstones } from './tombstones.ts'
 
@@ -86,7 +85,8 @@ export class Sweep {
     const id = aliases.entry(at)
     if (this.#memory.incarnations[2 * incarnation] !== 0) {
       if (!this.#withEvictions) return false
-      if (this.#blocks.isHeld(id, (incarnation << memberIncarnationShift) | aliases.place(at))) return false
+      // A block that came back in another worker's hands keeps this alias until it goes again; lookups see through it.
+      if (!this.#blocks.entries.isEvicted(id)) return false
       this.#tombstones.add(aliases.firstWord(at), aliases.secondWord(at))
     }
     this.#blocks.dropAlias(id)
