@@ -18,6 +18,7 @@ const benches: readonly Bench[] = [
   { name: 'map', load: () => import('./micro/map.ts') },
   { name: 'events', load: () => import('./micro/events.ts') },
   { name: 'tokenize', load: () => import('./micro/tokenize.ts') },
+  { name: 'turn', load: () => import('./micro/turn.ts') },
   { name: 'overhead', load: () => import('./load/overhead.ts') },
   { name: 'quality', load: () => import('./replay/quality.ts') },
 ]
