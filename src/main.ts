@@ -1,5 +1,7 @@
 import { randomBytes } from 'node:crypto'
+import { createRequire } from 'node:module'
 import type { AddressInfo } from 'node:net'
+import { isAbsolute, join } from 'node:path'
 import { performance } from 'node:perf_hooks'
 import { pathToFileURL } from 'node:url'
 import type { FastifyInstance } from 'fastify'
@@ -49,11 +51,13 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
   const log = parts.log ?? ownLog ?? createLog('silent')
   const clock = (): number => performance.now()
   const metrics = createMetrics()
-  const plugins = await loadPlugins(config.plugins)
+  const more = await loadPlugins(config.plugins)
 
   const fleet = new Fleet(config.limits.workers)
   const pools = new Pools()
-  const keys = await createKeyMaker(config.keys.secret === undefined ? randomBytes(32) : Buffer.from(config.keys.secret))
+  const keys = await createKeyMaker(
+    config.keys.secret === undefined ? randomBytes(32) : Buffer.from(config.keys.secret),
+  )
   const map = new FlatMap({ budgetBytes: config.map.budgetBytes, maxWorkers: config.limits.workers })
   const prompts = createPromptService({
     ...(config.tokenizer.threads === undefined ? {} : { threads: config.tokenizer.threads }),
@@ -62,7 +66,14 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     log,
   })
   const engineHttp = createEngineHttp()
-  const forwarder = new Forwarder({ ...config.timeouts, heldEventBytes: config.limits.heldEventBytes, connectionsPerWorker: config.limits.connectionsPerWorker }, clock)
+  const forwarder = new Forwarder(
+    {
+      ...config.timeouts,
+      heldEventBytes: config.limits.heldEventBytes,
+      connectionsPerWorker: config.limits.connectionsPerWorker,
+    },
+    clock,
+  )
   const decisions = new DecisionLog(config.decisions.kept, config.limits.workers)
   const random = parts.random ?? Math.random
   const events = new EventsWiring({ map, keys, metrics, log, random })
@@ -75,7 +86,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
         metrics.policyErrors.add(1, plugin)
         log.error({ plugin, error: String(error) }, 'a policy plugin failed and was skipped')
       },
-      more: plugins,
+      more,
     })
 
   const keeper = new FleetKeeper({
@@ -115,29 +126,8 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     clock,
     wallClock: Date.now,
     staleLoadMs: config.load.staleMs,
-    onUnreachable: (worker) => keeper.reportUnreachable(worker),
+    onUnreachable: (worker, refused) => keeper.reportUnreachable(worker, refused),
   })
-
-  for (const pool of config.pools) {
-    const formed: Pool = {
-      model: pool.model,
-      aliases: pool.aliases ?? [],
-      adapters: new Set(pool.adapters ?? []),
-      workers: [],
-      createdSeconds: Math.floor(Date.now() / 1000),
-      maxModelLength: null,
-    }
-    profileOf(formed)
-    if (pool.tokenizer !== undefined) {
-      await prompts.add(pool.model, { path: pool.tokenizer, ...(pool.chatTemplate === undefined ? {} : { chatTemplate: pool.chatTemplate }) })
-    }
-    pools.add(formed)
-    keeper.addPool(formed, pool)
-  }
-  if (config.workerUrls !== undefined) {
-    if (config.modelPath !== undefined) await prompts.check({ path: config.modelPath })
-    for (const url of config.workerUrls) keeper.addUrl(url)
-  }
 
   let started = false
   let draining = false
@@ -145,7 +135,9 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     const reasons = [
       ...(draining ? ['shutting down'] : []),
       ...(started ? [] : ['first health checks']),
-      ...(config.readiness === 'anyWorker' && ![...fleet.workers()].some(({ state }) => state === 'healthy') ? ['no healthy worker'] : []),
+      ...(config.readiness === 'anyWorker' && ![...fleet.workers()].some(({ state }) => state === 'healthy')
+        ? ['no healthy worker']
+        : []),
     ]
     return { ready: reasons.length === 0, reasons }
   }
@@ -158,7 +150,11 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     exposure: config.expose,
     ready: () => readiness().ready,
     draining: () => draining,
-    onInternalError: (error, requestId) => log.error({ requestId, error: error instanceof Error ? error.stack : String(error) }, 'a request failed inside the router'),
+    onInternalError: (error, requestId) =>
+      log.error(
+        { requestId, error: error instanceof Error ? error.stack : String(error) },
+        'a request failed inside the router',
+      ),
   })
   const adminApp = createServer(config.limits, log)
   const views = adminViews({ fleet, map, keeper, metrics, prompts })
@@ -172,6 +168,29 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     ownLog?.flush()
   }
   try {
+    for (const pool of config.pools) {
+      const formed: Pool = {
+        model: pool.model,
+        aliases: pool.aliases ?? [],
+        adapters: new Set(pool.adapters ?? []),
+        workers: [],
+        createdSeconds: Math.floor(Date.now() / 1000),
+        maxModelLength: null,
+      }
+      profileOf(formed)
+      if (pool.tokenizer !== undefined) {
+        await prompts.add(pool.model, {
+          path: pool.tokenizer,
+          ...(pool.chatTemplate === undefined ? {} : { chatTemplate: pool.chatTemplate }),
+        })
+      }
+      pools.add(formed)
+      keeper.addPool(formed, pool)
+    }
+    if (config.workerUrls !== undefined) {
+      if (config.modelPath !== undefined) await prompts.check({ path: config.modelPath })
+      for (const url of config.workerUrls) keeper.addUrl(url)
+    }
     const publicUrl = await listen(publicApp, config.listen.host, config.listen.port, 'listen.port')
     const adminPort = config.admin.port ?? (config.listen.port === 0 ? 0 : config.listen.port + 1)
     const adminUrl = await listen(adminApp, config.admin.host, adminPort, 'admin.port')
@@ -202,7 +221,12 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
 export async function checkPolicies(config: Config): Promise<void> {
   const more = await loadPlugins(config.plugins)
   for (const model of config.pools.map((pool) => pool.model).concat('')) {
-    createProfile(profileChoice(config, model), { context: { clock: () => 0, random: () => 0 }, workers: 1, fault: () => undefined, more })
+    createProfile(profileChoice(config, model), {
+      context: { clock: () => 0, random: () => 0 },
+      workers: 1,
+      fault: () => undefined,
+      more,
+    })
   }
 }
 
@@ -216,21 +240,40 @@ async function loadPlugins(places: readonly string[]): Promise<PolicyPlugin[]> {
   for (const place of places) {
     let module: Record<string, unknown>
     try {
-      module = (await import(place.startsWith('/') ? pathToFileURL(place).href : place)) as Record<string, unknown>
+      module = (await import(pluginUrl(place))) as Record<string, unknown>
     } catch (cause) {
-      throw new RouterError('PLUGIN_INVALID', `plugins: cannot load "${place}": ${cause instanceof Error ? cause.message : String(cause)}`, { cause })
+      throw new RouterError(
+        'PLUGIN_INVALID',
+        `plugins: cannot load "${place}": ${cause instanceof Error ? cause.message : String(cause)}`,
+        { cause },
+      )
     }
     const exported = Object.values(module).flat().filter(isPolicyPlugin)
-    if (exported.length === 0) throw new RouterError('PLUGIN_INVALID', `plugins: "${place}" exports no policy; export what definePolicy returns`)
+    if (exported.length === 0)
+      throw new RouterError('PLUGIN_INVALID', `plugins: "${place}" exports no policy; export what definePolicy returns`)
     found.push(...exported)
   }
   return [...new Set(found)]
 }
 
+/** Packages are looked for beside Warmroute first, then from the working directory, as when Warmroute is installed globally. */
+function pluginUrl(place: string): string {
+  if (isAbsolute(place)) return pathToFileURL(place).href
+  try {
+    return import.meta.resolve(place)
+  } catch {
+    return pathToFileURL(createRequire(join(process.cwd(), 'package.json')).resolve(place)).href
+  }
+}
+
 function isPolicyPlugin(value: unknown): value is PolicyPlugin {
   if (typeof value !== 'object' || value === null) return false
   const { kind, type, create } = value as Partial<PolicyPlugin>
-  return (kind === 'filter' || kind === 'scorer' || kind === 'picker') && typeof type === 'string' && typeof create === 'function'
+  return (
+    (kind === 'filter' || kind === 'scorer' || kind === 'picker') &&
+    typeof type === 'string' &&
+    typeof create === 'function'
+  )
 }
 
 async function listen(app: FastifyInstance, host: string, port: number, option: string): Promise<string> {
@@ -239,7 +282,9 @@ async function listen(app: FastifyInstance, host: string, port: number, option: 
   } catch (cause) {
     const { code } = cause as { code?: string }
     if (code !== 'EADDRINUSE' && code !== 'EACCES' && code !== 'EADDRNOTAVAIL' && code !== 'ENOTFOUND') throw cause
-    throw new RouterError('PORT_IN_USE', `Cannot listen on ${host}:${port} (${option}): ${code}; choose another one`, { cause })
+    throw new RouterError('PORT_IN_USE', `Cannot listen on ${host}:${port} (${option}): ${code}; choose another one`, {
+      cause,
+    })
   }
   const address = app.server.address() as AddressInfo
   return `http://${address.family === 'IPv6' ? `[${address.address}]` : address.address}:${address.port}`
@@ -248,8 +293,11 @@ async function listen(app: FastifyInstance, host: string, port: number, option: 
 /** Takes no new connection, lets running answers finish, and cuts what is left after the grace time. */
 async function drain(app: FastifyInstance, graceMs: number): Promise<void> {
   const closed = app.close()
+  // A connection whose answer ends from now on is kept alive by its client and would hold up the end.
+  const idle = setInterval(() => app.server.closeIdleConnections(), 20)
   const cut = setTimeout(() => app.server.closeAllConnections(), graceMs)
   await closed
+  clearInterval(idle)
   clearTimeout(cut)
 }
 

@@ -48,8 +48,11 @@ export interface PipelineOptions {
   readonly clock: () => number
   readonly wallClock: () => number
   readonly staleLoadMs: number
-  /** A worker could not be reached: whoever watches its health wants to know at once. */
-  readonly onUnreachable: (worker: Worker) => void
+  /**
+   * A worker broke off a request: whoever watches its health wants to know at once. `refused` says that it did not take
+   * the connection; else it may only have closed one that was idle.
+   */
+  readonly onUnreachable: (worker: Worker, refused: boolean) => void
 }
 
 /** Every request is tried on at most this many workers. */
@@ -105,11 +108,18 @@ export class Pipeline {
   readonly #scopes = new Map<string, KeyScope>()
   readonly #releasing = new Bag<Releasing>()
   readonly #release: NodeJS.Timeout
+  /** Errors of requests that a worker had: they are in the log and the metrics already. */
+  readonly #accounted = new WeakSet<RouterError>()
 
   constructor(options: PipelineOptions) {
     this.#o = options
     const { limit } = options.fleet
-    this.#match = { gpu: new Uint32Array(limit), host: new Uint32Array(limit), disk: new Uint32Array(limit), shared: new Uint32Array(limit) }
+    this.#match = {
+      gpu: new Uint32Array(limit),
+      host: new Uint32Array(limit),
+      disk: new Uint32Array(limit),
+      shared: new Uint32Array(limit),
+    }
     this.#release = setInterval(() => this.#releaseLinearly(), 20)
     this.#release.unref()
   }
@@ -119,8 +129,17 @@ export class Pipeline {
    * whatever happens is told within the answer.
    */
   async serve(incoming: Incoming, response: ServerResponse): Promise<void> {
-    const arrivedMs = this.#o.clock()
-    const request = await this.#prepare(incoming, arrivedMs)
+    try {
+      await this.#serve(incoming, response)
+    } catch (error) {
+      if (error instanceof RouterError) this.#refused(incoming, error)
+      throw error
+    }
+  }
+
+  async #serve(incoming: Incoming, response: ServerResponse): Promise<void> {
+    const request = await this.#prepare(incoming, this.#o.clock())
+    this.#o.metrics.tokenize.observe(request.tokenizeUs / 1e6)
     const tried = new Set<number>()
     for (let attempt = 1; ; attempt++) {
       if (response.destroyed) {
@@ -130,12 +149,18 @@ export class Pipeline {
       const decision = this.#decide(request, tried, attempt, this.#o.decisions)
       const outcome = await this.#dispatch(request, decision, response)
       tried.add(decision.worker.serial)
+      if (outcome.kind === 'died' || (outcome.kind === 'failed' && outcome.error.code === 'UPSTREAM_UNREACHABLE')) {
+        this.#o.onUnreachable(decision.worker, outcome.kind === 'failed' && outcome.refused)
+      }
       if (outcome.kind === 'failed' && this.#mayTryAgain(outcome, request, attempt, tried)) {
         this.#o.metrics.retries.add(1, outcome.error.code.toLowerCase())
         continue
       }
       this.#account(request, decision, outcome, attempt)
-      if (outcome.kind === 'failed') throw outcome.error
+      if (outcome.kind === 'failed') {
+        this.#accounted.add(outcome.error)
+        throw outcome.error
+      }
       return
     }
   }
@@ -154,8 +179,9 @@ export class Pipeline {
   }
 
   async #prepare(incoming: Incoming, arrivedMs: number): Promise<Prepared> {
-    const { prompts: service, pools, metrics, clock } = this.#o
+    const { prompts: service, pools, clock } = this.#o
     const read = await service.read(incoming.body, incoming.kind)
+    if (read.fields.model === '') throw new RouterError('BODY_INVALID', '"model" is missing', { param: 'model' })
     const target = pools.target(read.fields.model)
     if (target === null) throw unknownModel(read.fields.model, pools)
     const startMs = clock()
@@ -166,12 +192,15 @@ export class Pipeline {
       prompts = tokenized.prompts
       fallback = tokenized.unusable
     } catch (error) {
-      if (!(error instanceof RouterError) || (error.code !== 'TOKENIZER_BUSY' && error.code !== 'TOKENIZER_FAILED')) throw error
+      if (!(error instanceof RouterError) || (error.code !== 'TOKENIZER_BUSY' && error.code !== 'TOKENIZER_FAILED'))
+        throw error
       fallback = error.code.toLowerCase()
     }
     const tokenizeMs = clock() - startMs
-    metrics.tokenize.observe(tokenizeMs / 1000)
-    const longest = prompts.reduce<Uint32Array | null>((best, prompt) => (best === null || prompt.length > best.length ? prompt : best), null)
+    const longest = prompts.reduce<Uint32Array | null>(
+      (best, prompt) => (best === null || prompt.length > best.length ? prompt : best),
+      null,
+    )
     const { fields } = read
     return {
       incoming,
@@ -209,7 +238,12 @@ export class Pipeline {
     if (queries.length > 0) map.match(queries, this.#match)
     const matchedMs = clock()
     const promptTokens = queries.length > 0 ? request.policy.promptTokens : 0
-    candidates.gather(pool.workers, fleet.counters, this.#match, { nowMs: startMs, staleLoadMs: this.#o.staleLoadMs, promptTokens, tried })
+    candidates.gather(pool.workers, fleet.counters, this.#match, {
+      nowMs: startMs,
+      staleLoadMs: this.#o.staleLoadMs,
+      promptTokens,
+      tried,
+    })
     if (candidates.count === 0) throw noWorker(pool)
     const chosen = profile.choose(request.policy, candidates, candidates)
     const chosenMs = clock()
@@ -270,7 +304,13 @@ export class Pipeline {
       blockSize: worker.blockSize ?? 16,
       sequences: Math.max(1, read.fields.n) * Math.max(1, request.prompts.length),
     })
-    const releasing: Releasing = { place: -1, inFlight, startMs: dispatch.atMs, spanMs: decision.predictedPrefillMs, tokens: dispatch.uncachedTokens }
+    const releasing: Releasing = {
+      place: -1,
+      inFlight,
+      startMs: dispatch.atMs,
+      spanMs: decision.predictedPrefillMs,
+      tokens: dispatch.uncachedTokens,
+    }
     if (!dispatch.stream) this.#releasing.add(releasing)
     profile.dispatched(dispatch)
     try {
@@ -279,7 +319,11 @@ export class Pipeline {
           worker,
           method: 'POST',
           path: incoming.path,
-          headers: requestHeaders(incoming.rawHeaders, { requestId: incoming.requestId, rank: worker.rank, worker: worker.headers }),
+          headers: requestHeaders(incoming.rawHeaders, {
+            requestId: incoming.requestId,
+            rank: worker.rank,
+            worker: worker.headers,
+          }),
           body: incoming.body,
           stream: dispatch.stream,
           answerHeaders: this.#answerHeaders(incoming, decision),
@@ -302,7 +346,12 @@ export class Pipeline {
     }
   }
 
-  #mayTryAgain(outcome: ForwardOutcome & { kind: 'failed' }, request: Prepared, attempt: number, tried: ReadonlySet<number>): boolean {
+  #mayTryAgain(
+    outcome: ForwardOutcome & { kind: 'failed' },
+    request: Prepared,
+    attempt: number,
+    tried: ReadonlySet<number>,
+  ): boolean {
     if (!outcome.mayRetry || attempt >= maxAttempts) return false
     return request.target.pool.workers.some((worker) => worker.state === 'healthy' && !tried.has(worker.serial))
   }
@@ -328,10 +377,8 @@ export class Pipeline {
         break
       case 'died':
         metrics.upstreamDied.add(1, worker.id)
-        this.#o.onUnreachable(worker)
         break
       case 'failed':
-        if (outcome.error.code === 'UPSTREAM_UNREACHABLE') this.#o.onUnreachable(worker)
         break
       default:
         outcome satisfies never
@@ -352,6 +399,14 @@ export class Pipeline {
       },
       'request',
     )
+  }
+
+  /** A request that no worker had: counted without a model, which may be anything that a client makes up. */
+  #refused({ requestId }: Incoming, error: RouterError): void {
+    if (this.#accounted.has(error)) return
+    const { status, code } = error
+    this.#o.metrics.requests.add(1, '', '', String(status))
+    this.#o.log.info({ requestId, status, code: code.toLowerCase() }, 'request refused')
   }
 
   #verify(decision: Decision, actual: number | null): void {
@@ -399,12 +454,21 @@ export class Pipeline {
 
   /** Cached tokens on the worker, summed over all prompts of the request. */
   #predicted(request: Prepared, worker: Worker, ofLongest: number): number {
-    if (request.prompts.length < 2 || request.fallback !== null || worker.blockSize === null || worker.degraded !== null) return ofLongest
+    if (
+      request.prompts.length < 2 ||
+      request.fallback !== null ||
+      worker.blockSize === null ||
+      worker.degraded !== null
+    )
+      return ofLongest
     let sum = ofLongest
     for (const prompt of request.prompts) {
       if (prompt === request.longest) continue
       clearMatch(this.#match)
-      this.#o.map.match([{ blockSize: worker.blockSize, keys: this.#keys(request, prompt, worker.blockSize) }], this.#match)
+      this.#o.map.match(
+        [{ blockSize: worker.blockSize, keys: this.#keys(request, prompt, worker.blockSize) }],
+        this.#match,
+      )
       const { gpu, host, disk, shared } = this.#match
       const blocks = [gpu, host, disk, shared].reduce((total, held) => total + (held[worker.slot] as number), 0)
       sum += Math.min(blocks, Math.floor(Math.max(0, prompt.length - 1) / worker.blockSize)) * worker.blockSize
@@ -420,10 +484,15 @@ export class Pipeline {
   #answerHeaders(incoming: Incoming, decision: Decision): string[] {
     const headers = ['x-request-id', incoming.requestId]
     if (!incoming.trusted) return headers
-    headers.push('x-warmroute-worker', decision.worker.id, 'x-warmroute-cached-tokens', String(decision.predictedCachedTokens))
+    headers.push(
+      'x-warmroute-worker',
+      decision.worker.id,
+      'x-warmroute-cached-tokens',
+      String(decision.predictedCachedTokens),
+    )
     if (incoming.wantsDecision) {
       const record = this.#o.decisions.find(incoming.requestId)
-      if (record !== null) headers.push('x-warmroute-decision', JSON.stringify(record))
+      if (record !== null) headers.push('x-warmroute-decision', asciiJson(record))
     }
     return headers
   }
@@ -440,6 +509,14 @@ export class Pipeline {
   }
 }
 
+/** JSON for a header, which may hold ASCII only: a model's name may be any text. */
+function asciiJson(value: object): string {
+  return JSON.stringify(value).replace(
+    /[^\x20-\x7e]/g,
+    (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  )
+}
+
 function clearMatch(match: PrefixMatch): void {
   match.gpu.fill(0)
   match.host.fill(0)
@@ -454,7 +531,11 @@ function predictedMs(profile: Profile, chosen: number): number | null {
 }
 
 /** Why this worker, in one word, and the best other one for the log line. */
-function reasonOf(request: Prepared, candidates: Candidates, chosen: number): { reason: string; fallback: string | null; best: object } {
+function reasonOf(
+  request: Prepared,
+  candidates: Candidates,
+  chosen: number,
+): { reason: string; fallback: string | null; best: object } {
   let longest = 0
   let other = -1
   let degraded: string | null = null
@@ -478,11 +559,15 @@ function unknownModel(model: string, pools: Pools): RouterError {
     return new RouterError('NOT_READY', 'No worker has told its model yet; try again', { retryAfterSeconds: 1 })
   }
   const known = pools.names().map(({ name }) => name)
-  return new RouterError('MODEL_NOT_FOUND', `The model "${model}" does not exist. Known models: ${known.join(', ')}`, { param: 'model' })
+  return new RouterError('MODEL_NOT_FOUND', `The model "${model}" does not exist. Known models: ${known.join(', ')}`, {
+    param: 'model',
+  })
 }
 
 function noWorker(pool: Pool): RouterError {
-  return new RouterError('NO_WORKER', `No healthy worker serves "${pool.model}" (${pool.workers.length} known)`, { retryAfterSeconds: 1 })
+  return new RouterError('NO_WORKER', `No healthy worker serves "${pool.model}" (${pool.workers.length} known)`, {
+    retryAfterSeconds: 1,
+  })
 }
 
 /** vLLM's order on failure: an error chunk, then the end marker, so that no client takes a cut answer for a whole one. */

@@ -29,10 +29,13 @@ export function addAdminRoutes(app: FastifyInstance, ports: AdminPorts): void {
   })
   app.get('/admin/workers', () => ({ workers: ports.workers() }))
   app.get('/admin/map', () => ports.map())
-  app.get<{ Querystring: { limit?: string } }>('/admin/decisions', (request) => ({ decisions: ports.decisions.latest(limitOf(request.query.limit)) }))
+  app.get<{ Querystring: { limit?: string } }>('/admin/decisions', (request) => ({
+    decisions: ports.decisions.latest(limitOf(request.query.limit)),
+  }))
   app.get<{ Params: { id: string } }>('/admin/decisions/:id', (request) => {
     const record = ports.decisions.find(request.params.id)
-    if (record === null) throw new RouterError('RECORD_NOT_FOUND', `No decision is kept for request "${request.params.id}"`)
+    if (record === null)
+      throw new RouterError('RECORD_NOT_FOUND', `No decision is kept for request "${request.params.id}"`)
     return record
   })
   app.post('/admin/explain', async (request) => {
@@ -71,14 +74,16 @@ function explained(bytes: Buffer): { kind: PromptKind; path: string; body: Buffe
   } catch (cause) {
     throw new RouterError('BODY_NOT_JSON', `The body is not valid JSON: ${cause instanceof Error ? cause.message : ''}`)
   }
-  if (typeof given !== 'object' || given === null || Array.isArray(given)) throw new RouterError('BODY_INVALID', 'The body must be a JSON object')
+  if (typeof given !== 'object' || given === null || Array.isArray(given))
+    throw new RouterError('BODY_INVALID', 'The body must be a JSON object')
   const { path, body } = given as { path?: unknown; body?: unknown }
   const wrapped = typeof body === 'object' && body !== null && !Array.isArray(body)
   const request = wrapped ? body : given
   if (path !== undefined && (typeof path !== 'string' || kinds[path] === undefined)) {
     throw new RouterError('BODY_INVALID', `"path" must be one of ${Object.keys(kinds).join(', ')}`, { param: 'path' })
   }
-  const kind: PromptKind = (typeof path === 'string' ? kinds[path] : undefined) ?? ('messages' in request ? 'chat' : 'completion')
+  const kind: PromptKind =
+    (typeof path === 'string' ? kinds[path] : undefined) ?? ('messages' in request ? 'chat' : 'completion')
   return {
     kind,
     path: kind === 'chat' ? '/v1/chat/completions' : '/v1/completions',

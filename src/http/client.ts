@@ -11,7 +11,9 @@ let issuedIds = 0
 /** The client's request id where it is a sane one, else a new one. */
 export function requestIdOf(request: IncomingMessage): string {
   const given = request.headers['x-request-id']
-  return typeof given === 'string' && /^[A-Za-z0-9._-]{1,128}$/.test(given) ? given : `${idPrefix}-${(issuedIds++).toString(16).padStart(8, '0')}`
+  return typeof given === 'string' && /^[A-Za-z0-9._-]{1,128}$/.test(given)
+    ? given
+    : `${idPrefix}-${(issuedIds++).toString(16).padStart(8, '0')}`
 }
 
 export function isTrusted(request: IncomingMessage, exposure: Exposure): boolean {

@@ -2,7 +2,12 @@ import type { ServerResponse } from 'node:http'
 import { RouterError, type ErrorCode } from '../errors.ts'
 
 /** Errors for which another try by the client cannot help; SDKs obey `x-should-retry`. */
-const final: ReadonlySet<ErrorCode> = new Set(['MODEL_NOT_FOUND', 'PROMPT_TOO_LONG', 'TEMPLATE_REFUSED', 'PATH_NOT_FOUND'])
+const final: ReadonlySet<ErrorCode> = new Set([
+  'MODEL_NOT_FOUND',
+  'PROMPT_TOO_LONG',
+  'TEMPLATE_REFUSED',
+  'PATH_NOT_FOUND',
+])
 
 /** OpenAI's error form. */
 export function errorBody(error: RouterError): string {
@@ -37,9 +42,15 @@ export function asRouterError(error: unknown): RouterError {
   const { code, statusCode, message } = (error ?? {}) as { code?: string; statusCode?: number; message?: string }
   switch (code) {
     case 'FST_ERR_CTP_BODY_TOO_LARGE':
-      return new RouterError('BODY_TOO_LARGE', 'The request body is larger than the configured limit (limits.bodyBytes)')
+      return new RouterError(
+        'BODY_TOO_LARGE',
+        'The request body is larger than the configured limit (limits.bodyBytes)',
+      )
     case 'HPE_HEADER_OVERFLOW':
-      return new RouterError('HEADERS_TOO_LARGE', 'The request head is larger than the configured limit (limits.headerBytes)')
+      return new RouterError(
+        'HEADERS_TOO_LARGE',
+        'The request head is larger than the configured limit (limits.headerBytes)',
+      )
     case 'FST_ERR_CTP_INVALID_CONTENT_LENGTH':
       return new RouterError('BODY_INVALID', 'The request body does not have the length that its content-length names')
     case 'FST_ERR_BAD_URL':
@@ -48,6 +59,8 @@ export function asRouterError(error: unknown): RouterError {
       if (statusCode !== undefined && statusCode >= 400 && statusCode < 500) {
         return new RouterError('HEADER_INVALID', `The request is malformed: ${message ?? code ?? 'unknown reason'}`)
       }
-      return new RouterError('INTERNAL', 'Warmroute failed to handle the request; the log has the reason', { cause: error })
+      return new RouterError('INTERNAL', 'Warmroute failed to handle the request; the log has the reason', {
+        cause: error,
+      })
   }
 }

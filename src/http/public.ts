@@ -32,7 +32,8 @@ export function addPublicRoutes(app: FastifyInstance, ports: PublicPorts): void 
   app.get<{ Params: { '*': string } }>('/v1/models/*', (request) => {
     const id = request.params['*']
     const row = modelRows(ports.pools).find((candidate) => candidate.id === id)
-    if (row === undefined) throw new RouterError('MODEL_NOT_FOUND', `The model "${id}" does not exist`, { param: 'model' })
+    if (row === undefined)
+      throw new RouterError('MODEL_NOT_FOUND', `The model "${id}" does not exist`, { param: 'model' })
     return row
   })
   const poolOf = (model: string): Pool => poolNamed(ports.pools, model)
@@ -41,7 +42,12 @@ export function addPublicRoutes(app: FastifyInstance, ports: PublicPorts): void 
   app.get('/health', (_request, reply) => reply.code(ports.ready() ? 200 : 503).send())
 }
 
-async function serve(ports: PublicPorts, kind: PromptKind, request: FastifyRequest, reply: FastifyReply): Promise<void> {
+async function serve(
+  ports: PublicPorts,
+  kind: PromptKind,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): Promise<void> {
   const requestId = requestIdOf(request.raw)
   try {
     const incoming = incomingOf(ports, kind, request, requestId)
@@ -56,7 +62,8 @@ async function serve(ports: PublicPorts, kind: PromptKind, request: FastifyReque
 }
 
 function incomingOf(ports: PublicPorts, kind: PromptKind, request: FastifyRequest, requestId: string): Incoming {
-  if (ports.draining()) throw new RouterError('DRAINING', 'The router is shutting down; try another replica', { retryAfterSeconds: 1 })
+  if (ports.draining())
+    throw new RouterError('DRAINING', 'The router is shutting down; try another replica', { retryAfterSeconds: 1 })
   const { raw } = request
   return {
     requestId,
@@ -74,7 +81,10 @@ function incomingOf(ports: PublicPorts, kind: PromptKind, request: FastifyReques
 export function bodyOf(request: FastifyRequest): Buffer {
   const encoding = request.headers['content-encoding']
   if (encoding !== undefined && encoding !== 'identity') {
-    throw new RouterError('CONTENT_ENCODING_UNSUPPORTED', `Content-encoding "${encoding}" is not supported; send the body uncompressed`)
+    throw new RouterError(
+      'CONTENT_ENCODING_UNSUPPORTED',
+      `Content-encoding "${encoding}" is not supported; send the body uncompressed`,
+    )
   }
   return Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0)
 }
@@ -83,9 +93,11 @@ export function bodyOf(request: FastifyRequest): Buffer {
 function poolNamed(pools: Pools, model: string): Pool {
   const [only, second] = pools.list()
   if (model === '' && only !== undefined && second === undefined) return only
-  if (model === '') throw new RouterError('BODY_INVALID', '"model" is missing, and several models are served', { param: 'model' })
+  if (model === '')
+    throw new RouterError('BODY_INVALID', '"model" is missing, and several models are served', { param: 'model' })
   const target = pools.target(model)
-  if (target === null) throw new RouterError('MODEL_NOT_FOUND', `The model "${model}" does not exist`, { param: 'model' })
+  if (target === null)
+    throw new RouterError('MODEL_NOT_FOUND', `The model "${model}" does not exist`, { param: 'model' })
   return target.pool
 }
 

@@ -19,18 +19,34 @@ const states = ['healthy', 'unhealthy', 'ejected', 'draining'] as const
 
 /** What /admin/workers, /admin/map and /metrics show of the running parts. */
 export function adminViews({ fleet, map, keeper, metrics, prompts }: ViewedParts) {
-  const perWorker = (value: (worker: Worker) => number) => () => [...fleet.workers()].map((worker) => [[worker.id], value(worker)] as const)
+  const perWorker = (value: (worker: Worker) => number) => () =>
+    [...fleet.workers()].map((worker) => [[worker.id], value(worker)] as const)
 
-  metrics.read('in_flight_requests', perWorker(({ slot }) => fleet.counters.requests(slot)))
-  metrics.read('in_flight_prefill_tokens', perWorker(({ slot }) => fleet.counters.prefillTokens(slot)))
-  metrics.read('worker_agreement_ratio', perWorker(({ agreement }) => agreementRatio(agreement)))
+  metrics.read(
+    'in_flight_requests',
+    perWorker(({ slot }) => fleet.counters.requests(slot)),
+  )
+  metrics.read(
+    'in_flight_prefill_tokens',
+    perWorker(({ slot }) => fleet.counters.prefillTokens(slot)),
+  )
+  metrics.read(
+    'worker_agreement_ratio',
+    perWorker(({ agreement }) => agreementRatio(agreement)),
+  )
   metrics.read('worker_state', () =>
-    [...fleet.workers()].flatMap((worker) => states.map((state) => [[worker.id, state], worker.state === state ? 1 : 0] as const)),
+    [...fleet.workers()].flatMap((worker) =>
+      states.map((state) => [[worker.id, state], worker.state === state ? 1 : 0] as const),
+    ),
   )
   metrics.read('worker_degraded', () =>
-    [...fleet.workers()].flatMap((worker) => (worker.degraded === null ? [] : [[[worker.id, worker.degraded], 1] as const])),
+    [...fleet.workers()].flatMap((worker) =>
+      worker.degraded === null ? [] : [[[worker.id, worker.degraded], 1] as const],
+    ),
   )
-  metrics.read('map_blocks', () => map.stats().blocksByTier.map((blocks, index) => [[tiers[index] ?? ''], blocks] as const))
+  metrics.read('map_blocks', () =>
+    map.stats().blocksByTier.map((blocks, index) => [[tiers[index] ?? ''], blocks] as const),
+  )
   metrics.read('map_bytes', () => [[[], map.stats().bytes]])
   metrics.read('map_evictions_total', () => [[[], map.stats().evictions]])
   metrics.read('queued_requests', () => [[[], prompts.stats().queued]])
@@ -60,7 +76,15 @@ export function adminViews({ fleet, map, keeper, metrics, prompts }: ViewedParts
         prefillTokens: fleet.counters.prefillTokens(slot),
         decodeBlocks: fleet.counters.decodeBlocks(slot),
       },
-      load: load === null ? null : { running: load.running, waiting: load.waiting, kvUsage: load.kvUsage, ageMs: Math.round(performance.now() - load.atMs) },
+      load:
+        load === null
+          ? null
+          : {
+              running: load.running,
+              waiting: load.waiting,
+              kvUsage: load.kvUsage,
+              ageMs: Math.round(performance.now() - load.atMs),
+            },
       agreement: {
         predicted: agreement.predicted,
         actual: agreement.actual,

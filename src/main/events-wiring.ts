@@ -41,7 +41,10 @@ export class EventsWiring {
   }
 
   addWorker(worker: Worker): void {
-    this.#o.map.addWorker(worker.slot as WorkerSlot, { countsStores: countsStores(worker), blockSize: worker.blockSize })
+    this.#o.map.addWorker(worker.slot as WorkerSlot, {
+      countsStores: countsStores(worker),
+      blockSize: worker.blockSize,
+    })
   }
 
   removeWorker(worker: Worker): void {
@@ -78,7 +81,10 @@ export class EventsWiring {
       },
       onBlockSize: (blockSize) => {
         if (worker.blockSize === blockSize) return
-        log.warn({ worker: worker.id, configured: worker.blockSize, announced: blockSize }, 'the block size is the one of the engine’s events')
+        log.warn(
+          { worker: worker.id, configured: worker.blockSize, announced: blockSize },
+          'the block size is the one of the engine’s events',
+        )
         worker.blockSize = blockSize
         if (worker.degraded === 'block_size_unknown') worker.degraded = null
       },
@@ -105,9 +111,17 @@ export class EventsWiring {
     let listener = this.#listeners.get(endpoint)
     if (listener === undefined) {
       const { metrics, log, random } = this.#o
-      listener = new PublisherListener({ clock: systemClock, random, refused: (reason) => metrics.kvEventsSkipped.add(1, reason) })
+      listener = new PublisherListener({
+        clock: systemClock,
+        random,
+        refused: (reason) => metrics.kvEventsSkipped.add(1, reason),
+      })
       this.#listeners.set(endpoint, listener)
-      listener.bind(endpoint).catch((error: unknown) => log.error({ endpoint, error: String(error) }, 'cannot listen for engines that dial in'))
+      listener
+        .bind(endpoint)
+        .catch((error: unknown) =>
+          log.error({ endpoint, error: String(error) }, 'cannot listen for engines that dial in'),
+        )
     }
     return listener
   }

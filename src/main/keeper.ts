@@ -35,7 +35,12 @@ export interface KeeperOptions {
   readonly pools: Pools
   readonly fleet: Fleet
   readonly http: EngineHttp
-  readonly health: { readonly intervalMs: number; readonly timeoutMs: number; readonly path: string; readonly failures: number }
+  readonly health: {
+    readonly intervalMs: number
+    readonly timeoutMs: number
+    readonly path: string
+    readonly failures: number
+  }
   readonly load: { readonly intervalMs: number }
   readonly probeIntervalMs: number
   readonly clock: () => number
@@ -98,8 +103,8 @@ export class FleetKeeper {
     await Promise.all(this.#endpoints.map(({ watch }) => watch.firstCheck))
   }
 
-  reportUnreachable(worker: Worker): void {
-    this.#endpoints.find(({ kept }) => kept.some((entry) => entry.worker === worker))?.watch.reportUnreachable()
+  reportUnreachable(worker: Worker, refused: boolean): void {
+    this.#endpoints.find(({ kept }) => kept.some((entry) => entry.worker === worker))?.watch.reportUnreachable(refused)
   }
 
   eventsOf(worker: Worker): WorkerEventsStatus {
@@ -114,7 +119,7 @@ export class FleetKeeper {
       watch.stop()
       if (probeTimer !== null) clearTimeout(probeTimer)
     }
-    await Promise.all(this.#endpoints.flatMap(({ kept }) => kept.map(({ events }) => events?.stop())))
+    await Promise.all(this.#endpoints.flatMap(({ kept }) => kept.flatMap(({ events }) => events?.stop() ?? [])))
   }
 
   #addEndpoint(given: WorkerConfig, pool: Pool | null): Endpoint {
@@ -128,7 +133,7 @@ export class FleetKeeper {
       http: this.#o.http,
       health: this.#o.health,
       load: this.#o.load,
-      onUp: (facts) => void this.#up(endpoint, facts),
+      onUp: (facts) => this.#up(endpoint, facts),
       onDown: () => this.#down(endpoint),
       onRestart: (facts) => {
         this.#o.log.warn({ worker: address.id }, 'engine restarted')
@@ -164,7 +169,10 @@ export class FleetKeeper {
       agreement: newAgreement(),
     }))
     if (worker === null) {
-      this.#o.log.error({ worker: address.id, limit: this.#o.fleet.limit }, 'worker left out: the fleet is full (limits.workers)')
+      this.#o.log.error(
+        { worker: address.id, limit: this.#o.fleet.limit },
+        'worker left out: the fleet is full (limits.workers)',
+      )
       return null
     }
     const kept: Kept = { worker, events: null }
@@ -186,11 +194,17 @@ export class FleetKeeper {
       if (kept.events === null && place !== null) kept.events = this.#o.startEvents(worker, place)
       worker.state = 'healthy'
       this.#o.log.info(
-        { worker: worker.id, model: worker.pool, blockSize: worker.blockSize, capacityBlocks: worker.capacityBlocks, events: kept.events === null ? 'absent' : 'present' },
+        {
+          worker: worker.id,
+          model: worker.pool,
+          blockSize: worker.blockSize,
+          capacityBlocks: worker.capacityBlocks,
+          events: kept.events === null ? 'absent' : 'present',
+        },
         'worker up',
       )
     }
-    await this.#probe(endpoint)
+    void this.#probe(endpoint)
   }
 
   #down(endpoint: Endpoint): void {
@@ -213,7 +227,10 @@ export class FleetKeeper {
     for (const { id, parent } of facts.models) if (parent !== null) pool.adapters.add(id)
     pool.maxModelLength ??= base?.maxModelLength ?? null
     if (base !== undefined && !facts.models.some(({ id }) => id === pool.model || pool.aliases.includes(id))) {
-      this.#o.log.warn({ worker: endpoint.address.id, model: pool.model, serves: base.id }, 'the engine does not serve the model of its pool')
+      this.#o.log.warn(
+        { worker: endpoint.address.id, model: pool.model, serves: base.id },
+        'the engine does not serve the model of its pool',
+      )
     }
     const several = facts.ranks.length > 1 && endpoint.given.ranks === undefined
     if (several && endpoint.kept.every(({ worker }) => worker.rank === null)) {
@@ -236,7 +253,14 @@ export class FleetKeeper {
   }
 
   async #formPool(model: string): Promise<Pool> {
-    const pool: Pool = { model, aliases: [], adapters: new Set(), workers: [], createdSeconds: Math.floor(Date.now() / 1000), maxModelLength: null }
+    const pool: Pool = {
+      model,
+      aliases: [],
+      adapters: new Set(),
+      workers: [],
+      createdSeconds: Math.floor(Date.now() / 1000),
+      maxModelLength: null,
+    }
     await this.#o.onPool(pool)
     this.#o.pools.add(pool)
     this.#o.pools.forming = false
@@ -275,8 +299,14 @@ export class FleetKeeper {
 }
 
 function headersFor(address: WorkerAddress, given: WorkerConfig): Record<string, string> {
-  const own = Object.fromEntries(Object.entries(given.headers ?? {}).map(([name, value]) => [name.toLowerCase(), value]))
-  return { ...address.headers, ...own, ...(given.apiKey === undefined ? {} : { authorization: `Bearer ${given.apiKey}` }) }
+  const own = Object.fromEntries(
+    Object.entries(given.headers ?? {}).map(([name, value]) => [name.toLowerCase(), value]),
+  )
+  return {
+    ...address.headers,
+    ...own,
+    ...(given.apiKey === undefined ? {} : { authorization: `Bearer ${given.apiKey}` }),
+  }
 }
 
 /** Where a worker's events are: as configured (port + rank for data-parallel ranks), else as the engine tells. */
@@ -286,8 +316,18 @@ function eventsPlace(given: WorkerConfig, rank: number | null, facts: RankFacts 
   if (events?.endpoint !== undefined || events?.bind !== undefined) {
     const shifted = (endpoint: string | undefined): string | null =>
       endpoint === undefined ? null : endpoint.replace(/:(\d+)$/, (_, port: string) => `:${Number(port) + (rank ?? 0)}`)
-    return { endpoint: shifted(events.endpoint), replay: shifted(events.replay), topic: events.topic ?? '', bind: shifted(events.bind) }
+    return {
+      endpoint: shifted(events.endpoint),
+      replay: shifted(events.replay),
+      topic: events.topic ?? '',
+      bind: shifted(events.bind),
+    }
   }
   if (facts?.events == null) return null
-  return { endpoint: facts.events.endpoint, replay: facts.events.replay, topic: events?.topic ?? facts.events.topic, bind: null }
+  return {
+    endpoint: facts.events.endpoint,
+    replay: facts.events.replay,
+    topic: events?.topic ?? facts.events.topic,
+    bind: null,
+  }
 }

@@ -20,7 +20,14 @@ export async function probeWorker(worker: Worker, parts: ProbeParts): Promise<'e
   const result = await probeTokenizer(tokenizer, askTokenize(worker, parts.http))
   if (result.kind === 'different') {
     parts.log.error(
-      { worker: worker.id, model: worker.pool, probe: result.probe, token: result.at, ours: result.ours, theirs: result.theirs },
+      {
+        worker: worker.id,
+        model: worker.pool,
+        probe: result.probe,
+        token: result.at,
+        ours: result.ours,
+        theirs: result.theirs,
+      },
       'tokenizing differs from the worker’s own: it is routed by load only; check the tokenizer directory and the chat template',
     )
   }

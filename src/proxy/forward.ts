@@ -36,9 +36,20 @@ export interface ForwardRequest {
 }
 
 export type ForwardOutcome =
-  | { readonly kind: 'answered'; readonly status: number; readonly cachedTokens: number | null; readonly promptTokens: number | null }
+  | {
+      readonly kind: 'answered'
+      readonly status: number
+      readonly cachedTokens: number | null
+      readonly promptTokens: number | null
+    }
   /** Nothing was written to the client, and the request may be sent to another worker. */
-  | { readonly kind: 'failed'; readonly error: RouterError; readonly mayRetry: boolean }
+  | {
+      readonly kind: 'failed'
+      readonly error: RouterError
+      readonly mayRetry: boolean
+      /** The worker did not even take the connection. */
+      readonly refused: boolean
+    }
   /** The answer had begun when the worker died; the client has been told. */
   | { readonly kind: 'died'; readonly status: number; readonly reason: string }
   | { readonly kind: 'clientGone'; readonly status: number }
@@ -159,20 +170,25 @@ class Exchange implements Dispatcher.DispatchHandler, Placed {
     if (this.settled) controller.abort(new Error('the client left'))
   }
 
-  onResponseStart(controller: Dispatcher.DispatchController, status: number, headers: Record<string, string | string[] | undefined>): void {
+  onResponseStart(
+    controller: Dispatcher.DispatchController,
+    status: number,
+    headers: Record<string, string | string[] | undefined>,
+  ): void {
     // 1xx answers are steps on the way; undici reports them before the real one.
     if (status < 200 || this.settled) return
     if (status >= 300 && status < 400) {
       // A redirect would make clients send the prompt elsewhere.
-      controller.abort(new Error('redirect'))
       this.#fail(new RouterError('UPSTREAM_INVALID', `The worker answered with a redirect (status ${status})`), false)
+      controller.abort(new Error('redirect'))
       return
     }
     this.#status = status
     const raw = controller.rawHeaders
     this.#head = [...(Array.isArray(raw) ? answerHeaders(raw) : []), ...this.#request.answerHeaders]
     const type = headers['content-type']
-    if (typeof type === 'string' && type.startsWith('text/event-stream')) this.#boundary = new EventBoundary(this.#limits.heldEventBytes)
+    if (typeof type === 'string' && type.startsWith('text/event-stream'))
+      this.#boundary = new EventBoundary(this.#limits.heldEventBytes)
   }
 
   onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
@@ -213,7 +229,12 @@ class Exchange implements Dispatcher.DispatchHandler, Placed {
         // The worker may still be computing: a second copy of the request would double the load that made it late.
         this.#fail(new RouterError('UPSTREAM_TIMEOUT', this.#timedOut, { cause: error }), this.#request.stream)
       } else {
-        this.#fail(new RouterError('UPSTREAM_UNREACHABLE', 'The worker could not be reached or closed the connection before answering', { cause: error }), true)
+        const message = 'The worker could not be reached or closed the connection before answering'
+        this.#fail(
+          new RouterError('UPSTREAM_UNREACHABLE', message, { cause: error, retryAfterSeconds: 1 }),
+          true,
+          this.#controller === null,
+        )
       }
       return
     }
@@ -227,7 +248,9 @@ class Exchange implements Dispatcher.DispatchHandler, Placed {
       ? nowMs - this.#startedMs > totalMs && `No whole answer from the worker within ${totalMs} ms`
       : !this.#headSent
         ? nowMs - this.#startedMs > firstTokenMs && `No first token from the worker within ${firstTokenMs} ms`
-        : !this.#response.writableNeedDrain && nowMs - this.#lastByteMs > idleMs && `Nothing from the worker for ${idleMs} ms`
+        : !this.#response.writableNeedDrain &&
+          nowMs - this.#lastByteMs > idleMs &&
+          `Nothing from the worker for ${idleMs} ms`
     if (overdue === false || this.#timedOut !== null) return
     this.#timedOut = overdue
     if (this.#controller === null) this.#fail(new RouterError('UPSTREAM_TIMEOUT', overdue), false)
@@ -236,8 +259,9 @@ class Exchange implements Dispatcher.DispatchHandler, Placed {
 
   readonly #onClientClose = (): void => {
     if (this.settled) return
-    this.#controller?.abort(new Error('the client left'))
+    // In this order: aborting reports an error at once, which must not pass for one of the worker's.
     this.#finish({ kind: 'clientGone', status: this.#status })
+    this.#controller?.abort(new Error('the client left'))
   }
 
   #sendHead(): void {
@@ -251,8 +275,8 @@ class Exchange implements Dispatcher.DispatchHandler, Placed {
     this.#finish({ kind: 'died', status: this.#status, reason: message })
   }
 
-  #fail(error: RouterError, mayRetry: boolean): void {
-    this.#finish({ kind: 'failed', error, mayRetry })
+  #fail(error: RouterError, mayRetry: boolean, refused = false): void {
+    this.#finish({ kind: 'failed', error, mayRetry, refused })
   }
 
   #finish(outcome: ForwardOutcome): void {

@@ -21,7 +21,15 @@ const droppedFromRequest = new Set([
   'x-body-compressed',
   'x-smg-routing-key',
 ])
-const droppedFromAnswer = new Set(['connection', 'proxy-connection', 'keep-alive', 'transfer-encoding', 'upgrade', 'trailer', 'x-request-id'])
+const droppedFromAnswer = new Set([
+  'connection',
+  'proxy-connection',
+  'keep-alive',
+  'transfer-encoding',
+  'upgrade',
+  'trailer',
+  'x-request-id',
+])
 
 export interface RequestHeaderOptions {
   readonly requestId: string

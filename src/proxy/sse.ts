@@ -42,13 +42,20 @@ export class EventBoundary {
 /** Position after the last blank line; lines end with LF, CRLF or CR (WHATWG HTML, server-sent events, 9.2.5). */
 function lastEventEnd(bytes: Buffer): number {
   const last = bytes.length - 1
-  if (bytes[last] === lineFeed && (bytes[last - 1] === lineFeed || (bytes[last - 1] === carriageReturn && bytes[last - 2] === lineFeed))) {
+  if (
+    bytes[last] === lineFeed &&
+    (bytes[last - 1] === lineFeed || (bytes[last - 1] === carriageReturn && bytes[last - 2] === lineFeed))
+  ) {
     return bytes.length
   }
   const afterLf = bytes.lastIndexOf('\n\n')
   const afterCrLf = bytes.lastIndexOf('\n\r\n')
   const afterCr = bytes.lastIndexOf('\r\r')
-  return Math.max(afterLf === -1 ? 0 : afterLf + 2, afterCrLf === -1 ? 0 : afterCrLf + 3, afterCr === -1 ? 0 : afterCr + 2)
+  return Math.max(
+    afterLf === -1 ? 0 : afterLf + 2,
+    afterCrLf === -1 ? 0 : afterCrLf + 3,
+    afterCr === -1 ? 0 : afterCr + 2,
+  )
 }
 
 /** Complete events in the bytes, counted by their `data:` lines' blank-line ends; what streams count generated tokens by. */

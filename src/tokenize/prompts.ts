@@ -56,14 +56,15 @@ export class PromptTokenizers {
   /** @throws RouterError BODY_INVALID, TEMPLATE_REFUSED, TOKEN_ID_INVALID, TOKENIZER_FAILED */
   async tokens(name: string, source: PromptSource): Promise<TokenizedPrompts> {
     const entry = this.#byName.get(name)
+    if (source.kind === 'ids') {
+      if (entry !== undefined) checkTokenIds(source.prompts, entry.tokenizer.vocabularySize)
+      return { prompts: source.prompts, cachedTokens: 0, beforeMedia: false }
+    }
     if (entry === undefined) throw new RouterError('TOKENIZER_FAILED', `No tokenizer is loaded for "${name}".`)
     const { tokenizer, cache } = entry
     switch (source.kind) {
       case 'none':
         return { prompts: [], cachedTokens: 0, beforeMedia: false }
-      case 'ids':
-        checkTokenIds(source.prompts, tokenizer.vocabularySize)
-        return { prompts: source.prompts, cachedTokens: 0, beforeMedia: false }
       case 'chat': {
         const rendered = tokenizer.renderChat(source.chat)
         const { prompts, cachedTokens } = await encodeAll([rendered.text], rendered.addSpecialTokens, tokenizer, cache)

@@ -34,7 +34,8 @@ export interface ReadBody {
   readonly ranges: ReadonlyMap<string, ByteRange>
   /** Where the prompt waits to be tokenized. */
   readonly held:
-    { readonly kind: 'here'; readonly source: PromptSource } | { readonly kind: 'thread'; readonly ticket: Ticket }
+    | { readonly kind: 'here'; readonly source: PromptSource }
+    | { readonly kind: 'thread'; readonly source: PromptSource['kind']; readonly ticket: Ticket }
 }
 
 export interface RequestTokens {
@@ -93,7 +94,7 @@ export function createPromptService(options: PromptServiceOptions): PromptServic
   const read = async (body: Buffer, kind: PromptKind): Promise<ReadBody> => {
     if (body.length >= longBodyBytes) {
       const { answer, ticket } = await threads.read(body, kind)
-      return { fields: answer.fields, ranges: answer.ranges, held: { kind: 'thread', ticket } }
+      return { fields: answer.fields, ranges: answer.ranges, held: { kind: 'thread', source: answer.source, ticket } }
     }
     const scanned = scanBody(body)
     const source = promptSource(scanned.value, kind)
@@ -101,7 +102,9 @@ export function createPromptService(options: PromptServiceOptions): PromptServic
   }
 
   const tokens = async (read: ReadBody, pool: string): Promise<RequestTokens> => {
-    if (here.get(pool) === null) return { prompts: [], cachedTokens: 0, unusable: 'no_tokenizer' }
+    const source = read.held.kind === 'here' ? read.held.source.kind : read.held.source
+    // Token ids need no tokenizer; without one nobody here knows the vocabulary's size, and the engine checks them.
+    if (here.get(pool) === null && source !== 'ids') return { prompts: [], cachedTokens: 0, unusable: 'no_tokenizer' }
     const tokenized = await (read.held.kind === 'here'
       ? here.tokens(pool, read.held.source)
       : threads.tokens(read.held.ticket, pool))

@@ -1,6 +1,6 @@
 import { RouterError, type ErrorCode } from '../errors.ts'
 import type { ByteRange } from './body.ts'
-import type { PromptKind, RequestFields } from './request.ts'
+import type { PromptKind, PromptSource, RequestFields } from './request.ts'
 
 /** What a tokenizer is loaded from. */
 export interface TokenizerSource {
@@ -25,6 +25,8 @@ export interface ReadAnswer {
   readonly kind: 'read'
   readonly fields: RequestFields
   readonly ranges: ReadonlyMap<string, ByteRange>
+  /** What the prompt is made of. */
+  readonly source: PromptSource['kind']
 }
 
 export interface TokensAnswer {

@@ -38,9 +38,9 @@ async function answer(command: Exclude<ThreadCommand, { kind: 'add' }>): Promise
 function read(job: number, body: Uint8Array, prompt: PromptKind): ThreadAnswer['result'] {
   const scanned = scan(body)
   const fields = requestFields(scanned.value)
-  promptSource(scanned.value, prompt)
+  const source = promptSource(scanned.value, prompt)
   keep(job, scanned)
-  return { kind: 'read', fields, ranges: scanned.ranges }
+  return { kind: 'read', fields, ranges: scanned.ranges, source: source.kind }
 }
 
 async function tokens(

@@ -30,7 +30,10 @@ export function createEngineHttp(): EngineHttp {
         const answer = await request(url, {
           dispatcher: agent,
           method: options.body === undefined ? 'GET' : 'POST',
-          headers: { ...options.headers, ...(options.body === undefined ? {} : { 'content-type': 'application/json' }) },
+          headers: {
+            ...options.headers,
+            ...(options.body === undefined ? {} : { 'content-type': 'application/json' }),
+          },
           ...(options.body === undefined ? {} : { body: options.body }),
           signal: AbortSignal.timeout(options.timeoutMs ?? defaultTimeoutMs),
         })

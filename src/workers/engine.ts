@@ -2,7 +2,11 @@ import type { EngineHttp } from './engine-http.ts'
 
 /** What an engine tells about itself; null where it does not say. */
 export interface EngineFacts {
-  readonly models: readonly { readonly id: string; readonly parent: string | null; readonly maxModelLength: number | null }[]
+  readonly models: readonly {
+    readonly id: string
+    readonly parent: string | null
+    readonly maxModelLength: number | null
+  }[]
   /** By data-parallel rank. */
   readonly ranks: readonly RankFacts[]
   /** Changes when the engine's process does. */
@@ -37,5 +41,10 @@ export interface Engine {
   /** Null when the engine cannot be reached or is not of this kind. */
   facts(http: EngineHttp, baseUrl: string, headers: Readonly<Record<string, string>>): Promise<EngineFacts | null>
   /** Load by rank; null when it cannot be read. */
-  load(http: EngineHttp, baseUrl: string, headers: Readonly<Record<string, string>>, timeoutMs: number): Promise<EngineLoad | null>
+  load(
+    http: EngineHttp,
+    baseUrl: string,
+    headers: Readonly<Record<string, string>>,
+    timeoutMs: number,
+  ): Promise<EngineLoad | null>
 }

@@ -86,7 +86,8 @@ export class InFlight {
   generated(tokens: number): void {
     if (this.#released) return
     this.#generated += tokens
-    const blocks = this.#sequences * Math.ceil((this.#promptTokens + this.#generated / this.#sequences) / this.#blockSize)
+    const blocks =
+      this.#sequences * Math.ceil((this.#promptTokens + this.#generated / this.#sequences) / this.#blockSize)
     if (blocks === this.#decodeBlocks) return
     this.#counters.add(this.#slot, 0, 0, blocks - this.#decodeBlocks)
     this.#decodeBlocks = blocks

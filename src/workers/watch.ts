@@ -7,10 +7,15 @@ export interface WatchOptions {
   readonly headers: Readonly<Record<string, string>>
   readonly engine: Engine
   readonly http: EngineHttp
-  readonly health: { readonly intervalMs: number; readonly timeoutMs: number; readonly path: string; readonly failures: number }
+  readonly health: {
+    readonly intervalMs: number
+    readonly timeoutMs: number
+    readonly path: string
+    readonly failures: number
+  }
   readonly load: { readonly intervalMs: number }
   /** The engine answers its health check: what it tells about itself (null where it tells nothing). */
-  readonly onUp: (facts: EngineFacts | null) => void
+  readonly onUp: (facts: EngineFacts | null) => Promise<void>
   readonly onDown: () => void
   /** The engine's process is another one than before, although no check failed in between. */
   readonly onRestart: (facts: EngineFacts) => void
@@ -48,10 +53,13 @@ export class EndpointWatch {
     this.#settleFirst()
   }
 
-  /** A request could not reach the endpoint: it is down until a check says otherwise. */
-  reportUnreachable(): void {
+  /**
+   * A request was broken off: the endpoint is checked at once. Where it refused the connection it is down until that
+   * check says otherwise; a connection that merely broke may have been an idle one that the engine closed.
+   */
+  reportUnreachable(refused: boolean): void {
     if (!this.#up || this.#stopped) return
-    this.#down()
+    if (refused) this.#down()
     if (!this.#checking) {
       if (this.#healthTimer !== null) clearTimeout(this.#healthTimer)
       void this.#check()
@@ -69,7 +77,7 @@ export class EndpointWatch {
         if (!this.#isStopped()) {
           this.#up = true
           this.#startedAt = facts?.startedAt ?? null
-          this.#o.onUp(facts)
+          await this.#o.onUp(facts)
         }
       }
     } else if (++this.#failed >= health.failures && this.#up) this.#down()
@@ -87,9 +95,10 @@ export class EndpointWatch {
     const { baseUrl, headers, engine, http, load } = this.#o
     if (this.#up) {
       const read = await engine.load(http, baseUrl, headers, load.intervalMs * 2)
-      if (read !== null && this.#up && !this.#isStopped()) {
+      if (read !== null && this.#isUp() && !this.#isStopped()) {
         this.#o.onLoad(read.byRank)
-        if (read.startedAt !== null && this.#startedAt !== null && read.startedAt !== this.#startedAt) await this.#restarted()
+        if (read.startedAt !== null && this.#startedAt !== null && read.startedAt !== this.#startedAt)
+          await this.#restarted()
       }
     }
     if (!this.#isStopped()) this.#loadTimer = setTimeout(() => void this.#readLoad(), load.intervalMs)
@@ -103,6 +112,10 @@ export class EndpointWatch {
   }
 
   /** Read through a call, since it may change while an `await` waits. */
+  #isUp(): boolean {
+    return this.#up
+  }
+
   #isStopped(): boolean {
     return this.#stopped
   }

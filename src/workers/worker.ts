@@ -99,6 +99,8 @@ export function workerAddress(url: string, rank: number | null): WorkerAddress {
   const user = decodeURIComponent(parsed.username)
   const password = decodeURIComponent(parsed.password)
   const headers: Record<string, string> =
-    user === '' && password === '' ? {} : { authorization: `Basic ${Buffer.from(`${user}:${password}`).toString('base64')}` }
+    user === '' && password === ''
+      ? {}
+      : { authorization: `Basic ${Buffer.from(`${user}:${password}`).toString('base64')}` }
   return { id: `${origin}${basePath}${rank === null ? '' : `#${rank}`}`, origin, basePath, headers }
 }

@@ -15,7 +15,10 @@ export const vllm: Engine = {
     ])
     const rows = modelRows(jsonOf(models))
     if (rows === null) return null
-    const samples = metrics?.status === 200 ? samplesOf(metrics.text, ['vllm:cache_config_info', 'process_start_time_seconds']) : new Map<string, Sample[]>()
+    const samples =
+      metrics?.status === 200
+        ? samplesOf(metrics.text, ['vllm:cache_config_info', 'process_start_time_seconds'])
+        : new Map<string, Sample[]>()
     const caches = samples.get('vllm:cache_config_info') ?? []
     const eventsByRank = eventSources(jsonOf(sources), new URL(baseUrl).hostname)
     const ranks = [...new Set([0, ...eventsByRank.keys(), ...caches.map(rankOf)])].sort((a, b) => a - b)
@@ -35,7 +38,12 @@ export const vllm: Engine = {
   },
 
   async load(http, baseUrl, headers, timeoutMs): Promise<EngineLoad | null> {
-    const names = ['vllm:num_requests_running', 'vllm:num_requests_waiting', 'vllm:kv_cache_usage_perc', 'process_start_time_seconds'] as const
+    const names = [
+      'vllm:num_requests_running',
+      'vllm:num_requests_waiting',
+      'vllm:kv_cache_usage_perc',
+      'process_start_time_seconds',
+    ] as const
     const answer = await http.ask(`${baseUrl}/metrics`, { headers, timeoutMs })
     if (answer?.status !== 200) return null
     const samples = samplesOf(answer.text, names)
@@ -83,7 +91,8 @@ function eventSources(body: unknown, host: string): Map<number, NonNullable<Rank
   for (const [rank, entry] of Object.entries(body)) {
     const source = (entry ?? {}) as Record<string, unknown>
     const { endpoint, replay_endpoint: replay, topic } = source
-    if (source['enable_kv_cache_events'] !== true || source['publisher'] !== 'zmq' || typeof endpoint !== 'string') continue
+    if (source['enable_kv_cache_events'] !== true || source['publisher'] !== 'zmq' || typeof endpoint !== 'string')
+      continue
     const reachable = (address: string): string => address.replace(/^tcp:\/\/(\*|0\.0\.0\.0|\[::\])/, `tcp://${host}`)
     sources.set(Number(rank), {
       endpoint: reachable(endpoint),

@@ -1,0 +1,63 @@
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import type { TestContext } from 'node:test'
+
+export interface Received {
+  readonly method: string
+  readonly url: string
+  readonly rawHeaders: readonly string[]
+  readonly headers: IncomingMessage['headers']
+  readonly body: Buffer
+}
+
+/** Answers one generation request; what it leaves open stays open. */
+export type Script = (request: Received, response: ServerResponse) => void
+
+/** An engine that answers health checks and otherwise does what the test says, byte for byte; keeps what it received. */
+export interface ScriptedEngine {
+  readonly url: string
+  readonly received: Received[]
+  /** Generation requests whose connection is open. */
+  readonly open: () => number
+  script: Script
+}
+
+export async function scriptedEngine(t: TestContext, script: Script, model = 'demo'): Promise<ScriptedEngine> {
+  let open = 0
+  const server = createServer((request, response) => {
+    const chunks: Buffer[] = []
+    request.on('data', (chunk: Buffer) => chunks.push(chunk))
+    request.on('end', () => {
+      const { method = '', url = '', rawHeaders, headers } = request
+      if (method === 'GET') {
+        const known = url === '/health' || url === '/v1/models'
+        response.writeHead(known ? 200 : 404, { 'content-type': 'application/json' })
+        response.end(
+          JSON.stringify({ object: 'list', data: [{ id: model, object: 'model', parent: null, max_model_len: 4096 }] }),
+        )
+        return
+      }
+      if (url === '/tokenize') {
+        response.writeHead(404).end()
+        return
+      }
+      const received: Received = { method, url, rawHeaders, headers, body: Buffer.concat(chunks) }
+      engine.received.push(received)
+      open++
+      response.once('close', () => open--)
+      engine.script(received, response)
+    })
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const engine: ScriptedEngine = {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    received: [],
+    open: () => open,
+    script,
+  }
+  t.after(() => {
+    server.closeAllConnections()
+    server.close()
+  })
+  return engine
+}
