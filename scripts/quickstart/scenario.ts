@@ -21,7 +21,14 @@ export const scenario = {
 } as const satisfies { workload: ChatWorkloadOptions; [option: string]: unknown }
 
 /** A few seconds' worth, for tests and the impatient. */
-export const quickWorkload: ChatWorkloadOptions = { ...scenario.workload, conversations: 12, turns: 3, thinkMs: 250 }
+export const quickWorkload: ChatWorkloadOptions = {
+  ...scenario.workload,
+  conversations: 12,
+  systemPrompts: 3,
+  turns: 4,
+  outputTokens: [8, 24],
+  thinkMs: 100,
+}
 
 /** Played before each measurement and not counted, so that no policy pays for cold code. Shares no prompt with the rest. */
 export const warmUpWorkload: ChatWorkloadOptions = {
@@ -29,6 +36,7 @@ export const warmUpWorkload: ChatWorkloadOptions = {
   seed: 1_000,
   conversations: 8,
   turns: 1,
+  outputTokens: [10, 20],
   arrivalGapMs: 30,
 }
 

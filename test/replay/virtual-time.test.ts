@@ -1,0 +1,131 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { oraclePolicy, runVirtual, type VirtualOptions, type VirtualResult } from '../../src/replay/virtual-time.ts'
+import { chatWorkloadTokens, type ChatWorkloadOptions } from '../../src/simulator/workload.ts'
+
+const small: Partial<ChatWorkloadOptions> = {
+  conversations: 16,
+  systemPrompts: 4,
+  turns: 4,
+  systemPromptWords: 1_200,
+  userWords: [150, 500],
+  outputTokens: [10, 40],
+}
+
+function play(policy: string, seed: number, more: Partial<VirtualOptions> = {}): Promise<VirtualResult> {
+  return runVirtual({
+    conversations: chatWorkloadTokens({ ...small, seed }),
+    workers: 3,
+    engine: {},
+    policy,
+    seed,
+    ...more,
+  })
+}
+
+const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length
+
+for (const policy of ['kv-aware', 'power-of-two', oraclePolicy]) {
+  test(`${policy}: equal seeds give equal results to the last bit`, async () => {
+    const [first, second, other] = await Promise.all([play(policy, 7), play(policy, 7), play(policy, 8)])
+    assert.deepEqual(second, first)
+    assert.notDeepEqual(other.ttftMs, first.ttftMs)
+  })
+}
+
+test('the policy’s own randomness comes from the seed', async () => {
+  const conversations = chatWorkloadTokens({ ...small, seed: 1 })
+  const workers = async (seed: number) =>
+    (await play('random', seed, { conversations })).rows.map(({ worker }) => worker)
+  assert.deepEqual(await workers(1), await workers(1))
+  assert.notDeepEqual(await workers(2), await workers(1))
+})
+
+test('kv-aware has more hits and sooner first tokens than round-robin, and is near the oracle', async () => {
+  const seeds = [1, 2, 3, 4, 5]
+  const over = async (policy: string) => {
+    const runs = await Promise.all(seeds.map((seed) => play(policy, seed)))
+    return { ttftMs: mean(runs.map((run) => run.meanTtftMs)), hits: mean(runs.map((run) => run.hitRatio)) }
+  }
+  const [oracle, router, rotating] = [await over(oraclePolicy), await over('kv-aware'), await over('round-robin')]
+  assert(router.hits > rotating.hits + 0.1, `hits: ${router.hits}, round-robin ${rotating.hits}`)
+  assert(router.ttftMs < 0.8 * rotating.ttftMs, `mean TTFT: ${router.ttftMs}, round-robin ${rotating.ttftMs}`)
+  assert(router.ttftMs < 1.1 * oracle.ttftMs, `mean TTFT: ${router.ttftMs}, oracle ${oracle.ttftMs}`)
+})
+
+test('every request is served exactly once, turns in order, whatever the workload and the policy', async () => {
+  const workload = fc.record({
+    seed: fc.nat(),
+    conversations: fc.integer({ min: 1, max: 12 }),
+    turns: fc.integer({ min: 1, max: 4 }),
+    systemPrompts: fc.integer({ min: 1, max: 3 }),
+    systemPromptWords: fc.integer({ min: 1, max: 400 }),
+    thinkMs: fc.constantFrom(0, 100),
+    arrivalGapMs: fc.constantFrom(0, 50),
+  })
+  const policy = fc.constantFrom('kv-aware', 'round-robin', 'least-loaded', 'random', oraclePolicy)
+  const workers = fc.integer({ min: 1, max: 4 })
+  const capacityBlocks = fc.constantFrom(150, 4_096)
+  await fc.assert(
+    fc.asyncProperty(workload, policy, workers, capacityBlocks, async (options, policy, workers, capacityBlocks) => {
+      const conversations = chatWorkloadTokens({ userWords: [5, 200], outputTokens: [1, 30], ...options })
+      const { rows, ttftMs, requestsPerWorker } = await runVirtual({
+        conversations,
+        workers,
+        engine: { capacityBlocks },
+        policy,
+        seed: options.seed,
+      })
+      const wanted = conversations.flatMap(({ id, turns }) => turns.map((_, turn) => `${id}/${turn}`))
+      assert.deepEqual(rows.map(({ id }) => id).sort(), wanted.sort())
+      assert.equal(ttftMs.length, wanted.length)
+      assert.equal(
+        requestsPerWorker.reduce((sum, requests) => sum + requests, 0),
+        wanted.length,
+      )
+      for (const { id } of conversations) {
+        const own = rows.filter((row) => row.id.startsWith(`${id}/`))
+        assert.deepEqual(
+          own.map((row) => row.id),
+          own.map((_, turn) => `${id}/${turn}`),
+        )
+        assert(own.every(({ sentMs }, turn) => turn === 0 || sentMs > (own[turn - 1]?.sentMs ?? Infinity)))
+      }
+      for (const row of rows) assert(row.ttftMs > 0 && row.cachedTokens < row.promptTokens)
+    }),
+    { numRuns: 25 },
+  )
+})
+
+test('with room for everything the map never promises what the engine does not have', async () => {
+  const { rows, agreement } = await play('kv-aware', 3)
+  for (const { predictedCachedTokens, cachedTokens } of rows) assert(predictedCachedTokens <= cachedTokens)
+  assert(agreement > 0.97)
+})
+
+test('one conversation after another, every prediction is what the engine finds', async () => {
+  const conversations = chatWorkloadTokens({ ...small, seed: 4, arrivalGapMs: 60_000, thinkMs: 50 })
+  const { rows, agreement, hitRatio } = await play('round-robin', 4, { conversations })
+  for (const { predictedCachedTokens, cachedTokens } of rows) assert.equal(predictedCachedTokens, cachedTokens)
+  assert.equal(agreement, 1)
+  assert(hitRatio > 0.5)
+})
+
+test('where caches overflow, predictions follow the evictions', async () => {
+  const { rows, agreement, hitRatio } = await play('kv-aware', 5, { engine: { capacityBlocks: 400 } })
+  assert(hitRatio < (await play('kv-aware', 5)).hitRatio)
+  assert(rows.some(({ predictedCachedTokens, cachedTokens }) => predictedCachedTokens !== cachedTokens))
+  assert(agreement > 0.85, `agreement ${agreement}`)
+})
+
+test('events that come late cost hits', async () => {
+  const prompt = await play('kv-aware', 6)
+  const late = await play('kv-aware', 6, { eventDelayMs: 60_000 })
+  assert(late.hitRatio < prompt.hitRatio - 0.1, `${late.hitRatio}, ${prompt.hitRatio}`)
+  assert.equal(late.rows.length, prompt.rows.length)
+})
+
+test('an unknown policy is refused by name', async () => {
+  await assert.rejects(play('clairvoyant', 1), { code: 'CONFIG_INVALID', message: /"clairvoyant".*kv-aware/ })
+})
