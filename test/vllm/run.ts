@@ -1,0 +1,66 @@
+/**
+ * Warmroute before two real vLLM engines (docs/real-engine.md). The argument names the tokenizer: qwen3 (default),
+ * llama3_1 or deepseek_v3.
+ */
+import { availableParallelism, cpus } from 'node:os'
+import { join } from 'node:path'
+import { conversations, discovery, together } from './conversations.ts'
+import { Engine } from './engine.ts'
+import { agreement, death, disconnects, evictions, reset, restart } from './failures.ts'
+import { install, makeModel } from './install.ts'
+import { Lab } from './lab.ts'
+import { Processes } from './processes.ts'
+import { Report } from './report.ts'
+import { bytes, forms, tokenize } from './requests.ts'
+import { Router } from './router.ts'
+
+const fewBlocks = 96
+
+const report = new Report()
+const say = (line: string): void => report.say(line)
+try {
+  report.section('Installation')
+  const installation = install(say)
+  const model = makeModel(installation, process.argv[2] ?? 'qwen3', say)
+  const processes = new Processes(join(installation.folder, 'running.json'))
+  say(
+    `vLLM ${installation.vllmVersion}, Node ${process.versions.node}, ${availableParallelism()} × ${cpus()[0]?.model ?? 'processor'}`,
+  )
+
+  report.section('Start')
+  const engines = [
+    await Engine.at('engine 1', model, installation, processes),
+    await Engine.at('engine 2', model, installation, processes),
+  ] as const
+  for (const engine of engines) engine.start()
+  say(`two engines with block size 32 and ${model.split('/').at(-1)}`)
+  await Promise.all(engines.map((engine) => engine.ready()))
+  say('both answer')
+  const log = join(installation.folder, 'logs', 'router.txt')
+  const router = await Router.start(
+    engines.map(({ url }) => url),
+    model,
+    log,
+    processes,
+  )
+
+  const lab = new Lab(report, router, engines)
+  await discovery(lab)
+  const users = await conversations(lab)
+  await together(lab, users)
+  await forms(lab)
+  await tokenize(lab)
+  await bytes(lab)
+  await disconnects(lab)
+  await death(lab, engines[0], users)
+  await restart(lab, engines[0], fewBlocks, users)
+  await evictions(lab, engines[0])
+  const [user] = users
+  if (user !== undefined) await reset(lab, engines[1], user)
+  await agreement(lab)
+  report.end()
+} catch (error) {
+  console.error(error instanceof Error ? error.message : error)
+  process.exit(1)
+}
+process.exit(0)
