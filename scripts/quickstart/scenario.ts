@@ -26,8 +26,11 @@ export const quickWorkload: ChatWorkloadOptions = {
   conversations: 12,
   systemPrompts: 3,
   turns: 4,
+  systemPromptWords: 400,
+  userWords: [150, 400],
   outputTokens: [8, 24],
   thinkMs: 100,
+  arrivalGapMs: 80,
 }
 
 /** Played before each measurement and not counted, so that no policy pays for cold code. Shares no prompt with the rest. */
