@@ -1,24 +1,35 @@
 import type { Budget } from './budget.ts'
-import type { MapSizes } from './layout.ts'
+import type { Entries } from './entries.ts'
+import type { MapMemory } from './layout.ts'
+import { entryIdBits, entryIdMask } from './layout.ts'
+import type { Tombstones } from './tombstones.ts'
 
-/** {mixed low word and owner, engine hash high word, entry id, incarnation 16 | tier 2 | group 3 | count 11}. */
+/** {mixed low word, engine hash high word, generation 6 | entry id 26, incarnation 16 | group 3 | tier 2 | count 11}. */
 const aliasWords = 4
 const aliasBytes = 4 * aliasWords
 const countBits = 11
 export const maxStoreCount = (1 << countBits) - 1
 const placeShift = countBits
 const incarnationShift = 16
-/** Records over places at which a partition grows, in thirty-seconds, and at which it is full where it cannot. */
-const growAt = 26
-const fullAt = 30
+/** Records over places, in thirty-seconds: a partition that has more makes room; the same where the budget is scarce. */
+const fullAt = 26
+const scarceFullAt = 28
+/** Above this a partition that makes room grows; as far as this it may fill up where it cannot grow. */
+const growAbove = 23
+const overfullAt = 31
 const firstCapacity = 64
+/** A partition is swept before it grows where one record in so many is thought dead. */
+const sweepShare = 16
 
 /**
  * Engine hash → entry, one record per (incarnation, hash, tier, group) with its store count. Only the writing thread reads it.
  *
  * The first word mixes the hash's low word with its high word and the incarnation, one to one, so it serves as the home
- * and, with the other two, still names the hash. Partitions are as in the key index; records hold their home, so one grows by
- * three eighths at a time at the price of a copy.
+ * and, with the other two, still names the hash. Partitions are as in the key index.
+ *
+ * A record is dead when its incarnation is, or when its entry has come to a later generation: its block was evicted.
+ * Nothing looks for the records of an evicted block. They are seen through when met, and a partition that is full drops
+ * its dead ones before it asks for more memory, so that a store waits for one partition at most.
  */
 export class Aliases {
   /** The record that `probe` found for the asked tier and group, or -1. */
@@ -31,23 +42,35 @@ export class Aliases {
   #first = 0
   #second = 0
   #vacant = -1
+  #dead = 0
+  #deadSincePass = 0
   readonly partitions: number
   readonly #bits: number
   readonly #stride: number
   readonly #words: Int32Array
   readonly #capacities: Int32Array
   readonly #counts: Int32Array
+  /** Records at which a partition makes room. */
+  readonly #limits: Int32Array
   readonly #scratch: Int32Array
+  readonly #incarnations: Int32Array
+  readonly #entries: Entries
+  readonly #tombstones: Tombstones
   readonly #budget: Budget
 
-  constructor(sizes: MapSizes, budget: Budget) {
+  constructor(memory: MapMemory, entries: Entries, tombstones: Tombstones, budget: Budget) {
+    const { sizes } = memory
     this.#bits = sizes.aliasBits
     this.#stride = sizes.aliasPlaces
     this.partitions = 1 << sizes.aliasBits
     this.#words = new Int32Array(new SharedArrayBuffer(aliasBytes * (this.#stride * this.partitions + 16)))
     this.#capacities = new Int32Array(this.partitions)
     this.#counts = new Int32Array(this.partitions)
+    this.#limits = new Int32Array(this.partitions)
     this.#scratch = new Int32Array(aliasWords * this.#stride)
+    this.#incarnations = memory.incarnations
+    this.#entries = entries
+    this.#tombstones = tombstones
     this.#budget = budget
   }
 
@@ -55,9 +78,15 @@ export class Aliases {
     return this.#places * aliasBytes
   }
 
-  /** Records that fit without growth, were they spread evenly. */
-  get freeRecords(): number {
-    return Math.floor((this.#places * fullAt) / 32) - this.count
+  /** Records of evicted blocks and cleared workers that are still there, by an estimate. */
+  get dead(): number {
+    return this.#dead
+  }
+
+  /** Says that so many more have died. */
+  addDead(records: number): void {
+    this.#dead += records
+    this.#deadSincePass += records
   }
 
   /** Looks a hash up; the answers are in `exact` and `others`. `place` is tier and group as in `aliasPlace`. */
@@ -106,10 +135,7 @@ export class Aliases {
   /** Makes sure that one more record of the probed hash fits. */
   reserve(): boolean {
     const partition = this.#first >>> (32 - this.#bits)
-    const records = (this.#counts[partition] as number) + 1
-    const capacity = this.#capacities[partition] as number
-    if (records * 32 <= capacity * growAt) return true
-    return this.#grow(partition) || records * 32 <= capacity * fullAt
+    return (this.#counts[partition] as number) < (this.#limits[partition] as number) || this.#makeRoom(partition)
   }
 
   /** After `probe` found no exact record of this incarnation and place, and `reserve` room for one. */
@@ -121,14 +147,20 @@ export class Aliases {
     const at = this.#vacant
     words[at] = first
     words[at + 1] = this.#second
-    words[at + 2] = entry
+    words[at + 2] = (this.#entries.generation(entry) << entryIdBits) | entry
     words[at + 3] = (incarnation << incarnationShift) | (place << placeShift) | storeCount
     this.#counts[partition] = (this.#counts[partition] as number) + 1
     this.count++
   }
 
   entry(at: number): number {
-    return this.#words[at + 2] as number
+    return (this.#words[at + 2] as number) & entryIdMask
+  }
+
+  /** Whether the entry is still the block that the record was made for. */
+  isCurrent(at: number): boolean {
+    const word = this.#words[at + 2] as number
+    return word >>> entryIdBits === this.#entries.generation(word & entryIdMask)
   }
 
   storeCount(at: number): number {
@@ -145,15 +177,6 @@ export class Aliases {
 
   place(at: number): number {
     return ((this.#words[at + 3] as number) >>> placeShift) & 31
-  }
-
-  /** What names the hash for good: the record's first two words. */
-  firstWord(at: number): number {
-    return this.#words[at] as number
-  }
-
-  secondWord(at: number): number {
-    return this.#words[at + 1] as number
   }
 
   delete(at: number): void {
@@ -185,15 +208,29 @@ export class Aliases {
     this.count--
   }
 
-  /** Visits every record of a partition; one for which `isDead` says true is deleted after the call. */
-  sweep(partition: number, isDead: (at: number) => boolean): void {
-    const base = partition * this.#stride
-    for (let index = 0; index < (this.#capacities[partition] as number);) {
-      const at = (base + index) * aliasWords
-      // A deletion moves a later record here, so the same place is looked at again.
-      if (this.#words[at + 3] !== 0 && isDead(at)) this.delete(at)
-      else index++
+  /** Drops a partition's dead records. Evicted blocks leave a tombstone, by which their children are refused. */
+  sweep(partition: number): void {
+    const words = this.#words
+    const generations = this.#entries.generations
+    const incarnations = this.#incarnations
+    const start = partition * this.#stride * aliasWords
+    const end = start + (this.#capacities[partition] as number) * aliasWords
+    let dead = 0
+    for (let at = start; at < end; at += aliasWords) {
+      const meta = words[at + 3] as number
+      if (meta === 0) continue
+      const word = words[at + 2] as number
+      const isAlive = incarnations[2 * (meta >>> incarnationShift)] !== 0
+      if (isAlive && generations[word & entryIdMask] === word >>> entryIdBits) continue
+      if (isAlive) this.#tombstones.add(words[at] as number, words[at + 1] as number)
+      words[at + 3] = 0
+      dead++
     }
+    if (dead === 0) return
+    this.#dead = Math.max(0, this.#dead - dead)
+    this.count -= dead
+    this.#counts[partition] = (this.#counts[partition] as number) - dead
+    this.#rebuild(partition, this.#capacities[partition] as number)
   }
 
   #home(first: number, capacity: number): number {
@@ -208,17 +245,51 @@ export class Aliases {
     return (base + index) * aliasWords
   }
 
-  /** Partitions begin with different capacities, lest all grow at the same time ever after. */
-  #grow(partition: number): boolean {
+  /** What is dead when a pass begins is gone when it ends, whatever the estimate says. */
+  beginPass(): void {
+    this.#deadSincePass = 0
+  }
+
+  endPass(): void {
+    this.#dead = Math.min(this.#dead, this.#deadSincePass)
+  }
+
+  /** Drops the dead, grows where that was not enough, and else fills up further. */
+  #makeRoom(partition: number): boolean {
+    if (this.#dead * sweepShare > this.count) this.sweep(partition)
+    const records = this.#counts[partition] as number
+    const { isScarce } = this.#budget
+    if (records * 32 >= (this.#capacities[partition] as number) * growAbove) this.#grow(partition, isScarce)
     const capacity = this.#capacities[partition] as number
-    const grown = Math.min(this.#stride, capacity === 0 ? firstCapacity + (partition & 15) : (capacity * 11) >>> 3)
-    if (grown <= capacity || !this.#budget.take(aliasBytes * (grown - capacity))) return false
+    const limit = (capacity * (isScarce ? scarceFullAt : fullAt)) >>> 5
+    // A little beyond what is there, lest each of the next stores comes here.
+    const further = Math.min(records + 1 + (capacity >>> 6), (capacity * overfullAt) >>> 5)
+    this.#limits[partition] = Math.max(limit, further)
+    return records < (this.#limits[partition] as number)
+  }
+
+  /** Partitions begin with different capacities, lest all grow at the same time ever after. */
+  #grow(partition: number, isScarce: boolean): void {
+    const capacity = this.#capacities[partition] as number
+    const step =
+      capacity === 0 ? firstCapacity + (partition & 15) : isScarce ? (capacity >>> 4) + 1 : (capacity * 3) >>> 3
+    const grown = Math.min(this.#stride, capacity + step)
+    if (grown <= capacity || !this.#budget.take(aliasBytes * (grown - capacity))) return
+    this.#places += grown - capacity
+    this.#capacities[partition] = grown
+    this.#rebuild(partition, capacity)
+  }
+
+  /** Puts the records among the first `before` places where they belong by the partition's capacity. */
+  #rebuild(partition: number, before: number): void {
     const words = this.#words
     const scratch = this.#scratch
     const bits = this.#bits
+    const capacity = this.#capacities[partition] as number
     const start = partition * this.#stride * aliasWords
+    this.#vacant = -1
     let used = 0
-    for (let at = start; at < start + capacity * aliasWords; at += aliasWords) {
+    for (let at = start; at < start + before * aliasWords; at += aliasWords) {
       if (words[at + 3] === 0) continue
       scratch[used] = words[at] as number
       scratch[used + 1] = words[at + 1] as number
@@ -226,20 +297,16 @@ export class Aliases {
       scratch[used + 3] = words[at + 3] as number
       used += aliasWords
     }
-    words.fill(0, start, start + capacity * aliasWords)
-    this.#capacities[partition] = grown
-    this.#vacant = -1
-    this.#places += grown - capacity
+    words.fill(0, start, start + before * aliasWords)
     for (let from = 0; from < used; from += aliasWords) {
-      let index = Math.imul(((scratch[from] as number) << bits) >>> 16, grown) >>> 16
-      while (words[start + index * aliasWords + 3] !== 0) index = index + 1 === grown ? 0 : index + 1
+      let index = Math.imul(((scratch[from] as number) << bits) >>> 16, capacity) >>> 16
+      while (words[start + index * aliasWords + 3] !== 0) index = index + 1 === capacity ? 0 : index + 1
       const at = start + index * aliasWords
       words[at] = scratch[from] as number
       words[at + 1] = scratch[from + 1] as number
       words[at + 2] = scratch[from + 2] as number
       words[at + 3] = scratch[from + 3] as number
     }
-    return true
   }
 }
 

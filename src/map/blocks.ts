@@ -1,10 +1,10 @@
 import type { Budget } from './budget.ts'
 import { Entries } from './entries.ts'
 import type { Holder, Holders } from './holders.ts'
-import { WritableKeyIndex } from './key-index.ts'
 import type { MapMemory } from './layout.ts'
 import { memberIncarnationShift, tierCount } from './layout.ts'
 import { noRoom, Sets } from './sets.ts'
+import { WritableKeyIndex } from './writable-key-index.ts'
 
 /** Who holds which block: entries, their index and their sets kept in step, with every worker's count by tier. */
 export class Blocks {
@@ -16,8 +16,6 @@ export class Blocks {
   /** Entries that some worker holds, dead ones among them until they are swept. */
   keys = 0
   evictions = 0
-  /** Evictions whose aliases are still in the table, since a sweep last began. */
-  unsweptEvictions = 0
 
   constructor(memory: MapMemory, budget: Budget, holders: Holders) {
     this.budget = budget
@@ -50,10 +48,7 @@ export class Blocks {
     if (known === 0) this.index.insert(low, high, id)
     if (after === before) return id
     if (parent !== 0 && this.entries.parent(id) === 0) this.entries.attach(id, parent)
-    if (before === 0) {
-      this.keys++
-      this.entries.putEvicted(id, false)
-    }
+    if (before === 0) this.keys++
     this.#replace(id, before, after)
     const tier = place & 3
     if (this.#counts(after, holder.incarnation, tier, 1 << (place >>> 2))) count(holder, tier, 1)
@@ -76,18 +71,14 @@ export class Blocks {
     if (after === 0) this.#emptied(id)
   }
 
-  dropAlias(id: number): void {
-    this.entries.dropAlias(id)
-    this.#freeIfUnused(id)
-  }
-
-  /** Gives a block up for every worker. Its aliases stay until a sweep finds them. */
-  evict(id: number): void {
+  /** Gives a block up for every worker; its aliases are dead from then on. How many holders it had. */
+  evict(id: number): number {
     const { sets, holders, entries } = this
     const set = entries.set(id)
     const start = sets.start(set)
+    const members = sets.length(set)
     let last = 0
-    for (let at = start; at < start + sets.length(set); at++) {
+    for (let at = start; at < start + members; at++) {
       const incarnation = (sets.members[at] as number) >>> memberIncarnationShift
       const holder = incarnation === last ? undefined : holders.of(incarnation)
       last = incarnation
@@ -95,13 +86,13 @@ export class Blocks {
       for (let tier = 0; tier < tierCount; tier++) {
         if (this.#counts(set, incarnation, tier, 0)) count(holder, tier, -1)
       }
-      if (holder.doubles.size > 0) for (let place = 0; place < 32; place++) holder.doubles.delete(id * 32 + place)
+      holder.doubles.forget(id)
     }
-    entries.putEvicted(id, true)
     this.evictions++
-    this.unsweptEvictions++
+    entries.age(id)
     this.#replace(id, set, 0)
     this.#emptied(id)
+    return members
   }
 
   /** Takes dead incarnations from a block's set. */
@@ -145,15 +136,13 @@ export class Blocks {
     this.#freeIfUnused(id)
   }
 
-  /** Frees an entry that nothing names, and then its parent where that was waiting for it. */
+  /** Frees an entry that nobody holds and that has no child, and then its parent where that was waiting for it. */
   #freeIfUnused(id: number): void {
     const { entries } = this
     for (let at = id; at !== 0 && entries.set(at) === 0 && entries.children(at) === 0;) {
       const parent = entries.detach(at)
-      if (entries.aliases(at) === 0) {
-        this.index.delete(at)
-        entries.free(at)
-      }
+      this.index.delete(at)
+      entries.free(at)
       at = parent
     }
   }

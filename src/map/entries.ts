@@ -1,39 +1,47 @@
 import type { Budget } from './budget.ts'
 import type { MapMemory } from './layout.ts'
-import { countsWord, entryWords, keyHighWord, keyLowWord, parentWord, setWord } from './layout.ts'
+import { childrenWord, entryWords, keyHighWord, keyLowWord, maxGeneration, parentWord, setWord } from './layout.ts'
 
-/** Bytes of an entry with its touched byte and its evicted bit. */
-export const entryBytes = 4 * entryWords + 1.125
+/** Bytes of an entry with its touched byte and its generation. */
+export const entryBytes = 4 * entryWords + 2
 /** Ids are taken into use so many at a time, to ask the budget seldom. */
 const stepEntries = 64
-
-/** Alias count in the low twelve bits, children above; a count at its top stays there, and so does its entry. */
-const aliasBits = 12
-const maxAliases = (1 << aliasBits) - 1
-const maxChildren = (1 << (31 - aliasBits)) - 1
+/** A count of children at its top stays there, and so does its entry. */
+const maxChildren = 0x7fffffff
 
 /**
- * The entries, one a block key. An id is stable for the life of its entry and is freed only when no worker holds the
- * block (set 0), no alias names it and no child hangs from it. Ids are handed out in ascending order, so that the blocks
- * of one chain mostly lie side by side.
+ * The entries, one a block key. An id is stable for the life of its entry, which ends when no worker holds the block
+ * (set 0) and no child hangs from it. Ids are handed out in ascending order, and a chain that is given up from its tail
+ * comes back from its beginning, so that the blocks of one chain mostly lie side by side.
+ *
+ * Evicting a block raises its id's generation, and with it kills every alias that names the older one; an id may be
+ * used again at once. An id that has gone through all generations rests until a sweep has passed all aliases:
+ *
+ *     free ──► in use ──► free            generation < 63
+ *                    └──► worn ──► resting ──► rested ──► in use, generation 0
+ *                              sweep begins   sweep ends
  */
 export class Entries {
   readonly #words: Int32Array
   readonly #touched: Uint8Array
-  /** One bit an entry: evicted, and not held again since. So small that a sweep over all aliases finds it in the cache. */
-  readonly #evicted: Uint8Array
+  readonly #generations: Uint8Array
   readonly #max: number
   readonly #budget: Budget
   #top = 1
   #reserved = 1
-  #freeHead = 0
+  /** Lists of ids, linked by their parent word; 0 ends one. */
   #free = 0
+  #worn = 0
+  #wornLast = 0
+  #resting = 0
+  #restingLast = 0
+  #rested = 0
 
   constructor(memory: MapMemory, budget: Budget) {
     this.#words = memory.entries
     this.#touched = memory.touched
     this.#max = memory.sizes.maxEntries
-    this.#evicted = new Uint8Array((this.#max >>> 3) + 1)
+    this.#generations = new Uint8Array(this.#max + 2)
     this.#budget = budget
   }
 
@@ -42,15 +50,11 @@ export class Entries {
     return this.#top
   }
 
-  get freeEntries(): number {
-    return this.#free + this.#reserved - this.#top
-  }
-
-  /** Makes sure that one more entry fits. */
+  /** Makes sure that one more entry fits, without what partitions may still need. */
   reserve(): boolean {
-    if (this.#freeHead !== 0 || this.#top < this.#reserved) return true
+    if (this.#free !== 0 || this.#rested !== 0 || this.#top < this.#reserved) return true
     const step = Math.min(stepEntries, this.#max + 1 - this.#reserved)
-    if (step <= 0 || !this.#budget.take(step * entryBytes)) return false
+    if (step <= 0 || !this.#budget.takeLoosely(step * entryBytes)) return false
     this.#reserved += step
     return true
   }
@@ -60,30 +64,80 @@ export class Entries {
    * before one that was asked for, and behind the clock hand it has a round's time to be.
    */
   create(low: number, high: number): number {
-    let id = this.#freeHead
+    const id = this.#take()
     const words = this.#words
-    if (id === 0) {
-      id = this.#top++
-    } else {
-      this.#freeHead = words[id * entryWords + parentWord] as number
-      this.#free--
-    }
     const at = id * entryWords
     words[at + parentWord] = 0
-    words[at + countsWord] = 0
+    words[at + childrenWord] = 0
     words[at + keyHighWord] = high
     words[at + keyLowWord] = low
     this.#touched[id] = 0
     return id
   }
 
+  #take(): number {
+    let id = this.#free
+    if (id !== 0) {
+      this.#free = this.#next(id)
+      return id
+    }
+    id = this.#rested
+    if (id === 0) return this.#top++
+    this.#rested = this.#next(id)
+    this.#generations[id] = 0
+    return id
+  }
+
+  #next(id: number): number {
+    return this.#words[id * entryWords + parentWord] as number
+  }
+
   free(id: number): void {
     const at = id * entryWords
     this.#words[at + keyLowWord] = 0
     this.#words[at + keyHighWord] = 0
-    this.#words[at + parentWord] = this.#freeHead
-    this.#freeHead = id
-    this.#free++
+    if ((this.#generations[id] as number) < maxGeneration) {
+      this.#words[at + parentWord] = this.#free
+      this.#free = id
+      return
+    }
+    this.#words[at + parentWord] = this.#worn
+    if (this.#worn === 0) this.#wornLast = id
+    this.#worn = id
+  }
+
+  /** Whether ids wait for a sweep. */
+  get hasWorn(): boolean {
+    return this.#worn !== 0
+  }
+
+  /** A sweep begins: what is worn by now will be named by no alias after it. */
+  beginRest(): void {
+    this.#resting = this.#worn
+    this.#restingLast = this.#wornLast
+    this.#worn = 0
+  }
+
+  endRest(): void {
+    if (this.#resting === 0) return
+    this.#words[this.#restingLast * entryWords + parentWord] = this.#rested
+    this.#rested = this.#resting
+    this.#resting = 0
+  }
+
+  generation(id: number): number {
+    return this.#generations[id] as number
+  }
+
+  /** Kills every alias of the entry. The last generation stays; it is told apart from itself by who holds the block. */
+  age(id: number): void {
+    const generation = this.#generations[id] as number
+    if (generation < maxGeneration) this.#generations[id] = generation + 1
+  }
+
+  /** All generations, for a loop over many aliases. */
+  get generations(): Uint8Array {
+    return this.#generations
   }
 
   keyLow(id: number): number {
@@ -109,9 +163,9 @@ export class Entries {
   /** Hangs an entry under its parent. */
   attach(id: number, parent: number): void {
     this.#words[id * entryWords + parentWord] = parent
-    const at = parent * entryWords + countsWord
-    const counts = this.#words[at] as number
-    if (counts >>> aliasBits < maxChildren) this.#words[at] = counts + (1 << aliasBits)
+    const at = parent * entryWords + childrenWord
+    const children = this.#words[at] as number
+    if (children < maxChildren) this.#words[at] = children + 1
   }
 
   /** Takes an entry from its parent, whose id is returned (0: it hung at the root). */
@@ -119,39 +173,14 @@ export class Entries {
     const parent = this.#words[id * entryWords + parentWord] as number
     if (parent === 0) return 0
     this.#words[id * entryWords + parentWord] = 0
-    const at = parent * entryWords + countsWord
-    const counts = this.#words[at] as number
-    if (counts >>> aliasBits < maxChildren) this.#words[at] = counts - (1 << aliasBits)
+    const at = parent * entryWords + childrenWord
+    const children = this.#words[at] as number
+    if (children < maxChildren) this.#words[at] = children - 1
     return parent
   }
 
   children(id: number): number {
-    return (this.#words[id * entryWords + countsWord] as number) >>> aliasBits
-  }
-
-  aliases(id: number): number {
-    return (this.#words[id * entryWords + countsWord] as number) & maxAliases
-  }
-
-  addAlias(id: number): void {
-    const at = id * entryWords + countsWord
-    const counts = this.#words[at] as number
-    if ((counts & maxAliases) < maxAliases) this.#words[at] = counts + 1
-  }
-
-  dropAlias(id: number): void {
-    const at = id * entryWords + countsWord
-    const counts = this.#words[at] as number
-    if ((counts & maxAliases) < maxAliases) this.#words[at] = counts - 1
-  }
-
-  isEvicted(id: number): boolean {
-    return ((this.#evicted[id >>> 3] as number) & (1 << (id & 7))) !== 0
-  }
-
-  putEvicted(id: number, isEvicted: boolean): void {
-    const bits = this.#evicted[id >>> 3] as number
-    this.#evicted[id >>> 3] = isEvicted ? bits | (1 << (id & 7)) : bits & ~(1 << (id & 7))
+    return this.#words[id * entryWords + childrenWord] as number
   }
 
   touched(id: number): boolean {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
-import type { KvBatch, KvRemove, KvStore, WorkerSlot } from '../kv/batch.ts'
-import { chainKeys } from '../kv/keys.ts'
-import { Aliases, aliasPlace, firstWord, maxStoreCount } from './aliases.ts'
+import type { KvBatch, WorkerSlot } from '../kv/batch.ts'
+import { Aliases } from './aliases.ts'
+import { Announcements } from './announcements.ts'
 import { Blocks } from './blocks.ts'
 import { Budget } from './budget.ts'
 import { Clock } from './clock.ts'
@@ -13,14 +13,14 @@ import {
   defaultOrphansPerWorker,
   fixedBytes,
   mapSizes,
-  memberIncarnationShift,
   reserveMap,
   tierCount,
   viewMap,
 } from './layout.ts'
 import type { MapHandle } from './layout.ts'
+import { Ledger } from './ledger.ts'
 import type { ApplyOutcome, CacheMap, MapStats, MatchQuery, PrefixMatch, WorkerMapOptions } from './map.ts'
-import type { Orphan } from './orphans.ts'
+import { Reclaim } from './reclaim.ts'
 import { FlatReader } from './reader.ts'
 import { Sweep } from './sweep.ts'
 import { Tombstones } from './tombstones.ts'
@@ -34,12 +34,8 @@ export interface FlatMapOptions {
   readonly orphansPerWorker?: number
 }
 
-/** The share of entries (one in so many) that is kept free once the budget is reached, so that storing seldom waits. */
-const reserveShare = 10
 /** Orphans take at most one part in so many of the budget. */
 const orphanShare = 8
-/** `resolve` found that the block was given up for the budget. */
-const evicted = -1
 
 /**
  * The global KV-cache map over flat tables in shared memory (layout.ts draws them). One thread writes through this
@@ -50,8 +46,8 @@ export class FlatMap implements CacheMap {
   readonly #blocks: Blocks
   readonly #holders: Holders
   readonly #aliases: Aliases
-  readonly #tombstones: Tombstones
-  readonly #clock: Clock
+  readonly #ledger: Ledger
+  readonly #reclaim: Reclaim
   readonly #sweep: Sweep
   readonly #reader: FlatReader
   readonly #outcome: ApplyOutcome = {
@@ -62,13 +58,6 @@ export class FlatMap implements CacheMap {
     parentEvicted: 0,
     ignored: false,
   }
-  #keys = new Uint32Array(64)
-  readonly #oneLocal = new Uint32Array(2)
-  /** Sweep steps owed, in fractions: storing pays for sweeping. */
-  #sweepDebt = 0
-  #isTight = false
-  /** Keeps the reads that warm the cache from being optimized away. */
-  #warm = 0
 
   constructor(options: FlatMapOptions = {}) {
     const budgetBytes = options.budgetBytes ?? defaultBudgetBytes
@@ -76,17 +65,19 @@ export class FlatMap implements CacheMap {
     this.#handle = reserveMap(sizes)
     const memory = viewMap(this.#handle)
     const budget = new Budget(budgetBytes)
-    this.#tombstones = new Tombstones(budgetBytes)
-    assert.ok(budget.take(fixedBytes(sizes) + this.#tombstones.bytes), 'the budget does not hold the fixed tables')
+    const tombstones = new Tombstones(budgetBytes)
+    assert.ok(budget.take(fixedBytes(sizes) + tombstones.bytes), 'the budget does not hold the fixed tables')
     this.#holders = new Holders(memory, {
       perWorker: options.orphansPerWorker ?? defaultOrphansPerWorker,
       pool: new Budget(Math.floor(budgetBytes / orphanShare)),
       budget,
     })
     this.#blocks = new Blocks(memory, budget, this.#holders)
-    this.#aliases = new Aliases(sizes, budget)
-    this.#clock = new Clock(this.#blocks)
-    this.#sweep = new Sweep(memory, this.#blocks, this.#aliases, this.#tombstones)
+    this.#aliases = new Aliases(memory, this.#blocks.entries, tombstones, budget)
+    this.#sweep = new Sweep(memory, this.#blocks, this.#aliases)
+    this.#reclaim = new Reclaim(this.#blocks, new Clock(this.#blocks, this.#aliases), this.#sweep)
+    const announcements = new Announcements(this.#aliases, this.#blocks, tombstones, this.#reclaim)
+    this.#ledger = new Ledger(announcements, this.#aliases, this.#blocks, this.#outcome)
     this.#reader = new FlatReader(memory)
   }
 
@@ -112,21 +103,23 @@ export class FlatMap implements CacheMap {
       return
     }
     const before = this.#holders.blockSize(slot)
-    if (before !== 0 && before !== (options.blockSize ?? 0)) this.#holders.renew(holder)
+    if (before !== 0 && before !== (options.blockSize ?? 0)) this.#forget(holder)
     this.#holders.putBlockSize(slot, options.blockSize ?? 0)
     holder.countsStores = options.countsStores
   }
 
   removeWorker(slot: WorkerSlot): void {
     const holder = this.#holders.get(slot)
-    if (holder !== undefined) this.#holders.remove(holder)
+    if (holder === undefined) return
+    this.#aliases.addDead(heldBlocks(holder))
+    this.#holders.remove(holder)
   }
 
   clear(slot: WorkerSlot, epoch: number): void {
     const holder = this.#holders.get(slot)
     if (holder === undefined) return
     this.#reserveIncarnation()
-    this.#holders.renew(holder)
+    this.#forget(holder)
     if (epoch <= holder.epoch) return
     holder.epoch = epoch
     holder.lastSequence = -1
@@ -149,14 +142,14 @@ export class FlatMap implements CacheMap {
     }
     holder.lastSequence = batch.sequence
     for (const event of batch.events) {
-      if (event.kind === 'store') this.#store(holder, event)
-      else if (event.kind === 'remove') this.#remove(holder, event)
+      if (event.kind === 'store') this.#ledger.store(holder, event)
+      else if (event.kind === 'remove') this.#ledger.remove(holder, event)
       else {
         this.#reserveIncarnation()
-        this.#holders.renew(holder)
+        this.#forget(holder)
       }
     }
-    this.#tidy(outcome.storedBlocks + outcome.removedBlocks + 1)
+    this.#reclaim.settle(outcome.storedBlocks + outcome.removedBlocks + 1)
     return outcome
   }
 
@@ -203,283 +196,16 @@ export class FlatMap implements CacheMap {
     return this.#sweep.isNeeded
   }
 
-  #store(holder: Holder, event: KvStore): void {
-    const { engineHashes, locals, parent } = event
-    const blocks = engineHashes.length >>> 1
-    assert.equal(locals.length, engineHashes.length, 'a store has one local hash for each engine hash')
-    const group = this.#announce(holder, event.tier, event.group)
-    if (group < 0) return
-    const place = aliasPlace(event.tier, group)
-    let above = parent.kind === 'root' ? 0 : this.#resolve(holder, parent.hashLow, parent.hashHigh)
-    let chained = 0
-    if (parent.kind === 'root') chained = this.#chain(parent.keyLow, parent.keyHigh, locals, 0)
-    else if (above > 0) chained = this.#chainUnder(above, locals, 0)
-    if (chained === 1)
-      this.#warm ^= this.#blocks.index.warm(this.#keys, blocks) ^ this.#aliases.warm(holder.incarnation, engineHashes)
-    for (let block = 0; block < blocks; block++) {
-      const hashLow = (engineHashes[2 * block] as number) | 0
-      const hashHigh = (engineHashes[2 * block + 1] as number) | 0
-      if (chained === 0) {
-        // The parent is unknown, but the block may be known from another tier or group, and names its children then.
-        const own = this.#resolve(holder, hashLow, hashHigh)
-        if (own <= 0) {
-          if (above === evicted) this.#refuse(holder, hashLow, hashHigh)
-          else this.#adopt(holder, event, block)
-          continue
-        }
-      }
-      const low = (this.#keys[2 * block] as number) | 0
-      const high = (this.#keys[2 * block + 1] as number) | 0
-      const id = this.#hold(holder, hashLow, hashHigh, place, low, high, above > 0 ? above : 0, 1)
-      if (id === 0) {
-        this.#refuse(holder, hashLow, hashHigh)
-        above = evicted
-        chained = 0
-        continue
-      }
-      // An engine hash that is known keeps its key, and its children hang from that one.
-      const { entries } = this.#blocks
-      if (chained === 0 || entries.keyLow(id) !== low || entries.keyHigh(id) !== high) {
-        chained = this.#chainUnder(id, locals, block + 1)
-      }
-      above = id
-    }
-    if (holder.orphans.count > 0) this.#adoptOrphans(holder, engineHashes)
-  }
-
-  #remove(holder: Holder, event: KvRemove): void {
-    const { engineHashes } = event
-    const group = this.#holders.groupNumber(holder, event.group, false)
-    const place = aliasPlace(event.tier, Math.max(group, 0))
-    for (let at = 0; at + 1 < engineHashes.length; at += 2) {
-      const hashLow = (engineHashes[at] as number) | 0
-      const hashHigh = (engineHashes[at + 1] as number) | 0
-      const wasHeld = group >= 0 && this.#release(holder, hashLow, hashHigh, place)
-      if (wasHeld || holder.orphans.remove(hashLow, hashHigh, event.tier, event.group, holder.countsStores)) {
-        this.#outcome.removedBlocks++
-      } else {
-        this.#outcome.unknownRemovals++
-      }
-    }
-  }
-
-  /** The entry that a hash names for a worker; 0: unknown, `evicted`: given up for the budget. */
-  #resolve(holder: Holder, hashLow: number, hashHigh: number): number {
-    const aliases = this.#aliases
-    const low = hashLow | 0
-    const high = hashHigh | 0
-    aliases.probe(holder.incarnation, low, high, -1)
-    for (const at of aliases.others) if (this.#isLive(at)) return aliases.entry(at)
-    if (aliases.others.length > 0) return evicted
-    return this.#tombstones.has(firstWord(holder.incarnation, low, high), high) ? evicted : 0
-  }
-
-  #isLive(at: number): boolean {
-    const aliases = this.#aliases
-    return this.#blocks.isHeld(
-      aliases.entry(at),
-      (aliases.incarnation(at) << memberIncarnationShift) | aliases.place(at),
-    )
-  }
-
-  /** Stores one block: its alias, its entry and its member. The entry's id, or 0 where there is no room. */
-  #hold(
-    holder: Holder,
-    hashLow: number,
-    hashHigh: number,
-    place: number,
-    low: number,
-    high: number,
-    parent: number,
-    storeCount: number,
-  ): number {
-    const aliases = this.#aliases
-    const blocks = this.#blocks
-    const { incarnation } = holder
-    for (;;) {
-      let keyLow = low
-      let keyHigh = high
-      let hung = parent
-      aliases.probe(incarnation, hashLow, hashHigh, place)
-      if (aliases.exact >= 0 && this.#isLive(aliases.exact)) return this.#holdAgain(holder, storeCount)
-      for (const at of aliases.others) {
-        if (!this.#isLive(at)) continue
-        keyLow = blocks.entries.keyLow(aliases.entry(at))
-        keyHigh = blocks.entries.keyHigh(aliases.entry(at))
-        hung = 0
-      }
-      if (aliases.exact >= 0) this.#dropAlias(aliases.exact)
-      if (aliases.reserve() && blocks.reserve(keyLow)) {
-        const known = blocks.index.find(keyLow, keyHigh)
-        const isDouble = known !== 0 && blocks.isHeld(known, (incarnation << memberIncarnationShift) | place)
-        const id = blocks.hold(known, keyLow, keyHigh, hung, holder, place)
-        if (id !== 0) {
-          aliases.insert(incarnation, place, id, Math.min(storeCount, maxStoreCount))
-          blocks.entries.addAlias(id)
-          if (isDouble) holder.doubles.set(id * 32 + place, (holder.doubles.get(id * 32 + place) ?? 0) + 1)
-          this.#outcome.storedBlocks++
-          return id
-        }
-      }
-      this.#clock.pinned = parent
-      if (!this.#makeRoom()) return 0
-    }
-  }
-
-  /** A block that its alias already names: one more store of it. */
-  #holdAgain(holder: Holder, storeCount: number): number {
-    const aliases = this.#aliases
-    const at = aliases.exact
-    if (holder.countsStores) aliases.putStoreCount(at, Math.min(aliases.storeCount(at) + storeCount, maxStoreCount))
-    const id = aliases.entry(at)
-    this.#blocks.entries.putTouched(id, 1)
-    this.#outcome.storedBlocks++
-    return id
-  }
-
-  /** Takes back one store of a block; false: the worker holds no such block. */
-  #release(holder: Holder, hashLow: number, hashHigh: number, place: number): boolean {
-    const aliases = this.#aliases
-    aliases.probe(holder.incarnation, hashLow, hashHigh, place)
-    const at = aliases.exact
-    if (at < 0) {
-      this.#tombstones.delete(firstWord(holder.incarnation, hashLow, hashHigh), hashHigh)
-      return false
-    }
-    const isLive = this.#isLive(at)
-    const storeCount = aliases.storeCount(at)
-    if (isLive && holder.countsStores && storeCount > 1) {
-      aliases.putStoreCount(at, storeCount - 1)
-      return true
-    }
-    const id = aliases.entry(at)
-    if (isLive && !this.#releaseDouble(holder, id * 32 + place)) this.#blocks.drop(id, holder, place)
-    this.#dropAlias(at)
-    return isLive
-  }
-
-  #releaseDouble(holder: Holder, name: number): boolean {
-    const doubles = holder.doubles.size === 0 ? undefined : holder.doubles.get(name)
-    if (doubles === undefined) return false
-    if (doubles === 1) holder.doubles.delete(name)
-    else holder.doubles.set(name, doubles - 1)
-    return true
-  }
-
-  #dropAlias(at: number): void {
-    const id = this.#aliases.entry(at)
-    this.#aliases.delete(at)
-    this.#blocks.dropAlias(id)
-  }
-
-  /** Keeps a block until its parent arrives. */
-  #adopt(holder: Holder, event: KvStore, block: number): void {
-    const { engineHashes, locals, parent } = event
-    if (parent.kind === 'root') assert.fail('a block under the root has a key at once')
-    const isFirst = block === 0
-    holder.orphans.add(
-      {
-        hashLow: (engineHashes[2 * block] as number) | 0,
-        hashHigh: (engineHashes[2 * block + 1] as number) | 0,
-        parentLow: isFirst ? parent.hashLow : (engineHashes[2 * block - 2] as number),
-        parentHigh: isFirst ? parent.hashHigh : (engineHashes[2 * block - 1] as number),
-        localLow: locals[2 * block] as number,
-        localHigh: locals[2 * block + 1] as number,
-        tier: event.tier,
-        group: event.group,
-        storeCount: 1,
-      },
-      holder.countsStores,
-    )
-    this.#outcome.orphaned++
-  }
-
-  /** Stores the orphans that waited for these hashes, then those that waited for them, and so on. */
-  #adoptOrphans(holder: Holder, engineHashes: Uint32Array): void {
-    const ready: Orphan[] = []
-    for (let at = 0; at + 1 < engineHashes.length; at += 2) {
-      const hashLow = engineHashes[at] as number
-      const hashHigh = engineHashes[at + 1] as number
-      if (this.#resolve(holder, hashLow, hashHigh) > 0) ready.push(...holder.orphans.take(hashLow, hashHigh))
-    }
-    for (let orphan = ready.shift(); orphan !== undefined; orphan = ready.shift()) {
-      const { hashLow, hashHigh } = orphan
-      this.#storeOrphan(holder, orphan)
-      if (this.#resolve(holder, hashLow, hashHigh) > 0) ready.push(...holder.orphans.take(hashLow, hashHigh))
-    }
-  }
-
-  #storeOrphan(holder: Holder, orphan: Orphan): void {
-    const hashLow = orphan.hashLow | 0
-    const hashHigh = orphan.hashHigh | 0
-    const place = aliasPlace(orphan.tier, this.#holders.groupNumber(holder, orphan.group, false))
-    let parent = this.#resolve(holder, orphan.parentLow, orphan.parentHigh)
-    this.#oneLocal[0] = orphan.localLow
-    this.#oneLocal[1] = orphan.localHigh
-    if (parent > 0) this.#chainUnder(parent, this.#oneLocal, 0)
-    else if (this.#resolve(holder, hashLow, hashHigh) > 0) parent = 0
-    else {
-      this.#refuse(holder, hashLow, hashHigh)
-      return
-    }
-    const low = (this.#keys[0] as number) | 0
-    const high = (this.#keys[1] as number) | 0
-    const storeCount = holder.countsStores ? orphan.storeCount : 1
-    if (this.#hold(holder, hashLow, hashHigh, place, low, high, parent, storeCount) === 0) {
-      this.#refuse(holder, hashLow, hashHigh)
-    }
-  }
-
-  /** Remembers that a block was given up, so that its children are given up too. */
-  #refuse(holder: Holder, hashLow: number, hashHigh: number): void {
-    this.#outcome.parentEvicted++
-    this.#tombstones.add(firstWord(holder.incarnation, hashLow, hashHigh), hashHigh)
-  }
-
-  #announce(holder: Holder, tier: number, engineGroup: number): number {
-    const group = this.#holders.groupNumber(holder, engineGroup, true)
-    if (group < 0) return group
-    const announced = this.#holders.announced(holder.incarnation, tier)
-    if ((announced & (1 << group)) !== 0) return group
-    this.#holders.announce(holder.incarnation, tier, group)
-    if (announced !== 0) this.#blocks.recount(holder, tier)
-    return group
-  }
-
-  #chainUnder(id: number, locals: Uint32Array, from: number): number {
-    const { entries } = this.#blocks
-    return this.#chain(entries.keyLow(id), entries.keyHigh(id), locals, from)
-  }
-
-  /** Writes the keys of the blocks from `from` on; answers 1, as "the keys are known". */
-  #chain(low: number, high: number, locals: Uint32Array, from: number): 1 {
-    if (this.#keys.length < locals.length) this.#keys = new Uint32Array(2 * locals.length)
-    chainKeys(low, high, locals.subarray(2 * from), this.#keys.subarray(2 * from))
-    return 1
-  }
-
-  /** Once the budget was reached, keeps a reserve of free entries, and sweeps in step with what was stored. */
-  #tidy(blocks: number): void {
-    const { entries } = this.#blocks
-    this.#clock.pinned = 0
-    const reserve = Math.floor(entries.top / reserveShare)
-    const room = Math.min(entries.freeEntries, this.#aliases.freeRecords) + this.#blocks.unsweptEvictions
-    if (this.#isTight && room < reserve) this.#clock.evict(Math.min(2 * blocks, reserve - room))
-    if (!this.#sweep.isNeeded) return
-    this.#sweepDebt += (blocks * this.#sweep.passSteps) / Math.max(1, reserve / 2)
-    for (; this.#sweepDebt >= 1; this.#sweepDebt--) if (!this.#sweep.step()) this.#sweepDebt = 0
-  }
-
-  /** The last resort of a store that finds no room: evicts a batch and sweeps it out at once. False: nothing to evict. */
-  #makeRoom(): boolean {
-    this.#isTight = true
-    const wasNeeded = this.#sweep.isNeeded
-    const evictions = wasNeeded ? 0 : this.#clock.evict(Math.max(32, this.#blocks.entries.top >>> 6))
-    this.#sweep.finish()
-    return wasNeeded || evictions > 0
+  #forget(holder: Holder): void {
+    this.#aliases.addDead(heldBlocks(holder))
+    this.#holders.renew(holder)
   }
 
   #reserveIncarnation(): void {
     if (this.#holders.unusedIncarnations === 0) this.#sweep.finish()
   }
+}
+
+function heldBlocks({ blocks }: Holder): number {
+  return blocks.reduce((sum, ofTier) => sum + ofTier, 0)
 }

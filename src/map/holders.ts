@@ -1,4 +1,5 @@
 import type { WorkerSlot } from '../kv/batch.ts'
+import { Doubles } from './doubles.ts'
 import type { MapMemory } from './layout.ts'
 import { maxGroups, tierCount } from './layout.ts'
 import type { WorkerMapOptions } from './map.ts'
@@ -17,8 +18,7 @@ export interface Holder {
   /** Blocks held, by tier. */
   blocks: Int32Array
   orphans: Orphans
-  /** Engine hashes beyond the first that name one held block, by entry × 32 + place: engines tell more apart than we. */
-  doubles: Map<number, number>
+  readonly doubles: Doubles
 }
 
 /**
@@ -74,7 +74,7 @@ export class Holders {
       groups: [],
       blocks: new Int32Array(tierCount),
       orphans: new Orphans(this.#orphanLimits),
-      doubles: new Map(),
+      doubles: new Doubles(this.#orphanLimits.budget),
     }
     this.#bySlot[slot] = holder
     this.#memory.workers[2 * slot + 1] = options.blockSize ?? 0
@@ -97,13 +97,14 @@ export class Holders {
     const { dropped } = holder.orphans
     holder.orphans.clear()
     holder.orphans = new Orphans(this.#orphanLimits, dropped)
-    holder.doubles = new Map()
+    holder.doubles.clear()
     this.#begin(holder)
   }
 
   remove(holder: Holder): void {
     this.#end(holder)
     holder.orphans.clear()
+    holder.doubles.clear()
     this.#memory.workers[2 * holder.slot] = 0
     this.#memory.workers[2 * holder.slot + 1] = 0
     this.#bySlot[holder.slot] = undefined

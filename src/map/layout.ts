@@ -1,7 +1,7 @@
 /**
  * The map's memory: one reservation a table, as large as the byte budget could ever ask, on SharedArrayBuffers.
  *
- *     entries      5 words an entry {key low, key high, set id, parent entry, children and alias counts}; ids are stable
+ *     entries      5 words an entry {key low, key high, set id, parent entry, children}; ids are stable
  *     touched      1 byte an entry, set racily by readers, cleared by the clock hand
  *     index        1 word a place {6-bit tag, 26-bit entry id}; 2^n partitions, each open-addressed and growing alone
  *     sets         set id → record {generation, member count, members…}
@@ -19,11 +19,13 @@ export const keyLowWord = 0
 export const keyHighWord = 1
 export const setWord = 2
 export const parentWord = 3
-export const countsWord = 4
+export const childrenWord = 4
 
 /** Entry ids take 26 bits of an index word. */
 export const entryIdBits = 26
 export const entryIdMask = (1 << entryIdBits) - 1
+/** The bits above an alias's entry id hold the entry's generation. */
+export const maxGeneration = (1 << (32 - entryIdBits)) - 1
 
 /** Cache groups of one worker and tier that the map can tell apart. */
 export const maxGroups = 8

@@ -1,48 +1,47 @@
 import type { Aliases } from './aliases.ts'
 import type { Blocks } from './blocks.ts'
 import type { MapMemory } from './layout.ts'
-import type { Tombstones } from './tombstones.ts'
 
 const entriesPerStep = 4096
 
 /**
  * Washes the dead out of the tables, a step at a time: aliases and set members of cleared workers, and aliases of evicted
- * blocks. A pass goes over all alias partitions and then, where a worker was cleared, over all entries; only then
- * may the incarnations that were dead at its start serve again. One partition is swept in one go, since records move in it.
+ * blocks. A pass goes over all alias partitions and then, where a worker was cleared, over all entries. Only then may
+ * what no table names any more serve again: the incarnations that were dead at its start, and worn entry ids.
  */
 export class Sweep {
   readonly #memory: MapMemory
   readonly #blocks: Blocks
   readonly #aliases: Aliases
-  readonly #tombstones: Tombstones
   #pass = 0
   #isRunning = false
   #dying: number[] = []
-  #withEvictions = false
   #partition = 0
   #entry = 1
-  readonly #isDead: (at: number) => boolean
+  /** Steps owed, in fractions: storing pays for sweeping. */
+  #debt = 0
 
-  constructor(memory: MapMemory, blocks: Blocks, aliases: Aliases, tombstones: Tombstones) {
+  constructor(memory: MapMemory, blocks: Blocks, aliases: Aliases) {
     this.#memory = memory
     this.#blocks = blocks
     this.#aliases = aliases
-    this.#tombstones = tombstones
-    this.#isDead = (at) => this.#isDeadAlias(at)
   }
 
-  /** Whether a pass is under way. */
-  get isRunning(): boolean {
-    return this.#isRunning
+  /** Whether something waits for a pass to end. Aliases of evicted blocks alone can wait for their partition to fill. */
+  get isDue(): boolean {
+    return this.#isRunning || this.#blocks.holders.deadIncarnations > 0 || this.#blocks.entries.hasWorn
   }
 
   get isNeeded(): boolean {
-    return this.#isRunning || this.#blocks.holders.deadIncarnations > 0 || this.#blocks.unsweptEvictions > 0
+    return this.isDue || this.#aliases.dead > 0
   }
 
-  /** Steps of a whole pass. */
-  get passSteps(): number {
-    return this.#aliases.partitions + Math.ceil(this.#blocks.entries.top / entriesPerStep)
+  /** Keeps in step with what is stored: a pass is over when a sixteenth of the map was replaced. */
+  pay(blocks: number): void {
+    if (!this.isDue) return
+    const { top } = this.#blocks.entries
+    this.#debt += (16 * blocks * (this.#aliases.partitions + Math.ceil(top / entriesPerStep))) / top
+    for (; this.#debt >= 1; this.#debt--) if (!this.step()) this.#debt = 0
   }
 
   /** Does one step; false: nothing is dead. */
@@ -50,14 +49,12 @@ export class Sweep {
     if (!this.isNeeded) return false
     if (!this.#isRunning) this.#begin()
     if (this.#partition < this.#aliases.partitions) {
-      this.#aliases.sweep(this.#partition++, this.#isDead)
+      this.#aliases.sweep(this.#partition++)
     } else if (this.#dying.length > 0 && this.#entry < this.#blocks.entries.top) {
       const end = Math.min(this.#entry + entriesPerStep, this.#blocks.entries.top)
       for (; this.#entry < end; this.#entry++) this.#blocks.wash(this.#entry, this.#pass, this.#memory.incarnations)
     } else {
-      this.#blocks.holders.recycle(this.#dying)
-      this.#dying = []
-      this.#isRunning = false
+      this.#end()
     }
     return true
   }
@@ -66,30 +63,24 @@ export class Sweep {
   finish(): void {
     // A pass that is under way may have gone past what died since; the next one has not.
     const last = this.#pass + 1
-    while (this.isNeeded && (this.#pass < last || this.isRunning)) this.step()
+    while (this.isNeeded && (this.#pass < last || this.#isRunning)) this.step()
   }
 
   #begin(): void {
     this.#pass++
     this.#isRunning = true
     this.#dying = this.#blocks.holders.takeDead()
-    this.#withEvictions = this.#blocks.unsweptEvictions > 0
-    this.#blocks.unsweptEvictions = 0
+    this.#blocks.entries.beginRest()
+    this.#aliases.beginPass()
     this.#partition = 0
     this.#entry = 1
   }
 
-  #isDeadAlias(at: number): boolean {
-    const aliases = this.#aliases
-    const incarnation = aliases.incarnation(at)
-    const id = aliases.entry(at)
-    if (this.#memory.incarnations[2 * incarnation] !== 0) {
-      if (!this.#withEvictions) return false
-      // A block that came back in another worker's hands keeps this alias until it goes again; lookups see through it.
-      if (!this.#blocks.entries.isEvicted(id)) return false
-      this.#tombstones.add(aliases.firstWord(at), aliases.secondWord(at))
-    }
-    this.#blocks.dropAlias(id)
-    return true
+  #end(): void {
+    this.#blocks.holders.recycle(this.#dying)
+    this.#dying = []
+    this.#blocks.entries.endRest()
+    this.#aliases.endPass()
+    this.#isRunning = false
   }
 }

@@ -1,0 +1,133 @@
+/**
+ * The flat map at its budget: every store evicts. Rate, and how long one 32-block batch takes, which is how long the event
+ * loop stands still. Conversations grow to 416 blocks in 32-block events, all of them new blocks, as many at a time as a
+ * fleet serves.
+ */
+import type { KvBatch, KvEvent, KvParent, WorkerSlot } from '../../src/kv/batch.ts'
+import { FlatMap } from '../../src/map/flat-map.ts'
+import { randomWords } from '../../test/support/random.ts'
+import { median, percentile } from '../result.ts'
+import type { BenchResult } from '../result.ts'
+
+const seed = 20_261
+const workers = 64
+const eventBlocks = 32
+const ownEvents = 13
+const activeConversations = 500
+const stretchBatches = 3200
+const goalBlocksPerUs = 1.5
+const goalBatchMs = 2
+
+export interface ChurnOptions {
+  readonly name: string
+  readonly budgetBytes: number
+  /** Blocks stored while it is measured, after as many as fill the map. */
+  readonly blocks: number
+}
+
+export const churns: readonly ChurnOptions[] = [
+  { name: '32 MiB budget', budgetBytes: 32 * 2 ** 20, blocks: 3_000_000 },
+  { name: '10M-entry budget', budgetBytes: 480_000_000, blocks: 6_000_000 },
+]
+
+export function churn({ name, budgetBytes, blocks }: ChurnOptions): BenchResult[] {
+  const map = new FlatMap({ budgetBytes, maxWorkers: workers })
+  for (let slot = 0; slot < workers; slot++) {
+    map.addWorker(slot as WorkerSlot, { countsStores: true, blockSize: 16 })
+  }
+  const load = new ChurnLoad()
+  while (map.stats().evictions === 0) for (const batch of load.batches(100)) map.apply(batch)
+  // The step into eviction belongs to what is measured.
+  const rates: number[] = []
+  const batchMs: number[] = []
+  let refused = 0
+  const before = map.stats()
+  for (let done = 0; done < blocks; done += stretchBatches * eventBlocks) {
+    const batches = load.batches(stretchBatches)
+    let stretchMs = 0
+    for (const batch of batches) {
+      const start = performance.now()
+      refused += map.apply(batch).parentEvicted
+      const tookMs = performance.now() - start
+      batchMs.push(tookMs)
+      stretchMs += tookMs
+    }
+    rates.push((stretchBatches * eventBlocks) / 1000 / stretchMs)
+  }
+  const stats = map.stats()
+  const notes = {
+    entries: stats.entries,
+    'evictions a block': (stats.evictions - before.evictions) / (batchMs.length * eventBlocks),
+    'refused share': refused / (batchMs.length * eventBlocks),
+    'B/entry': stats.bytes / stats.entries,
+    'of it aliases': map.aliasBytes / stats.entries,
+  }
+  return [
+    {
+      name: `store while evicting, ${name}`,
+      unit: 'M blocks/s',
+      value: median(rates),
+      samples: rates,
+      goal: `>= ${goalBlocksPerUs}`,
+      met: median(rates) >= goalBlocksPerUs,
+      notes,
+    },
+    {
+      name: `slowest ${eventBlocks}-block batch while evicting, ${name}`,
+      unit: 'ms',
+      value: percentile(batchMs, 1),
+      samples: [percentile(batchMs, 1)],
+      goal: `<= ${goalBatchMs}`,
+      met: percentile(batchMs, 1) <= goalBatchMs,
+      notes: {
+        p50: percentile(batchMs, 0.5),
+        p99: percentile(batchMs, 0.99),
+        'p99.9': percentile(batchMs, 0.999),
+        'over 2 ms': batchMs.filter((ms) => ms > goalBatchMs).length,
+        batches: batchMs.length,
+      },
+    },
+  ]
+}
+
+/** Batches of conversations that take turns at random; a finished one gives its place to a new one on another worker. */
+class ChurnLoad {
+  readonly #random = randomWords(seed)
+  readonly #sequences = new Array<number>(workers).fill(0)
+  readonly #worker = new Int32Array(activeConversations)
+  readonly #events = new Int32Array(activeConversations)
+  readonly #parents = new Uint32Array(2 * activeConversations)
+
+  batches(count: number): KvBatch[] {
+    return Array.from({ length: count }, () => this.#batch(this.#random() % activeConversations))
+  }
+
+  #batch(conversation: number): KvBatch {
+    const begun = (this.#events[conversation] as number) % ownEvents
+    if (begun === 0) this.#worker[conversation] = this.#random() % workers
+    this.#events[conversation] = begun + 1
+    const parent: KvParent =
+      begun === 0
+        ? { kind: 'root', keyLow: 1, keyHigh: 1 }
+        : {
+            kind: 'block',
+            hashLow: this.#parents[2 * conversation] as number,
+            hashHigh: this.#parents[2 * conversation + 1] as number,
+          }
+    const words = Uint32Array.from({ length: 4 * eventBlocks }, this.#random)
+    const engineHashes = words.subarray(0, 2 * eventBlocks)
+    this.#parents.set(engineHashes.subarray(-2), 2 * conversation)
+    const event: KvEvent = {
+      kind: 'store',
+      tier: 0,
+      group: 0,
+      engineHashes,
+      locals: words.subarray(2 * eventBlocks),
+      parent,
+    }
+    const worker = this.#worker[conversation] as number
+    const sequence = this.#sequences[worker] as number
+    this.#sequences[worker] = sequence + 1
+    return { worker: worker as WorkerSlot, epoch: 0, sequence, events: [event] }
+  }
+}

@@ -1,0 +1,193 @@
+import assert from 'node:assert/strict'
+import type { KvRemove, KvStore } from '../kv/batch.ts'
+import { chainKeys } from '../kv/keys.ts'
+import { aliasPlace } from './aliases.ts'
+import type { Aliases } from './aliases.ts'
+import { evicted } from './announcements.ts'
+import type { Announcements } from './announcements.ts'
+import type { Blocks } from './blocks.ts'
+import type { Holder } from './holders.ts'
+import type { ApplyOutcome } from './map.ts'
+import type { Orphan } from './orphans.ts'
+
+/** Enters store and removal events: gives blocks their keys, keeps orphans until their parents come (decision 7). */
+export class Ledger {
+  readonly #announcements: Announcements
+  readonly #aliases: Aliases
+  readonly #blocks: Blocks
+  readonly #outcome: ApplyOutcome
+  #keys = new Uint32Array(64)
+  readonly #oneLocal = new Uint32Array(2)
+  /** Keeps the reads that warm the cache from being optimized away. */
+  #warm = 0
+
+  /** What happens to blocks is counted in `outcome`. */
+  constructor(announcements: Announcements, aliases: Aliases, blocks: Blocks, outcome: ApplyOutcome) {
+    this.#announcements = announcements
+    this.#aliases = aliases
+    this.#blocks = blocks
+    this.#outcome = outcome
+  }
+
+  store(holder: Holder, event: KvStore): void {
+    const { engineHashes, locals, parent } = event
+    const blocks = engineHashes.length >>> 1
+    assert.equal(locals.length, engineHashes.length, 'a store has one local hash for each engine hash')
+    const group = this.#announce(holder, event.tier, event.group)
+    if (group < 0) return
+    const place = aliasPlace(event.tier, group)
+    let above = parent.kind === 'root' ? 0 : this.#announcements.resolve(holder, parent.hashLow, parent.hashHigh)
+    let chained = 0
+    if (parent.kind === 'root') chained = this.#chain(parent.keyLow, parent.keyHigh, locals, 0)
+    else if (above > 0) chained = this.#chainUnder(above, locals, 0)
+    if (chained === 1)
+      this.#warm ^= this.#blocks.index.warm(this.#keys, blocks) ^ this.#aliases.warm(holder.incarnation, engineHashes)
+    for (let block = 0; block < blocks; block++) {
+      const hashLow = (engineHashes[2 * block] as number) | 0
+      const hashHigh = (engineHashes[2 * block + 1] as number) | 0
+      if (chained === 0) {
+        // The parent is unknown, but the block may be known from another tier or group, and names its children then.
+        const own = this.#announcements.resolve(holder, hashLow, hashHigh)
+        if (own <= 0) {
+          if (above === evicted) this.#refuse(holder, hashLow, hashHigh)
+          else this.#adopt(holder, event, block)
+          continue
+        }
+      }
+      const low = (this.#keys[2 * block] as number) | 0
+      const high = (this.#keys[2 * block + 1] as number) | 0
+      const id = this.#hold(holder, hashLow, hashHigh, place, low, high, above > 0 ? above : 0, 1)
+      if (id === 0) {
+        above = evicted
+        chained = 0
+        continue
+      }
+      // An engine hash that is known keeps its key, and its children hang from that one.
+      const { entries } = this.#blocks
+      if (chained === 0 || entries.keyLow(id) !== low || entries.keyHigh(id) !== high) {
+        chained = this.#chainUnder(id, locals, block + 1)
+      }
+      above = id
+    }
+    if (holder.orphans.count > 0) this.#adoptOrphans(holder, engineHashes)
+  }
+
+  remove(holder: Holder, event: KvRemove): void {
+    const { engineHashes } = event
+    const group = this.#blocks.holders.groupNumber(holder, event.group, false)
+    const place = aliasPlace(event.tier, Math.max(group, 0))
+    for (let at = 0; at + 1 < engineHashes.length; at += 2) {
+      const hashLow = (engineHashes[at] as number) | 0
+      const hashHigh = (engineHashes[at + 1] as number) | 0
+      const wasHeld = group >= 0 && this.#announcements.release(holder, hashLow, hashHigh, place)
+      if (wasHeld || holder.orphans.remove(hashLow, hashHigh, event.tier, event.group, holder.countsStores)) {
+        this.#outcome.removedBlocks++
+      } else {
+        this.#outcome.unknownRemovals++
+      }
+    }
+  }
+
+  /** Keeps a block until its parent arrives. */
+  #adopt(holder: Holder, event: KvStore, block: number): void {
+    const { engineHashes, locals, parent } = event
+    if (parent.kind === 'root') assert.fail('a block under the root has a key at once')
+    const isFirst = block === 0
+    holder.orphans.add(
+      {
+        hashLow: (engineHashes[2 * block] as number) | 0,
+        hashHigh: (engineHashes[2 * block + 1] as number) | 0,
+        parentLow: isFirst ? parent.hashLow : (engineHashes[2 * block - 2] as number),
+        parentHigh: isFirst ? parent.hashHigh : (engineHashes[2 * block - 1] as number),
+        localLow: locals[2 * block] as number,
+        localHigh: locals[2 * block + 1] as number,
+        tier: event.tier,
+        group: event.group,
+        storeCount: 1,
+      },
+      holder.countsStores,
+    )
+    this.#outcome.orphaned++
+  }
+
+  /** Stores the orphans that waited for these hashes, then those that waited for them, and so on. */
+  #adoptOrphans(holder: Holder, engineHashes: Uint32Array): void {
+    const ready: Orphan[] = []
+    for (let at = 0; at + 1 < engineHashes.length; at += 2) {
+      const hashLow = engineHashes[at] as number
+      const hashHigh = engineHashes[at + 1] as number
+      if (this.#announcements.resolve(holder, hashLow, hashHigh) > 0)
+        ready.push(...holder.orphans.take(hashLow, hashHigh))
+    }
+    // The list grows while it is gone through.
+    for (const orphan of ready) {
+      const { hashLow, hashHigh } = orphan
+      this.#storeOrphan(holder, orphan)
+      if (this.#announcements.resolve(holder, hashLow, hashHigh) > 0)
+        ready.push(...holder.orphans.take(hashLow, hashHigh))
+    }
+  }
+
+  #storeOrphan(holder: Holder, orphan: Orphan): void {
+    const hashLow = orphan.hashLow | 0
+    const hashHigh = orphan.hashHigh | 0
+    const place = aliasPlace(orphan.tier, this.#blocks.holders.groupNumber(holder, orphan.group, false))
+    let parent = this.#announcements.resolve(holder, orphan.parentLow, orphan.parentHigh)
+    this.#oneLocal[0] = orphan.localLow
+    this.#oneLocal[1] = orphan.localHigh
+    if (parent > 0) this.#chainUnder(parent, this.#oneLocal, 0)
+    else if (this.#announcements.resolve(holder, hashLow, hashHigh) > 0) parent = 0
+    else {
+      this.#refuse(holder, hashLow, hashHigh)
+      return
+    }
+    const low = (this.#keys[0] as number) | 0
+    const high = (this.#keys[1] as number) | 0
+    const storeCount = holder.countsStores ? orphan.storeCount : 1
+    this.#hold(holder, hashLow, hashHigh, place, low, high, parent, storeCount)
+  }
+
+  /** The entry's id, or 0 where the block was refused because there is no room. */
+  #hold(
+    holder: Holder,
+    hashLow: number,
+    hashHigh: number,
+    place: number,
+    low: number,
+    high: number,
+    parent: number,
+    storeCount: number,
+  ): number {
+    const id = this.#announcements.hold(holder, hashLow, hashHigh, place, low, high, parent, storeCount)
+    if (id === 0) this.#refuse(holder, hashLow, hashHigh)
+    else this.#outcome.storedBlocks++
+    return id
+  }
+
+  #refuse(holder: Holder, hashLow: number, hashHigh: number): void {
+    this.#outcome.parentEvicted++
+    this.#announcements.refuse(holder, hashLow, hashHigh)
+  }
+
+  #announce(holder: Holder, tier: number, engineGroup: number): number {
+    const group = this.#blocks.holders.groupNumber(holder, engineGroup, true)
+    if (group < 0) return group
+    const announced = this.#blocks.holders.announced(holder.incarnation, tier)
+    if ((announced & (1 << group)) !== 0) return group
+    this.#blocks.holders.announce(holder.incarnation, tier, group)
+    if (announced !== 0) this.#blocks.recount(holder, tier)
+    return group
+  }
+
+  #chainUnder(id: number, locals: Uint32Array, from: number): number {
+    const { entries } = this.#blocks
+    return this.#chain(entries.keyLow(id), entries.keyHigh(id), locals, from)
+  }
+
+  /** Writes the keys of the blocks from `from` on; answers 1, as "the keys are known". */
+  #chain(low: number, high: number, locals: Uint32Array, from: number): 1 {
+    if (this.#keys.length < locals.length) this.#keys = new Uint32Array(2 * locals.length)
+    chainKeys(low, high, locals.subarray(2 * from), this.#keys.subarray(2 * from))
+    return 1
+  }
+}
