@@ -21,6 +21,7 @@ import { Forwarder } from './proxy/forward.ts'
 import { createProfile, defaultProfile, type ProfileChoice } from './routing/catalogue.ts'
 import { DecisionLog } from './routing/decisions.ts'
 import type { PolicyPlugin } from './routing/policy.ts'
+import type { Profile } from './routing/profile.ts'
 import { createLog, type Log } from './telemetry/log.ts'
 import { createMetrics } from './telemetry/metrics.ts'
 import { createPromptService } from './tokenize/service.ts'
@@ -78,8 +79,8 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
   const random = parts.random ?? Math.random
   const events = new EventsWiring({ map, keys, metrics, log, random })
 
-  const profileOf = (pool: Pool) =>
-    createProfile(profileChoice(config, pool.model), {
+  const newProfile = (model: string): Profile =>
+    createProfile(profileChoice(config, model), {
       context: { clock, random },
       workers: config.limits.workers,
       fault: (plugin, error) => {
@@ -117,7 +118,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     keys,
     map,
     fleet,
-    profileOf,
+    profileOf: (pool) => newProfile(pool.model),
     forwarder,
     decisions,
     explained: new DecisionLog(1, config.limits.workers),
@@ -168,6 +169,8 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     ownLog?.flush()
   }
   try {
+    // Also the profile of pools that are not formed yet: an unknown name is an error now, not at their first request.
+    newProfile('')
     for (const pool of config.pools) {
       const formed: Pool = {
         model: pool.model,
@@ -177,7 +180,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
         createdSeconds: Math.floor(Date.now() / 1000),
         maxModelLength: null,
       }
-      profileOf(formed)
+      newProfile(pool.model)
       if (pool.tokenizer !== undefined) {
         await prompts.add(pool.model, {
           path: pool.tokenizer,

@@ -27,6 +27,8 @@ export interface FleetOptions {
   readonly config?: object
   /** Config entries of the workers in place of the simulators'. */
   readonly urls?: readonly string[]
+  /** Whether to wait until all events are live; false where they come later. */
+  readonly awaitEvents?: boolean
 }
 
 export interface LogLine {
@@ -185,7 +187,7 @@ export async function startFleet(options: FleetOptions = {}): Promise<Fleet> {
       async () => (await fleet.workers()).every(({ state }) => state === 'healthy'),
       'all workers are healthy',
     )
-    await fleet.settled()
+    if (options.awaitEvents !== false) await fleet.settled()
     return fleet
   } catch (error) {
     await simulators.stop()
