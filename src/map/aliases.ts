@@ -211,26 +211,64 @@ export class Aliases {
   /** Drops a partition's dead records. Evicted blocks leave a tombstone, by which their children are refused. */
   sweep(partition: number): void {
     const words = this.#words
-    const generations = this.#entries.generations
     const incarnations = this.#incarnations
     const start = partition * this.#stride * aliasWords
-    const end = start + (this.#capacities[partition] as number) * aliasWords
+    const capacity = this.#capacities[partition] as number
+    const aged = this.#readAges(start, capacity)
     let dead = 0
-    for (let at = start; at < end; at += aliasWords) {
+    // Beginning behind an unused place, a row is seen from its start.
+    let index = 0
+    while (index < capacity && words[start + index * aliasWords + 3] !== 0) index++
+    let hasGap = false
+    for (let left = capacity; left > 0; left--) {
+      index = index + 1 >= capacity ? 0 : index + 1
+      const at = start + index * aliasWords
       const meta = words[at + 3] as number
-      if (meta === 0) continue
-      const word = words[at + 2] as number
+      if (meta === 0) {
+        hasGap = false
+        continue
+      }
       const isAlive = incarnations[2 * (meta >>> incarnationShift)] !== 0
-      if (isAlive && generations[word & entryIdMask] === word >>> entryIdBits) continue
+      if (isAlive && aged[index] === 0) {
+        if (hasGap) this.#moveUp(start, index, capacity)
+        continue
+      }
       if (isAlive) this.#tombstones.add(words[at] as number, words[at + 1] as number)
       words[at + 3] = 0
+      hasGap = true
       dead++
     }
-    if (dead === 0) return
+    this.#vacant = -1
     this.#dead = Math.max(0, this.#dead - dead)
     this.count -= dead
     this.#counts[partition] = (this.#counts[partition] as number) - dead
-    this.#rebuild(partition, this.#capacities[partition] as number)
+  }
+
+  /** By how much each record's entry has aged, in a loop of its own, where the reads do not wait for each other. */
+  #readAges(start: number, capacity: number): Int32Array {
+    const words = this.#words
+    const generations = this.#entries.generations
+    const ages = this.#scratch
+    for (let i = 0, at = start + 2; i < capacity; i++, at += aliasWords) {
+      const word = words[at] as number
+      ages[i] = (generations[word & entryIdMask] as number) ^ (word >>> entryIdBits)
+    }
+    return ages
+  }
+
+  /** Moves a record to the first unused place from its home on, if that comes before its own. */
+  #moveUp(start: number, from: number, capacity: number): void {
+    const words = this.#words
+    const at = start + from * aliasWords
+    let index = this.#home(words[at] as number, capacity)
+    while (index !== from && words[start + index * aliasWords + 3] !== 0) index = index + 1 === capacity ? 0 : index + 1
+    if (index === from) return
+    const to = start + index * aliasWords
+    words[to] = words[at] as number
+    words[to + 1] = words[at + 1] as number
+    words[to + 2] = words[at + 2] as number
+    words[to + 3] = words[at + 3] as number
+    words[at + 3] = 0
   }
 
   #home(first: number, capacity: number): number {
@@ -265,7 +303,7 @@ export class Aliases {
     // A little beyond what is there, lest each of the next stores comes here.
     const further = Math.min(records + 1 + (capacity >>> 6), (capacity * overfullAt) >>> 5)
     this.#limits[partition] = Math.max(limit, further)
-    return records < (this.#limits[partition] as number)
+    return records < (this.#limits[partition])
   }
 
   /** Partitions begin with different capacities, lest all grow at the same time ever after. */
@@ -275,21 +313,14 @@ export class Aliases {
       capacity === 0 ? firstCapacity + (partition & 15) : isScarce ? (capacity >>> 4) + 1 : (capacity * 3) >>> 3
     const grown = Math.min(this.#stride, capacity + step)
     if (grown <= capacity || !this.#budget.take(aliasBytes * (grown - capacity))) return
-    this.#places += grown - capacity
-    this.#capacities[partition] = grown
-    this.#rebuild(partition, capacity)
-  }
-
-  /** Puts the records among the first `before` places where they belong by the partition's capacity. */
-  #rebuild(partition: number, before: number): void {
     const words = this.#words
     const scratch = this.#scratch
-    const bits = this.#bits
-    const capacity = this.#capacities[partition] as number
     const start = partition * this.#stride * aliasWords
+    this.#places += grown - capacity
+    this.#capacities[partition] = grown
     this.#vacant = -1
     let used = 0
-    for (let at = start; at < start + before * aliasWords; at += aliasWords) {
+    for (let at = start; at < start + capacity * aliasWords; at += aliasWords) {
       if (words[at + 3] === 0) continue
       scratch[used] = words[at] as number
       scratch[used + 1] = words[at + 1] as number
@@ -297,10 +328,10 @@ export class Aliases {
       scratch[used + 3] = words[at + 3] as number
       used += aliasWords
     }
-    words.fill(0, start, start + before * aliasWords)
+    words.fill(0, start, start + capacity * aliasWords)
     for (let from = 0; from < used; from += aliasWords) {
-      let index = Math.imul(((scratch[from] as number) << bits) >>> 16, capacity) >>> 16
-      while (words[start + index * aliasWords + 3] !== 0) index = index + 1 === capacity ? 0 : index + 1
+      let index = this.#home(scratch[from] as number, grown)
+      while (words[start + index * aliasWords + 3] !== 0) index = index + 1 === grown ? 0 : index + 1
       const at = start + index * aliasWords
       words[at] = scratch[from] as number
       words[at + 1] = scratch[from + 1] as number

@@ -1,11 +1,5 @@
 import type { MapMemory } from './layout.ts'
-import { entryIdBits, entryIdMask, entryWords, keyHighWord, keyLowWord } from './layout.ts'
-
-/**
- * In the place of a key that was taken out, while later places of its row are in use. It names entry 0, which has the key
- * 0, by a tag that the key 0 does not have, so no key is ever found there.
- */
-export const vacatedPlace = 1 << entryIdBits
+import { entryWords, keyHighWord, keyLowWord } from './layout.ts'
 
 /**
  * Key → entry id, as any thread may read it. The key's low word picks a partition by its top bits and a home in it by the
@@ -16,6 +10,8 @@ export class KeyIndex {
   readonly #places: Int32Array
   readonly #capacities: Int32Array
   readonly #bits: number
+  readonly #idBits: number
+  readonly #idMask: number
   readonly #shift: number
   readonly #stride: number
 
@@ -24,6 +20,8 @@ export class KeyIndex {
     this.#places = memory.index
     this.#capacities = memory.indexCapacities
     this.#bits = memory.sizes.indexBits
+    this.#idBits = memory.sizes.idBits
+    this.#idMask = (1 << memory.sizes.idBits) - 1
     this.#shift = 32 - memory.sizes.indexBits
     this.#stride = memory.sizes.indexPlaces
   }
@@ -35,13 +33,14 @@ export class KeyIndex {
     const base = partition * this.#stride
     const places = this.#places
     const entries = this.#entries
-    const tag = high >>> entryIdBits
+    const idBits = this.#idBits
+    const tag = high >>> idBits
     let place = Math.imul((low << this.#bits) >>> 16, capacity) >>> 16
     for (let left = capacity; left > 0; left--) {
       const word = places[base + place] as number
       if (word === 0) return 0
-      if (word >>> entryIdBits === tag) {
-        const id = word & entryIdMask
+      if (word >>> idBits === tag) {
+        const id = word & this.#idMask
         const at = id * entryWords
         if (entries[at + keyLowWord] === low && entries[at + keyHighWord] === high) return id
       }

@@ -3,7 +3,7 @@
  *
  *     entries      5 words an entry {key low, key high, set id, parent entry, children}; ids are stable
  *     touched      1 byte an entry, set racily by readers, cleared by the clock hand
- *     index        1 word a place {6-bit tag, 26-bit entry id}; 2^n partitions, each open-addressed and growing alone
+ *     index        1 word a place {tag, entry id, the id in as many bits as there are ids}; 2^n partitions, each open-addressed and growing alone
  *     sets         set id → record {generation, member count, members…}
  *     incarnations who is meant by a member; a cleared worker gets a new incarnation, so one store forgets it
  *     workers      the incarnation and the block size of each worker slot
@@ -21,7 +21,7 @@ export const setWord = 2
 export const parentWord = 3
 export const childrenWord = 4
 
-/** Entry ids take 26 bits of an index word. */
+/** Entry ids take at most 26 bits. */
 export const entryIdBits = 26
 export const entryIdMask = (1 << entryIdBits) - 1
 /** The bits above an alias's entry id hold the entry's generation. */
@@ -55,6 +55,8 @@ export interface MapSizes {
   readonly maxEntries: number
   readonly maxSets: number
   readonly maxSetWords: number
+  /** Bits of an index word that hold the entry id; the others hold the top bits of the key's high word. */
+  readonly idBits: number
   readonly indexBits: number
   readonly indexPlaces: number
   readonly aliasBits: number
@@ -102,6 +104,7 @@ export function mapSizes(budgetBytes: number, maxWorkers: number): MapSizes {
     maxEntries,
     maxSets: Math.min(Math.floor(budgetBytes / 64), 1 << 24),
     maxSetWords: Math.floor(budgetBytes / 8),
+    idBits: 32 - Math.clz32(maxEntries),
     indexBits,
     indexPlaces: partitionPlaces(maxEntries, indexBits),
     aliasBits,

@@ -1,7 +1,7 @@
 import type { Budget } from './budget.ts'
-import { KeyIndex, vacatedPlace } from './key-index.ts'
+import { KeyIndex } from './key-index.ts'
 import type { MapMemory } from './layout.ts'
-import { entryIdBits, entryIdMask, entryWords, keyLowWord } from './layout.ts'
+import { entryWords, keyLowWord } from './layout.ts'
 
 /** Used places, in thirty-seconds, at which a partition is rebuilt or grows; the same where the budget is scarce. */
 const fullAt = 26
@@ -20,6 +20,12 @@ const firstCapacity = 64
 export class WritableKeyIndex extends KeyIndex {
   readonly #memory: MapMemory
   readonly #budget: Budget
+  readonly #idMask: number
+  /**
+   * In the place of a key that was taken out. It names entry 0, which has the key 0, by a tag that the key 0 does not
+   * have, so no key is ever found there.
+   */
+  readonly #mark: number
   readonly #keys: Int32Array
   /** Places in use by keys and marks. */
   readonly #used: Int32Array
@@ -29,7 +35,9 @@ export class WritableKeyIndex extends KeyIndex {
 
   constructor(memory: MapMemory, budget: Budget) {
     super(memory)
-    const { indexBits, indexPlaces } = memory.sizes
+    const { idBits, indexBits, indexPlaces } = memory.sizes
+    this.#idMask = (1 << idBits) - 1
+    this.#mark = 1 << idBits
     this.#memory = memory
     this.#budget = budget
     this.#keys = new Int32Array(1 << indexBits)
@@ -53,13 +61,13 @@ export class WritableKeyIndex extends KeyIndex {
     const base = partition * sizes.indexPlaces
     let place = this.#home(low, capacity)
     let word = index[base + place] as number
-    while (word !== 0 && word !== vacatedPlace) {
+    while (word !== 0 && word !== this.#mark) {
       place = place + 1 === capacity ? 0 : place + 1
       word = index[base + place] as number
     }
     this.#keys[partition] = (this.#keys[partition] as number) + 1
     if (word === 0) this.#used[partition] = (this.#used[partition] as number) + 1
-    index[base + place] = ((high >>> entryIdBits) << entryIdBits) | id
+    index[base + place] = ((high >>> sizes.idBits) << sizes.idBits) | id
   }
 
   /** Takes an entry out; its key must still be in it. A mark before an unused place is of no use, so none is left there. */
@@ -70,10 +78,10 @@ export class WritableKeyIndex extends KeyIndex {
     const capacity = indexCapacities[partition] as number
     const base = partition * sizes.indexPlaces
     let place = this.#home(low, capacity)
-    while (((index[base + place] as number) & entryIdMask) !== id) place = place + 1 === capacity ? 0 : place + 1
+    while (((index[base + place] as number) & this.#idMask) !== id) place = place + 1 === capacity ? 0 : place + 1
     this.#keys[partition] = (this.#keys[partition] as number) - 1
     if (index[base + (place + 1 === capacity ? 0 : place + 1)] !== 0) {
-      index[base + place] = vacatedPlace
+      index[base + place] = this.#mark
       return
     }
     let freed = 0
@@ -81,7 +89,7 @@ export class WritableKeyIndex extends KeyIndex {
       index[base + place] = 0
       freed++
       place = place === 0 ? capacity - 1 : place - 1
-    } while (index[base + place] === vacatedPlace)
+    } while (index[base + place] === this.#mark)
     this.#used[partition] = (this.#used[partition] as number) - freed
   }
 
@@ -101,7 +109,7 @@ export class WritableKeyIndex extends KeyIndex {
     const limit = (capacity * (isScarce ? scarceFullAt : fullAt)) >>> 5
     const further = Math.min(keys + 1 + (capacity >>> 6), (capacity * overfullAt) >>> 5)
     this.#limits[partition] = Math.max(limit, further)
-    return keys < (this.#limits[partition] as number)
+    return keys < (this.#limits[partition])
   }
 
   /** Partitions begin with different capacities, lest all grow at the same time ever after. */
@@ -124,12 +132,12 @@ export class WritableKeyIndex extends KeyIndex {
     let count = 0
     for (let place = 0; place < before; place++) {
       const word = index[base + place] as number
-      if (word !== 0 && word !== vacatedPlace) scratch[count++] = word
+      if (word !== 0 && word !== this.#mark) scratch[count++] = word
     }
     // The keys are read in a loop of their own, where the reads do not wait for each other.
     const homes = this.#homes
     for (let i = 0; i < count; i++) {
-      const low = entries[((scratch[i] as number) & entryIdMask) * entryWords + keyLowWord] as number
+      const low = entries[((scratch[i] as number) & this.#idMask) * entryWords + keyLowWord] as number
       homes[i] = Math.imul((low << sizes.indexBits) >>> 16, capacity) >>> 16
     }
     index.fill(0, base, base + before)
