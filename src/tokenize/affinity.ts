@@ -11,9 +11,8 @@ export class Affinity {
     this.#limit = limit
   }
 
-  /** The thread that saw the longest beginning of this body, null if none did. */
-  find(body: Uint8Array): number | null {
-    const names = beginnings(body)
+  /** The thread that saw the longest beginning of a body, null if none did. The names are those of `beginnings`. */
+  find(names: readonly number[]): number | null {
     for (let index = names.length - 1; index >= 0; index -= 1) {
       const thread = this.#threads.get(names[index] as number)
       if (thread !== undefined) return thread
@@ -21,8 +20,8 @@ export class Affinity {
     return null
   }
 
-  note(body: Uint8Array, thread: number): void {
-    for (const name of beginnings(body)) {
+  note(names: readonly number[], thread: number): void {
+    for (const name of names) {
       this.#threads.delete(name)
       this.#threads.set(name, thread)
     }
@@ -37,8 +36,8 @@ const shortestBytes = 16 * 1024
 const sampleEveryBytes = 512
 const sampledBytes = 8
 
-/** Hashes of the body's first 16 KiB, 32 KiB, 64 KiB, … */
-function beginnings(body: Uint8Array): number[] {
+/** Hashes of samples of a body's first 16 KiB, 32 KiB, 64 KiB, …: names under which its conversation is found again. */
+export function beginnings(body: Uint8Array): number[] {
   const names: number[] = []
   let hash = 0x811c9dc5
   let next = shortestBytes

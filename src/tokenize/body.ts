@@ -15,6 +15,10 @@ export interface ScannedBody {
   readonly value: Readonly<Record<string, unknown>>
   /** Where the value of each top-level key lies, for splicing into the bytes that are forwarded. */
   readonly ranges: ReadonlyMap<string, ByteRange>
+  /** Where each message ends, for reading the next turn of a conversation; null if not all are objects. */
+  readonly messageEnds: readonly number[] | null
+  /** Values that reach the prompt were parsed as Python would keep them. */
+  readonly exact: boolean
 }
 
 /** Deepest nesting of arrays and objects in a body; Python's own parser gives up at about a thousand. */
@@ -69,8 +73,8 @@ const keysRendered = ['messages', 'tools', 'documents', 'chat_template_kwargs'] 
  * @throws RouterError BODY_NOT_UTF8, BODY_TOO_DEEP, BODY_DUPLICATE_KEY, BODY_NOT_JSON, BODY_INVALID
  */
 export function scanBody(bytes: Buffer): ScannedBody {
-  if (!isUtf8(bytes)) throw new RouterError('BODY_NOT_UTF8', 'The request body is not valid UTF-8.')
-  const scan = walk(bytes)
+  if (!isUtf8(bytes)) throw notUtf8()
+  const scan = walk(bytes, null)
   const value = parse(bytes.toString(isAscii(bytes) ? 'latin1' : 'utf8'))
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw new RouterError('BODY_INVALID', 'The request body must be a JSON object.')
@@ -82,12 +86,117 @@ export function scanBody(bytes: Buffer): ScannedBody {
       if (range !== undefined) fields[key] = parseExactJson(bytes.toString('utf8', range.start, range.end))
     }
   }
-  return { bytes, value: fields, ranges: scan.ranges }
+  return scanned(bytes, fields, scan)
+}
+
+/**
+ * Reads a body whose beginning equals that of one that was read before, up to the end of a message: only what follows is
+ * walked and parsed, and the messages before are the very objects of the earlier body. What is returned and what is thrown
+ * is the same as by `scanBody`.
+ *
+ *     known    {"model":…,"messages":[{…},{…},{…}],"stream":true}
+ *     bytes    {"model":…,"messages":[{…},{…},{…},{…},{…}],"stream":true}
+ *              '------- equal, taken over ------''---- walked and parsed --'
+ *
+ * @returns null if the bodies share no whole message, or if `bytes` has to be read from its beginning for another reason
+ */
+export function scanNextBody(bytes: Buffer, known: ScannedBody): { body: ScannedBody; sharedMessages: number } | null {
+  const ends = known.messageEnds
+  const start = known.ranges.get('messages')?.start
+  if (ends === null || start === undefined) return null
+  const shared = sharedEnds(bytes, known.bytes, ends)
+  if (shared === 0) return null
+  const resumeAt = afterMessage(bytes, ends[shared - 1] as number)
+  if (resumeAt < 0) return null
+  const rest = bytes.subarray(resumeAt)
+  if (!isUtf8(rest)) throw notUtf8()
+  const before = [...known.ranges].filter(([, range]) => range.end <= start)
+  const scan = walk(bytes, {
+    at: resumeAt,
+    ranges: new Map(before),
+    messagesStart: start,
+    messageEnds: ends.slice(0, shared),
+    needsExact: known.exact,
+  })
+  const parsed = parsedRest(rest, scan, resumeAt)
+  if (parsed === null) return null
+  if (scan.needsExact) {
+    for (const key of keysRendered) {
+      const range = scan.ranges.get(key)
+      if (range === undefined || range.end <= start) continue
+      const text = bytes.toString('utf8', Math.max(range.start, resumeAt), range.end)
+      parsed[key] = parseExactJson(key === 'messages' ? `[${text}` : text)
+    }
+  }
+  const messages = (known.value['messages'] as unknown[]).slice(0, shared).concat(parsed['messages'])
+  const head = Object.fromEntries(before.map(([key]) => [key, known.value[key]]))
+  return { body: scanned(bytes, { ...head, ...parsed, messages }, scan), sharedMessages: shared }
+}
+
+/** Null for what is not JSON: positions in the error are those of the whole body. */
+function parsedRest(rest: Buffer, scan: Scan, resumeAt: number): Record<string, unknown> | null {
+  if ((scan.ranges.get('messages')?.end ?? 0) <= resumeAt) return null
+  try {
+    const parsed = JSON.parse(`{"messages":[${rest.toString(isAscii(rest) ? 'latin1' : 'utf8')}`) as unknown
+    return parsed as Record<string, unknown>
+  } catch {
+    return null
+  }
+}
+
+/** How many messages end within the beginning that two bodies share. */
+function sharedEnds(bytes: Buffer, known: Buffer, ends: readonly number[]): number {
+  const equal = (from: number, to: number): boolean =>
+    to < bytes.length && bytes.compare(known, from, to, from, to) === 0
+  const endOf = (count: number): number => (count === 0 ? 0 : (ends[count - 1] as number))
+  if (equal(0, endOf(ends.length))) return ends.length
+  let low = 0
+  let high = ends.length
+  while (low < high - 1) {
+    const middle = (low + high) >> 1
+    if (equal(endOf(low), endOf(middle))) low = middle
+    else high = middle
+  }
+  return low
+}
+
+/** Where to go on after a message: at the next one or at the list's end; -1 if neither follows. */
+function afterMessage(bytes: Buffer, end: number): number {
+  let at = end
+  while (isSpace(bytes[at] as number)) at += 1
+  if (bytes[at] === closeBracket) return at
+  if (bytes[at] !== comma) return -1
+  at += 1
+  while (isSpace(bytes[at] as number)) at += 1
+  return bytes[at] === openBrace ? at : -1
+}
+
+function scanned(bytes: Buffer, value: Readonly<Record<string, unknown>>, scan: Scan): ScannedBody {
+  const { messages } = value
+  const whole = Array.isArray(messages) && messages.length === scan.messageEnds.length && !scan.hasDuplicates
+  return { bytes, value, ranges: scan.ranges, messageEnds: whole ? scan.messageEnds : null, exact: scan.needsExact }
+}
+
+function notUtf8(): RouterError {
+  return new RouterError('BODY_NOT_UTF8', 'The request body is not valid UTF-8.')
 }
 
 interface Scan {
   readonly ranges: Map<string, ByteRange>
   /** A number that JavaScript would print otherwise, or a key that it would move to the front, lies below the top level. */
+  readonly needsExact: boolean
+  /** Where the objects in the list `messages` end. */
+  readonly messageEnds: number[]
+  /** A key that is not read occurs twice at the top. */
+  readonly hasDuplicates: boolean
+}
+
+/** A walk that goes on at a message, or at the end of the list of them. */
+interface Resumed {
+  readonly at: number
+  readonly ranges: Map<string, ByteRange>
+  readonly messagesStart: number
+  readonly messageEnds: number[]
   readonly needsExact: boolean
 }
 
@@ -101,25 +210,34 @@ const openBracket = 0x5b
 const closeBracket = 0x5d
 
 /** Walks the JSON tokens. What it makes of invalid JSON does not matter: JSON.parse refuses that right after. */
-function walk(bytes: Buffer): Scan {
-  const ranges = new Map<string, ByteRange>()
+function walk(bytes: Buffer, resumed: Resumed | null): Scan {
+  const ranges = resumed?.ranges ?? new Map<string, ByteRange>()
+  const messageEnds = resumed?.messageEnds ?? []
   const inObject = new Uint8Array(maxBodyDepth + 1)
   let depth = 0
   let keyNext = false
-  let needsExact = false
+  let needsExact = resumed?.needsExact ?? false
+  let hasDuplicates = false
   let key: string | null = null
   let valueStart = -1
-  let tokenEnd = 0
+  if (resumed !== null) {
+    depth = 2
+    inObject[1] = 1
+    key = 'messages'
+    valueStart = resumed.messagesStart
+  }
+  let at = resumed?.at ?? 0
+  let tokenEnd = at
 
   const closeValue = (): void => {
     if (depth === 1 && key !== null && valueStart >= 0) {
+      if (ranges.has(key)) hasDuplicates = true
       ranges.set(key, { start: valueStart, end: tokenEnd })
       key = null
       valueStart = -1
     }
   }
 
-  let at = 0
   while (at < bytes.length) {
     const byte = bytes[at] as number
     switch (byte) {
@@ -131,7 +249,7 @@ function walk(bytes: Buffer): Scan {
         continue
       case quote: {
         const end = closingQuote(bytes, at + 1)
-        if (end < 0) return { ranges, needsExact }
+        if (end < 0) return { ranges, needsExact, messageEnds, hasDuplicates }
         if (keyNext) {
           if (depth === 1) key = newKey(bytes, at, end, ranges)
           else if (isDigit(bytes[at + 1] as number)) needsExact = true
@@ -154,7 +272,8 @@ function walk(bytes: Buffer): Scan {
       case closeBracket:
         closeValue()
         depth -= 1
-        if (depth < 0) return { ranges, needsExact }
+        if (depth === 2 && byte === closeBrace && key === 'messages' && inObject[2] === 0) messageEnds.push(at + 1)
+        if (depth < 0) return { ranges, needsExact, messageEnds, hasDuplicates }
         keyNext = false
         at += 1
         break
@@ -178,7 +297,7 @@ function walk(bytes: Buffer): Scan {
     }
     tokenEnd = at
   }
-  return { ranges, needsExact }
+  return { ranges, needsExact, messageEnds, hasDuplicates }
 }
 
 /** Index of the quote that ends the string whose text starts at `from`, -1 if there is none. */

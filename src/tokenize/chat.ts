@@ -15,11 +15,22 @@ export interface ChatPrompt {
   readonly reasoning_effort?: unknown
 }
 
-export interface RenderedChat {
-  readonly text: string
+export class RenderedChat {
+  /** The text as the template put it out: to be joined. */
+  readonly pieces: readonly string[]
   /** The chat holds media, and the text is the prompt up to the first of it. */
   readonly beforeMedia: boolean
   readonly addSpecialTokens: boolean
+
+  constructor(pieces: readonly string[], beforeMedia: boolean, addSpecialTokens: boolean) {
+    this.pieces = pieces
+    this.beforeMedia = beforeMedia
+    this.addSpecialTokens = addSpecialTokens
+  }
+
+  get text(): string {
+    return this.pieces.join('')
+  }
 }
 
 /**
@@ -54,10 +65,15 @@ export function renderChat(
     documents: prompt.documents ?? null,
     add_generation_prompt: addGenerationPrompt,
   })
-  const media = rendered.indexOf(mediaMark)
-  if (media >= 0) return { text: rendered.slice(0, media), beforeMedia: true, addSpecialTokens }
-  const text = continueFinalMessage ? cutAfterFinalMessage(rendered, messages.at(-1)?.['content']) : rendered
-  return { text, beforeMedia: false, addSpecialTokens }
+  const media = rendered.findIndex((piece) => piece.includes(mediaMark))
+  if (media >= 0) {
+    const piece = rendered[media] as string
+    const known = [...rendered.slice(0, media), piece.slice(0, piece.indexOf(mediaMark))]
+    return new RenderedChat(known, true, addSpecialTokens)
+  }
+  if (!continueFinalMessage) return new RenderedChat(rendered, false, addSpecialTokens)
+  const text = cutAfterFinalMessage(rendered.join(''), messages.at(-1)?.['content'])
+  return new RenderedChat([text], false, addSpecialTokens)
 }
 
 /** Names that a request must not pass, and names that the request's own fields or the conversation take. */

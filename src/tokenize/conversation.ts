@@ -20,9 +20,23 @@ export const mediaMark = '\uE0F1\uF5A3media\uF5A3\uE0F1'
 export function conversationOf(messages: unknown, format: ContentFormat, knowsDeveloper: boolean): TemplateMessage[] {
   if (!Array.isArray(messages)) throw invalid('messages', 'must be an array of messages')
   if (messages.length === 0) throw invalid('messages', 'must hold at least one message')
-  const conversation = messages.map((message: unknown, index) => templateMessage(message, `messages[${index}]`, format))
+  const conversation = messages.map((message: unknown, index) => knownMessage(message, index, format))
   const hasDeveloper = conversation.some((message) => message['role'] === 'developer')
   return hasDeveloper && !knowsDeveloper ? oneSystemMessage(conversation) : conversation
+}
+
+/** What was made of frozen messages, which cannot have changed since: those of conversations that are kept between turns. */
+const made: Record<ContentFormat, WeakMap<object, TemplateMessage>> = { text: new WeakMap(), list: new WeakMap() }
+
+function knownMessage(message: unknown, index: number, format: ContentFormat): TemplateMessage {
+  if (typeof message !== 'object' || message === null || !Object.isFrozen(message)) {
+    return templateMessage(message, `messages[${index}]`, format)
+  }
+  const known = made[format].get(message)
+  if (known !== undefined) return known
+  const result = templateMessage(message, `messages[${index}]`, format)
+  made[format].set(message, result)
+  return result
 }
 
 function templateMessage(message: unknown, where: string, format: ContentFormat): TemplateMessage {

@@ -1,4 +1,5 @@
 import { RouterError } from '../errors.ts'
+import { CompiledTemplate } from './compiled-template.ts'
 import { contentFormatOf, namesIn, type ContentFormat } from './content-format.ts'
 import { PythonNumber } from './exact-json.ts'
 import {
@@ -26,6 +27,9 @@ export class ChatTemplate {
   readonly source: string
   readonly #program: Program
   readonly #globals: Environment
+  #compiled: CompiledTemplate | null
+  /** Renderings that the compiled form has left to the interpreter, less those that it has made. */
+  #left = 0
 
   /**
    * @param source the Jinja text
@@ -45,10 +49,37 @@ export class ChatTemplate {
     this.knowsDeveloper = source.includes("'developer'") || source.includes('"developer"')
     this.names = namesIn(this.#program)
     this.#globals = globals(constants, now)
+    const functions = { range, strftime: (format: string): string => strftime(now(), format) }
+    this.#compiled = CompiledTemplate.from(this.#program, constants, functions)
   }
 
-  /** @throws RouterError TEMPLATE_REFUSED with the template's reason, BODY_TOO_DEEP */
-  render(variables: Readonly<Record<string, unknown>>): string {
+  /** Whether the template is rendered by its compiled form. */
+  get compiled(): boolean {
+    return this.#compiled !== null
+  }
+
+  /**
+   * The text in pieces, to be joined.
+   *
+   * @throws RouterError TEMPLATE_REFUSED with the template's reason, BODY_TOO_DEEP
+   */
+  render(variables: Readonly<Record<string, unknown>>): readonly string[] {
+    if (this.#compiled === null) return [this.interpret(variables)]
+    try {
+      const pieces = this.#compiled.render(variables)
+      this.#left = Math.max(0, this.#left - 1)
+      return pieces
+    } catch {
+      // Also where the template refuses: the interpreter knows the reason and the words for it.
+      const text = this.interpret(variables)
+      this.#left += 1
+      if (this.#left > mostLeft) this.#compiled = null
+      return [text]
+    }
+  }
+
+  /** The text as the library's interpreter makes it. @throws as `render` does */
+  interpret(variables: Readonly<Record<string, unknown>>): string {
     const environment = new JinjaEnvironment(this.#globals)
     try {
       for (const [name, value] of Object.entries(variables)) environment.setVariable(name, toRuntime(value))
@@ -64,6 +95,9 @@ export class ChatTemplate {
     }
   }
 }
+
+/** A template that goes on being left to the interpreter is not tried any more. Refusals do not count. */
+const mostLeft = 64
 
 /** What a template says with `raise_exception`. */
 class Refusal extends Error {}

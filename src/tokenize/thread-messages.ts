@@ -11,7 +11,14 @@ export interface TokenizerSource {
 /** Thread 0 to a tokenizer thread. */
 export type ThreadCommand =
   | { readonly kind: 'add'; readonly name: string; readonly source: TokenizerSource }
-  | { readonly kind: 'read'; readonly job: number; readonly body: Uint8Array; readonly prompt: PromptKind }
+  | {
+      readonly kind: 'read'
+      readonly job: number
+      readonly body: Uint8Array
+      /** Names of the body's beginnings (see Affinity). */
+      readonly names: readonly number[]
+      readonly prompt: PromptKind
+    }
   /** Without a body: that of an earlier `read` under the same job. */
   | {
       readonly kind: 'tokens'

@@ -1,7 +1,7 @@
 import { Worker } from 'node:worker_threads'
 import { RouterError } from '../errors.ts'
 import type { Log } from '../telemetry/log.ts'
-import { Affinity } from './affinity.ts'
+import { Affinity, beginnings } from './affinity.ts'
 import type { PromptKind } from './request.ts'
 import {
   fromSentError,
@@ -27,6 +27,8 @@ export interface Ticket {
   readonly job: number
   readonly thread: Thread
   readonly body: Uint8Array
+  /** Names of its beginnings. */
+  readonly names: readonly number[]
   readonly prompt: PromptKind
 }
 
@@ -69,27 +71,28 @@ export class TokenizerThreads {
   /** @throws RouterError TOKENIZER_BUSY, TOKENIZER_FAILED, and what is wrong with the body */
   async read(body: Uint8Array, prompt: PromptKind): Promise<{ answer: ReadAnswer; ticket: Ticket }> {
     this.#admit()
-    const thread = this.#choose(body)
+    const names = beginnings(body)
+    const thread = this.#choose(body, names)
     const job = this.#nextJob++
     const answer = await thread.run({
       costMs: body.length * readMsPerByte,
-      command: () => ({ kind: 'read', job, body: copy(body), prompt }),
+      command: () => ({ kind: 'read', job, body: copy(body), names, prompt }),
     })
     if (answer.kind !== 'read') throw new RouterError('TOKENIZER_FAILED', 'A tokenizer thread answered out of turn.')
-    return { answer, ticket: { job, thread, body, prompt } }
+    return { answer, ticket: { job, thread, body, names, prompt } }
   }
 
   /** @throws RouterError TOKENIZER_BUSY, TOKENIZER_FAILED, and what is wrong with the prompt */
   async tokens(ticket: Ticket, name: string): Promise<TokensAnswer> {
     this.#admit()
-    const { job, thread, body, prompt } = ticket
+    const { job, thread, body, names, prompt } = ticket
     const costMs = body.length * tokensMsPerByte
     const send = (resent: boolean): Promise<ThreadAnswer['result']> =>
       thread.run({ costMs, command: () => ({ kind: 'tokens', job, name, body: resent ? copy(body) : null, prompt }) })
     let answer = await send(false)
     if (answer.kind === 'gone') answer = await send(true)
     if (answer.kind !== 'tokens') throw new RouterError('TOKENIZER_FAILED', 'A tokenizer thread answered out of turn.')
-    this.#affinity.note(body, this.#threads.indexOf(thread))
+    this.#affinity.note(names, this.#threads.indexOf(thread))
     return answer
   }
 
@@ -112,8 +115,8 @@ export class TokenizerThreads {
   }
 
   /** The thread that will have this body's tokens first, by what is queued, what it may have cached, and what starting costs. */
-  #choose(body: Uint8Array): Thread {
-    const known = this.#affinity.find(body)
+  #choose(body: Uint8Array, names: readonly number[]): Thread {
+    const known = this.#affinity.find(names)
     const costMs = body.length * tokensMsPerByte
     let best: Thread | null = null
     let bestMs = Infinity

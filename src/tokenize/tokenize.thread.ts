@@ -1,15 +1,21 @@
 import { parentPort, workerData, type Transferable } from 'node:worker_threads'
 import { scanBody, type ScannedBody } from './body.ts'
+import { KeptBodies } from './kept-bodies.ts'
 import { PromptTokenizers } from './prompts.ts'
-import { promptSource, requestFields, type PromptKind } from './request.ts'
+import { promptSource, requestFields } from './request.ts'
 import { toSentError, type ThreadAnswer, type ThreadCommand } from './thread-messages.ts'
 
 /** Parsed bodies that wait for their second call, at most; the oldest go, and are sent again if they are still wanted. */
 const keptBodiesBytes = 64 * 1024 * 1024
 
+/** Share of the thread's cache budget for the bodies of conversations; a conversation's tokens and text take the larger one. */
+const bodiesShare = 0.4
+
 const port = parentPort
 if (port === null) throw new Error('tokenize.thread is started as a worker thread only')
-const tokenizers = new PromptTokenizers((workerData as { cacheBytes: number }).cacheBytes, true)
+const { cacheBytes } = workerData as { cacheBytes: number }
+const tokenizers = new PromptTokenizers(Math.floor(cacheBytes * (1 - bodiesShare)), true)
+const bodies = new KeptBodies(Math.floor(cacheBytes * bodiesShare))
 const kept = new Map<number, ScannedBody>()
 let keptBytes = 0
 let loading: Promise<void> = Promise.resolve()
@@ -28,15 +34,18 @@ async function answer(command: Exclude<ThreadCommand, { kind: 'add' }>): Promise
   const transfer: Transferable[] = []
   try {
     await loading
-    result = command.kind === 'read' ? read(command.job, command.body, command.prompt) : await tokens(command, transfer)
+    result = command.kind === 'read' ? read(command) : await tokens(command, transfer)
   } catch (error) {
     result = { kind: 'failed', error: toSentError(error) }
   }
-  port?.postMessage({ job: command.job, result, cacheBytes: tokenizers.cacheBytes } satisfies ThreadAnswer, transfer)
+  port?.postMessage(
+    { job: command.job, result, cacheBytes: tokenizers.cacheBytes + bodies.bytes } satisfies ThreadAnswer,
+    transfer,
+  )
 }
 
-function read(job: number, body: Uint8Array, prompt: PromptKind): ThreadAnswer['result'] {
-  const scanned = scan(body)
+function read({ job, body, names, prompt }: Extract<ThreadCommand, { kind: 'read' }>): ThreadAnswer['result'] {
+  const scanned = bodies.read(buffer(body), names)
   const fields = requestFields(scanned.value)
   const source = promptSource(scanned.value, prompt)
   keep(job, scanned)
@@ -47,7 +56,7 @@ async function tokens(
   command: Extract<ThreadCommand, { kind: 'tokens' }>,
   transfer: Transferable[],
 ): Promise<ThreadAnswer['result']> {
-  const scanned = command.body === null ? take(command.job) : scan(command.body)
+  const scanned = command.body === null ? take(command.job) : scanBody(buffer(command.body))
   if (scanned === null) return { kind: 'gone' }
   const tokenized = await tokenizers.tokens(command.name, promptSource(scanned.value, command.prompt))
   // The cache keeps its own arrays; what is sent goes away from this thread.
@@ -56,8 +65,8 @@ async function tokens(
   return { ...tokenized, kind: 'tokens', prompts }
 }
 
-function scan(body: Uint8Array): ScannedBody {
-  return scanBody(Buffer.from(body.buffer, body.byteOffset, body.byteLength))
+function buffer(body: Uint8Array): Buffer {
+  return Buffer.from(body.buffer, body.byteOffset, body.byteLength)
 }
 
 function keep(job: number, scanned: ScannedBody): void {

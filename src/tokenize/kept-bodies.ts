@@ -1,0 +1,79 @@
+import { isAscii } from 'node:buffer'
+import { scanBody, scanNextBody, type ScannedBody } from './body.ts'
+
+/**
+ * The last body of each conversation that a thread has read, so that of the next one only what is new is parsed, and the
+ * messages before it are the same objects and strings as last time: what was made of them is found by their identity.
+ * Least recently used bodies go when the budget is reached.
+ */
+export class KeptBodies {
+  readonly #budgetBytes: number
+  /** In order of use, the least recent first. */
+  readonly #entries = new Set<Entry>()
+  readonly #byName = new Map<number, Entry>()
+  #bytes = 0
+
+  constructor(budgetBytes: number) {
+    this.#budgetBytes = budgetBytes
+  }
+
+  get bytes(): number {
+    return this.#bytes
+  }
+
+  /**
+   * Reads a body as `scanBody` does. Its messages are frozen if it is kept.
+   *
+   * @param names of its beginnings, the shortest first (see Affinity); a wrong one costs time, never a wrong result
+   * @throws RouterError as `scanBody` does
+   */
+  read(bytes: Buffer, names: readonly number[]): ScannedBody {
+    const known = this.#find(names)
+    const next = known === null ? null : scanNextBody(bytes, known.body)
+    const body = next?.body ?? scanBody(bytes)
+    if (body.messageEnds !== null && names.length > 0) {
+      const goesOn = known !== null && next !== null && next.sharedMessages === known.body.messageEnds?.length
+      if (goesOn) this.#drop(known)
+      this.#keep(body, names)
+    }
+    return body
+  }
+
+  #find(names: readonly number[]): Entry | null {
+    for (let index = names.length - 1; index >= 0; index -= 1) {
+      const entry = this.#byName.get(names[index] as number)
+      if (entry !== undefined) return entry
+    }
+    return null
+  }
+
+  #keep(body: ScannedBody, names: readonly number[]): void {
+    const entry: Entry = { body, names, bytes: entryBytes(body.bytes) }
+    if (entry.bytes > this.#budgetBytes) return
+    for (const message of body.value['messages'] as object[]) Object.freeze(message)
+    this.#entries.add(entry)
+    this.#bytes += entry.bytes
+    for (const name of names) this.#byName.set(name, entry)
+    for (const oldest of this.#entries) {
+      if (this.#bytes <= this.#budgetBytes) break
+      this.#drop(oldest)
+    }
+  }
+
+  #drop(entry: Entry): void {
+    this.#entries.delete(entry)
+    this.#bytes -= entry.bytes
+    for (const name of entry.names) if (this.#byName.get(name) === entry) this.#byName.delete(name)
+  }
+}
+
+interface Entry {
+  readonly body: ScannedBody
+  readonly names: readonly number[]
+  readonly bytes: number
+}
+
+/** Estimated: the bytes, what was parsed of them at one or two bytes a character, and the objects around it. */
+function entryBytes(bytes: Buffer): number {
+  return bytes.length * (isAscii(bytes) ? 2.25 : 3.25) + 1024
+}
