@@ -303,7 +303,7 @@ export class Aliases {
     // A little beyond what is there, lest each of the next stores comes here.
     const further = Math.min(records + 1 + (capacity >>> 6), (capacity * overfullAt) >>> 5)
     this.#limits[partition] = Math.max(limit, further)
-    return records < (this.#limits[partition])
+    return records < this.#limits[partition]
   }
 
   /** Partitions begin with different capacities, lest all grow at the same time ever after. */

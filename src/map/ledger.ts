@@ -114,18 +114,18 @@ export class Ledger {
   #adoptOrphans(holder: Holder, engineHashes: Uint32Array): void {
     const ready: Orphan[] = []
     for (let at = 0; at + 1 < engineHashes.length; at += 2) {
-      const hashLow = engineHashes[at] as number
-      const hashHigh = engineHashes[at + 1] as number
-      if (this.#announcements.resolve(holder, hashLow, hashHigh) > 0)
-        ready.push(...holder.orphans.take(hashLow, hashHigh))
+      this.#takeOrphans(holder, engineHashes[at] as number, engineHashes[at + 1] as number, ready)
     }
     // The list grows while it is gone through.
     for (const orphan of ready) {
-      const { hashLow, hashHigh } = orphan
       this.#storeOrphan(holder, orphan)
-      if (this.#announcements.resolve(holder, hashLow, hashHigh) > 0)
-        ready.push(...holder.orphans.take(hashLow, hashHigh))
+      this.#takeOrphans(holder, orphan.hashLow, orphan.hashHigh, ready)
     }
+  }
+
+  #takeOrphans(holder: Holder, hashLow: number, hashHigh: number, ready: Orphan[]): void {
+    if (!holder.orphans.mayAwait(hashLow) || this.#announcements.resolve(holder, hashLow, hashHigh) <= 0) return
+    for (const orphan of holder.orphans.take(hashLow, hashHigh)) ready.push(orphan)
   }
 
   #storeOrphan(holder: Holder, orphan: Orphan): void {

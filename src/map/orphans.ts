@@ -24,13 +24,17 @@ export interface OrphanLimits {
 /** What one orphan costs in memory, by a generous estimate: the record, its key and its places in two tables. */
 export const orphanBytes = 512
 
-/** One worker's orphans, bounded in number and bytes; the oldest is dropped for the newest. */
+/**
+ * One worker's orphans, bounded in number and bytes; the oldest is dropped for the newest. Tables are asked by the low word
+ * of a hash, and what they answer is compared in full.
+ */
 export class Orphans {
   readonly #limits: OrphanLimits
   /** In order of arrival. */
-  #byBlock = new Map<string, Orphan>()
-  /** Under the block's own hash and its parent's: either, once known, gives the block its key. */
-  #waiting = new Map<string, Set<Orphan>>()
+  #all = new Set<Orphan>()
+  /** By the block's own hash and by its parent's: either, once known, gives the block its key. */
+  #byBlock = new Map<number, Orphan[]>()
+  #byParent = new Map<number, Set<Orphan>>()
   dropped: number
 
   constructor(limits: OrphanLimits, dropped = 0) {
@@ -39,19 +43,18 @@ export class Orphans {
   }
 
   get count(): number {
-    return this.#byBlock.size
+    return this.#all.size
   }
 
   add(orphan: Orphan, countsStores: boolean): void {
-    const name = blockName(orphan.hashLow, orphan.hashHigh, orphan.tier, orphan.group)
-    const known = this.#byBlock.get(name)
+    const known = this.#find(orphan.hashLow, orphan.hashHigh, orphan.tier, orphan.group)
     if (known !== undefined) {
       if (countsStores) known.storeCount += orphan.storeCount
       return
     }
-    if (this.#byBlock.size >= this.#limits.perWorker) this.#dropOldest()
+    if (this.#all.size >= this.#limits.perWorker) this.#dropOldest()
     let hasRoom = this.#takeBytes()
-    if (!hasRoom && this.#byBlock.size > 0) {
+    if (!hasRoom && this.#all.size > 0) {
       this.#dropOldest()
       hasRoom = this.#takeBytes()
     }
@@ -59,40 +62,62 @@ export class Orphans {
       this.dropped++
       return
     }
-    this.#byBlock.set(name, orphan)
-    this.#wait(hashName(orphan.hashLow, orphan.hashHigh), orphan)
-    this.#wait(hashName(orphan.parentLow, orphan.parentHigh), orphan)
+    this.#all.add(orphan)
+    const sameHash = this.#byBlock.get(orphan.hashLow >>> 0)
+    if (sameHash === undefined) this.#byBlock.set(orphan.hashLow >>> 0, [orphan])
+    else sameHash.push(orphan)
+    const siblings = this.#byParent.get(orphan.parentLow >>> 0)
+    if (siblings === undefined) this.#byParent.set(orphan.parentLow >>> 0, new Set([orphan]))
+    else siblings.add(orphan)
   }
 
   /** A removal of a waiting block; false: no such block waits. */
   remove(hashLow: number, hashHigh: number, tier: number, group: number, countsStores: boolean): boolean {
-    const orphan = this.#byBlock.get(blockName(hashLow, hashHigh, tier, group))
+    if (this.#all.size === 0) return false
+    const orphan = this.#find(hashLow, hashHigh, tier, group)
     if (orphan === undefined) return false
     orphan.storeCount--
     if (!countsStores || orphan.storeCount <= 0) this.#forget(orphan)
     return true
   }
 
+  /** Whether `take` may find something: some block waits for a hash with this low word. */
+  mayAwait(hashLow: number): boolean {
+    return this.#byParent.has(hashLow >>> 0) || this.#byBlock.has(hashLow >>> 0)
+  }
+
   /** Takes out every block that waited for this hash, as its parent's or its own. */
   take(hashLow: number, hashHigh: number): Orphan[] {
-    const waiting = this.#waiting.get(hashName(hashLow, hashHigh))
-    if (waiting === undefined) return []
-    const orphans = [...waiting]
-    for (const orphan of orphans) this.#forget(orphan)
-    return orphans
+    const taken: Orphan[] = []
+    for (const orphan of this.#byBlock.get(hashLow >>> 0) ?? []) {
+      if (isSame(orphan.hashHigh, hashHigh)) taken.push(orphan)
+    }
+    for (const orphan of this.#byParent.get(hashLow >>> 0) ?? []) {
+      const isTaken = isSame(orphan.hashLow, hashLow) && isSame(orphan.hashHigh, hashHigh)
+      if (isSame(orphan.parentHigh, hashHigh) && !isTaken) taken.push(orphan)
+    }
+    for (const orphan of taken) this.#forget(orphan)
+    return taken
   }
 
   /** Forgets all of them, in a time that does not depend on their number. */
   clear(): void {
-    const bytes = orphanBytes * this.#byBlock.size
+    const bytes = orphanBytes * this.#all.size
     this.#limits.pool.give(bytes)
     this.#limits.budget.give(bytes)
+    this.#all = new Set()
     this.#byBlock = new Map()
-    this.#waiting = new Map()
+    this.#byParent = new Map()
+  }
+
+  #find(hashLow: number, hashHigh: number, tier: number, group: number): Orphan | undefined {
+    return this.#byBlock
+      .get(hashLow >>> 0)
+      ?.find((orphan) => isSame(orphan.hashHigh, hashHigh) && orphan.tier === tier && orphan.group === group)
   }
 
   #dropOldest(): void {
-    for (const orphan of this.#byBlock.values()) {
+    for (const orphan of this.#all) {
       this.#forget(orphan)
       this.dropped++
       return
@@ -106,28 +131,21 @@ export class Orphans {
     return false
   }
 
-  #wait(name: string, orphan: Orphan): void {
-    const waiting = this.#waiting.get(name)
-    if (waiting === undefined) this.#waiting.set(name, new Set([orphan]))
-    else waiting.add(orphan)
-  }
-
   #forget(orphan: Orphan): void {
     this.#limits.pool.give(orphanBytes)
     this.#limits.budget.give(orphanBytes)
-    this.#byBlock.delete(blockName(orphan.hashLow, orphan.hashHigh, orphan.tier, orphan.group))
-    for (const name of [hashName(orphan.hashLow, orphan.hashHigh), hashName(orphan.parentLow, orphan.parentHigh)]) {
-      const waiting = this.#waiting.get(name)
-      waiting?.delete(orphan)
-      if (waiting?.size === 0) this.#waiting.delete(name)
-    }
+    this.#all.delete(orphan)
+    const own = orphan.hashLow >>> 0
+    const sameHash = this.#byBlock.get(own) ?? []
+    if (sameHash.length <= 1) this.#byBlock.delete(own)
+    else sameHash.splice(sameHash.indexOf(orphan), 1)
+    const siblings = this.#byParent.get(orphan.parentLow >>> 0)
+    siblings?.delete(orphan)
+    if (siblings?.size === 0) this.#byParent.delete(orphan.parentLow >>> 0)
   }
 }
 
-function hashName(low: number, high: number): string {
-  return `${low >>> 0}:${high >>> 0}`
-}
-
-function blockName(low: number, high: number, tier: number, group: number): string {
-  return `${low >>> 0}:${high >>> 0}:${tier}:${group}`
+/** Words come signed and unsigned. */
+function isSame(word: number, other: number): boolean {
+  return (word | 0) === (other | 0)
 }

@@ -109,7 +109,7 @@ export class WritableKeyIndex extends KeyIndex {
     const limit = (capacity * (isScarce ? scarceFullAt : fullAt)) >>> 5
     const further = Math.min(keys + 1 + (capacity >>> 6), (capacity * overfullAt) >>> 5)
     this.#limits[partition] = Math.max(limit, further)
-    return keys < (this.#limits[partition])
+    return keys < this.#limits[partition]
   }
 
   /** Partitions begin with different capacities, lest all grow at the same time ever after. */
