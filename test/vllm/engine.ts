@@ -6,6 +6,7 @@ import type { Installation } from './install.ts'
 import { freePorts, type Processes } from './processes.ts'
 
 export const blockSize = 32
+const longestModelLength = 8192
 const startDeadlineMs = 600_000
 
 /** One real vLLM on ports of its own, which it keeps when it is started again. */
@@ -43,6 +44,8 @@ export class Engine {
   /** @param blocks KV blocks, where the engine shall have fewer than its memory allows */
   start(blocks: number | null = null): void {
     const [http, events, replay] = this.#ports
+    // vLLM refuses a length that its blocks cannot hold; one block is never used.
+    const modelLength = blocks === null ? longestModelLength : (blocks - 1) * blockSize
     const kvEvents = {
       enable_kv_cache_events: true,
       publisher: 'zmq',
@@ -54,7 +57,7 @@ export class Engine {
       this.#installation.vllm,
       [
         ...['serve', this.#model, '--served-model-name', 'model', '--host', '127.0.0.1', '--port', String(http)],
-        ...['--dtype', 'bfloat16', '--enforce-eager', '--max-model-len', '8192', '--max-num-seqs', '8'],
+        ...['--dtype', 'bfloat16', '--enforce-eager', '--max-model-len', String(modelLength), '--max-num-seqs', '8'],
         ...['--enable-prefix-caching', '--block-size', String(blockSize), '--enable-prompt-tokens-details'],
         ...['--kv-events-config', JSON.stringify(kvEvents)],
         ...(blocks === null ? [] : ['--num-gpu-blocks-override', String(blocks)]),

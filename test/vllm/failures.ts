@@ -69,7 +69,11 @@ export async function death(lab: Lab, victim: Engine, users: readonly User[]): P
   const events = cut?.text.trim().split('\n\n') ?? []
   report.equal('the stream ends as the protocol has it', events.at(-1), 'data: [DONE]')
   report.check('and tells what happened', /^data: \{"error":/.test(events.at(-2) ?? ''), events.at(-2) ?? 'nothing')
-  const down = await router.workerOnce(victim.url, ({ state, map }) => state !== 'healthy' && map.blocks === 0, 15_000)
+  const down = await router.workerOnce(
+    victim.url,
+    ({ state, map }) => state !== 'healthy' && map.blocks.gpu === 0,
+    15_000,
+  )
   report.check('it is down, and the map holds nothing of it', down !== null, JSON.stringify(down?.events))
   report.say(`retries: ${await router.metric('warmroute_retries_total')}`)
   for (const user of users) await takeTurn(lab, user)
@@ -89,7 +93,7 @@ export async function restart(lab: Lab, engine: Engine, blocks: number, users: r
     60_000,
   )
   report.check('it is healthy, and its events are live', back !== null)
-  report.equal('the map holds nothing of it', back?.map.blocks, 0)
+  report.equal('the map holds nothing of it', back?.map.blocks.gpu, 0)
   report.equal('KV blocks', back?.capacityBlocks, await engine.kvBlocks())
   for (const user of users) await takeTurn(lab, user)
   // Nobody knows these, so that they go to the engine that was sent the least lately.
@@ -135,8 +139,8 @@ export async function evictions(lab: Lab, engine: Engine): Promise<void> {
   const sent = prompts.reduce((sum, prompt) => sum + Math.floor(prompt.length / blockSize), 0)
   report.check(
     'blocks were evicted',
-    map.blocks < sent && map.blocks > 0,
-    `${map.blocks} held of ${sent} sent, room for ${capacityBlocks}`,
+    map.blocks.gpu < sent && map.blocks.gpu > 0,
+    `${map.blocks.gpu} held of ${sent} sent, room for ${capacityBlocks}`,
   )
   // The books know of no eviction: what they hold of this engine is not true any more.
   lab.held(engine).clear()
@@ -154,8 +158,8 @@ export async function reset(lab: Lab, engine: Engine, user: User): Promise<void>
   const after = await router.worker(engine.url)
   report.check(
     'then the map has forgotten the rest',
-    after.map.blocks < before.map.blocks,
-    `${before.map.blocks} blocks before, ${after.map.blocks} after`,
+    after.map.blocks.gpu < before.map.blocks.gpu,
+    `${before.map.blocks.gpu} blocks before, ${after.map.blocks.gpu} after`,
   )
   await takeTurn(lab, user)
 }

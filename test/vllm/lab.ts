@@ -87,7 +87,7 @@ export class Lab {
     const predicted = predictedCachedTokens ?? -1
     const actual = cachedTokens ?? -1
     const agree = expected === 'held' ? predicted === actual && actual === booked : predicted === booked && actual === 0
-    this.#count(engine, predicted, actual, title)
+    this.count(sent, title)
     if (expected === 'lost unnoticed') this.held(engine).clear()
     const settled = await this.settle(engine, this.held(engine).add(promptIds, generatedIds, salt), salt)
     this.report.check(
@@ -98,8 +98,19 @@ export class Lab {
         `on ${engine.name}${onWarmest ? '' : `, WARMER on ${warmest.engines.map(({ name }) => name).join()}`}`,
         `cached: predicted ${predicted}, engine ${actual}, books ${booked}`,
         ...(settled ? [] : ['the map does NOT hold it']),
+        ...(onWarmest ? [] : [await this.#why(sent)]),
       ].join('; '),
     )
+  }
+
+  /** The router's own reasons. */
+  async #why({ reply }: SentChat): Promise<string> {
+    const { candidates, reason } = await this.router.decision(String(reply.headers['x-request-id']))
+    const seen = candidates.map(
+      ({ worker, matchedBlocks, total, load }) =>
+        `${worker} ${matchedBlocks.gpu} blocks, total ${total}, ${load.prefillTokens} ahead`,
+    )
+    return `${reason}: ${seen.join(' | ')}`
   }
 
   /** Sends to an engine past the router, which learns of it by events alone. */
@@ -135,7 +146,10 @@ export class Lab {
     return held === true
   }
 
-  #count(engine: Engine, predicted: number, actual: number, title: string): void {
+  /** Notes a request that the router, too, has compared with the engine's report. */
+  count({ engine, predictedCachedTokens, cachedTokens }: SentChat, title: string): void {
+    const predicted = predictedCachedTokens ?? 0
+    const actual = cachedTokens ?? 0
     const tally = this.tallies.get(engine)
     if (tally === undefined) return
     tally.requests++

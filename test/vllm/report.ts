@@ -34,7 +34,7 @@ export class Report {
   end(): void {
     console.log(`\n${this.#checks} checks, ${this.failures.length} failed`)
     for (const failure of this.failures) console.log(`FAILED ${failure}`)
-    assert.equal(this.failures.length, 0)
+    assert.equal(this.failures.length, 0, `${this.failures.length} checks failed`)
   }
 }
 

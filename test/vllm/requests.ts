@@ -10,8 +10,8 @@ export async function forms(lab: Lab): Promise<void> {
   const few = { max_tokens: 4, temperature: 0 }
   const chat = [{ role: 'user', content: text(13, 120) }]
   const twice = async (title: string, body: Record<string, unknown>): Promise<void> => {
-    await lab.send(`${title}, cold`, { ...few, ...body })
-    await lab.send(`${title}, warm`, { ...few, ...body })
+    await lab.send(`${title}, first`, { ...few, ...body })
+    await lab.send(`${title}, again`, { ...few, ...body })
   }
   await twice('completion of a text', { prompt })
   await twice('completion of a text, streamed', { prompt: text(14, 100), stream: true })
@@ -28,7 +28,31 @@ export async function forms(lab: Lab): Promise<void> {
   await twice('completion with another salt', { prompt, cache_salt: 'tenant-2' })
   await twice('chat with a salt', { messages: chat, cache_salt: 'tenant-1', stream: true })
   for (const length of [31, 32, 33, 64, 65])
-    await twice(`${length} tokens`, { prompt: ids.slice(0, length).map((id) => id + 1) })
+    await twice(`${length} tokens`, { prompt: ids.slice(0, length).map((id) => id + length) })
+}
+
+/**
+ * Several prompts in one request. vLLM 0.32 reports the cached tokens of one prompt only (the last one; when streaming,
+ * that of the first answer), so that its figure is no measure of a prediction for all of them.
+ */
+export async function severalPrompts(lab: Lab): Promise<void> {
+  const { report, router } = lab
+  report.section('Several prompts in one request')
+  const prompt = [text(16, 120), text(17, 200)]
+  const ids = await Promise.all(prompt.map((each) => router.tokenize({ prompt: each })))
+  const body = { prompt, max_tokens: 1, temperature: 0 }
+  const { engine } = await lab.post(body)
+  for (const tokens of ids) {
+    report.check('the map holds each prompt', await lab.settle(engine, lab.held(engine).add(tokens, [], null), null))
+  }
+  const { agreement } = await router.worker(engine.url)
+  const again = await lab.post(body)
+  const cached = ids.map((tokens) => lab.held(again.engine).cachedTokens(tokens, null))
+  report.equal('the request goes where the prompts are', again.engine.name, engine.name)
+  report.equal('the prediction is of all prompts', again.predictedCachedTokens, cached[0]! + cached[1]!)
+  report.equal('the report is of the last one', again.cachedTokens, cached[1])
+  const { verified } = (await router.worker(engine.url)).agreement
+  if (verified > agreement.verified) lab.count(again, 'two prompts, of which the engine reports one')
 }
 
 const toolCallChat = [
@@ -108,12 +132,12 @@ export async function bytes(lab: Lab): Promise<void> {
       body: { model: 'model', max_tokens: 12, temperature: 0, ...body },
       headers: { 'x-request-id': 'same-id' },
     }
-    // Once to warm the engine, so that both that are compared find the same blocks.
-    const warming = await call(router.url + path, request)
-    const engine = lab.engines.find(({ url }) => url === warming.headers['x-warmroute-worker'])
-    if (!report.check(`${title} is answered`, engine !== undefined, `status ${warming.status}`) || engine === undefined)
-      continue
+    // Both engines are warmed, so that the two answers that are compared find the same blocks.
+    for (const engine of lab.engines) await call(engine.url + path, request)
     const through = await call(router.url + path, request)
+    const engine = lab.engines.find(({ url }) => url === through.headers['x-warmroute-worker'])
+    if (!report.check(`${title} is answered`, engine !== undefined, `status ${through.status}`) || engine === undefined)
+      continue
     const straight = await call(engine.url + path, request)
     report.equal(`${title}: status`, through.status, straight.status)
     report.equal(`${title}: ${straight.text.length} bytes`, timeless(through.text), timeless(straight.text))

@@ -18,7 +18,7 @@ export interface WorkerView {
     readonly gaps: number
     readonly restarts: number
   }
-  readonly map: { readonly blocks: number }
+  readonly map: { readonly blocks: { readonly gpu: number; readonly host: number; readonly disk: number } }
   readonly inFlight: { readonly requests: number; readonly prefillTokens: number; readonly decodeBlocks: number }
   readonly load: { readonly running: number } | null
   readonly agreement: {

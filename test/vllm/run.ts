@@ -11,7 +11,7 @@ import { install, makeModel } from './install.ts'
 import { Lab } from './lab.ts'
 import { Processes } from './processes.ts'
 import { Report } from './report.ts'
-import { bytes, forms, tokenize } from './requests.ts'
+import { bytes, forms, severalPrompts, tokenize } from './requests.ts'
 import { Router } from './router.ts'
 
 const fewBlocks = 96
@@ -49,6 +49,7 @@ try {
   const users = await conversations(lab)
   await together(lab, users)
   await forms(lab)
+  await severalPrompts(lab)
   await tokenize(lab)
   await bytes(lab)
   await disconnects(lab)
