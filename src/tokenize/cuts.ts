@@ -25,11 +25,11 @@ export class Cuts {
     return this.#tokens.length > 0
   }
 
-  /** Offsets right after each cut token in text[from..], ascending; offsets are in UTF-16 units from the text's start. */
-  after(text: string, from: number): number[] {
+  /** Offsets right after each cut token in a text, ascending, in UTF-16 units. */
+  after(text: string): number[] {
     const cuts: number[] = []
     for (const { content } of this.#tokens) {
-      for (let at = text.indexOf(content, from); at >= 0; at = text.indexOf(content, at + content.length)) {
+      for (let at = text.indexOf(content); at >= 0; at = text.indexOf(content, at + content.length)) {
         cuts.push(at + content.length)
       }
     }

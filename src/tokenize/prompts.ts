@@ -6,7 +6,7 @@ import { around, loadTokenizer, type Tokenizer } from './tokenizer.ts'
 import type { TokenizerSource } from './thread-messages.ts'
 
 export interface TokenizedPrompts {
-  /** One for each prompt of the request. Read-only: they may be shared with the cache. */
+  /** One for each prompt of the request, the caller's own. */
   readonly prompts: readonly Uint32Array[]
   /** Leading tokens, summed over the prompts, that equal those of an earlier request. */
   readonly cachedTokens: number
@@ -67,11 +67,24 @@ export class PromptTokenizers {
         return { prompts: [], cachedTokens: 0, beforeMedia: false }
       case 'chat': {
         const rendered = tokenizer.renderChat(source.chat)
-        const { prompts, cachedTokens } = await encodeAll([rendered.text], rendered.addSpecialTokens, tokenizer, cache)
+        const { prompts, cachedTokens } = await encodeAll(
+          [rendered.pieces],
+          rendered.addSpecialTokens,
+          tokenizer,
+          cache,
+        )
         return { prompts, cachedTokens, beforeMedia: rendered.beforeMedia }
       }
       case 'texts':
-        return { ...(await encodeAll(source.texts, source.addSpecialTokens, tokenizer, cache)), beforeMedia: false }
+        return {
+          ...(await encodeAll(
+            source.texts.map((text) => [text]),
+            source.addSpecialTokens,
+            tokenizer,
+            cache,
+          )),
+          beforeMedia: false,
+        }
       default:
         return source satisfies never
     }
@@ -79,7 +92,8 @@ export class PromptTokenizers {
 }
 
 async function encodeAll(
-  texts: readonly string[],
+  /** In pieces, to be joined. */
+  texts: readonly (readonly string[])[],
   addSpecialTokens: boolean,
   tokenizer: Tokenizer,
   cache: TokenCache,

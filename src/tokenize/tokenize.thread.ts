@@ -59,10 +59,8 @@ async function tokens(
   const scanned = command.body === null ? take(command.job) : scanBody(buffer(command.body))
   if (scanned === null) return { kind: 'gone' }
   const tokenized = await tokenizers.tokens(command.name, promptSource(scanned.value, command.prompt))
-  // The cache keeps its own arrays; what is sent goes away from this thread.
-  const prompts = tokenized.prompts.map((prompt) => prompt.slice())
-  for (const prompt of prompts) transfer.push(prompt.buffer)
-  return { ...tokenized, kind: 'tokens', prompts }
+  for (const { buffer } of tokenized.prompts) if (buffer instanceof ArrayBuffer) transfer.push(buffer)
+  return { ...tokenized, kind: 'tokens' }
 }
 
 function buffer(body: Uint8Array): Buffer {

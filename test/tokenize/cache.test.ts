@@ -60,7 +60,7 @@ for (const name of ['demo', 'qwen3', 'llama31', 'deepseekv3'] as const) {
         let text = ''
         for (const part of parts) {
           text += part
-          const { tokens, cachedTokens } = await cache.encode(text)
+          const { tokens, cachedTokens } = await cache.encode([text])
           assert.deepEqual([...tokens], [...(await tokenizer.encode(text))])
           assert.ok(cachedTokens <= tokens.length)
         }
@@ -81,12 +81,12 @@ test('the next turn of a conversation tokenizes only what was added', async () =
     { role: 'system', content: 'Be brief.' },
     { role: 'user', content: 'One' },
   ]
-  await cache.encode(tokenizer.renderChat({ messages }).text)
+  await cache.encode(tokenizer.renderChat({ messages }).pieces)
   messages.push({ role: 'assistant', content: 'Two' }, { role: 'user', content: 'Three' })
-  const second = await cache.encode(tokenizer.renderChat({ messages }).text)
+  const second = await cache.encode(tokenizer.renderChat({ messages }).pieces)
   assert.equal(asked[1], 'assistant\nTwo<|im_end|>\n<|im_start|>user\nThree<|im_end|>\n<|im_start|>assistant\n')
   assert.ok(second.cachedTokens > 10)
-  const again = await cache.encode(tokenizer.renderChat({ messages }).text)
+  const again = await cache.encode(tokenizer.renderChat({ messages }).pieces)
   assert.equal(again.cachedTokens, again.tokens.length)
   assert.equal(asked.length, 2)
 })
@@ -101,8 +101,8 @@ test('conversations that share a system prompt and nothing else reuse it', async
         { role: 'user', content: question },
       ],
     }).text
-  for (const question of ['a', 'b', 'c']) await cache.encode(chat(question))
-  const { cachedTokens, tokens } = await cache.encode(chat('d'))
+  for (const question of ['a', 'b', 'c']) await cache.encode([chat(question)])
+  const { cachedTokens, tokens } = await cache.encode([chat('d')])
   assert.ok(cachedTokens > tokens.length - 15, `${cachedTokens} of ${tokens.length}`)
 })
 
@@ -113,11 +113,11 @@ test('an edited turn in the middle is never taken from the cache', async () => {
     role: index % 2 === 0 ? 'user' : 'assistant',
     content: `Turn ${index}`,
   }))
-  await cache.encode(tokenizer.renderChat({ messages }).text)
+  await cache.encode(tokenizer.renderChat({ messages }).pieces)
   for (const edited of [0, 7, 30, 58, 59]) {
     const changed = messages.with(edited, { role: 'user', content: 'Turn X' })
     const { text } = tokenizer.renderChat({ messages: changed })
-    assert.deepEqual([...(await cache.encode(text)).tokens], [...(await tokenizer.encode(text))])
+    assert.deepEqual([...(await cache.encode([text])).tokens], [...(await tokenizer.encode(text))])
   }
 })
 
@@ -126,18 +126,18 @@ test('the cache never holds more than its budget, and drops what was used longes
   const cache = cacheOf(tokenizer, 64 * 1024)
   const text = (index: number): string => `<|im_start|>${index} ${'word '.repeat(200)}<|im_end|>`
   for (let index = 0; index < 40; index += 1) {
-    await cache.encode(text(index))
+    await cache.encode([text(index)])
     assert.ok(cache.bytes <= 64 * 1024)
-    assert.ok((await cache.encode(text(0))).cachedTokens > 0)
+    assert.ok((await cache.encode([text(0)])).cachedTokens > 0)
   }
   // Only the special token at the beginning, which all texts share, is still known.
-  assert.equal((await cache.encode(text(1))).cachedTokens, 1)
+  assert.equal((await cache.encode([text(1)])).cachedTokens, 1)
 })
 
 test('a text larger than the budget is tokenized and not kept', async () => {
   const tokenizer = await tokenizerNamed('demo')
   const cache = cacheOf(tokenizer, 1000)
-  await cache.encode('long '.repeat(1000))
+  await cache.encode(['long '.repeat(1000)])
   assert.equal(cache.bytes, 0)
 })
 
