@@ -4,32 +4,38 @@
  */
 export class Affinity {
   readonly #limit: number
-  readonly #threads = new Map<number, number>()
+  readonly #seen = new Map<number, Seen>()
 
   /** @param limit names kept; a conversation takes one for each doubling of its length beyond 32 KiB */
   constructor(limit: number) {
     this.#limit = limit
   }
 
-  /** The thread that saw the longest beginning of a body, null if none did. The names are those of `beginnings`. */
-  find(names: readonly number[]): number | null {
+  /** Where the longest beginning of a body was seen, null if none was. The names are those of `beginnings`. */
+  find(names: readonly number[]): Seen | null {
     for (let index = names.length - 1; index >= 0; index -= 1) {
-      const thread = this.#threads.get(names[index] as number)
-      if (thread !== undefined) return thread
+      const seen = this.#seen.get(names[index] as number)
+      if (seen !== undefined) return seen
     }
     return null
   }
 
-  note(names: readonly number[], thread: number): void {
+  note(names: readonly number[], seen: Seen): void {
     for (const name of names) {
-      this.#threads.delete(name)
-      this.#threads.set(name, thread)
+      this.#seen.delete(name)
+      this.#seen.set(name, seen)
     }
-    for (const oldest of this.#threads.keys()) {
-      if (this.#threads.size <= this.#limit) break
-      this.#threads.delete(oldest)
+    for (const oldest of this.#seen.keys()) {
+      if (this.#seen.size <= this.#limit) break
+      this.#seen.delete(oldest)
     }
   }
+}
+
+/** Where a conversation was tokenized last, and for which pool. */
+export interface Seen {
+  readonly thread: number
+  readonly pool: string
 }
 
 const shortestBytes = 16 * 1024

@@ -22,7 +22,7 @@ export class KeptBodies {
   }
 
   /**
-   * Reads a body as `scanBody` does. Its messages are frozen if it is kept.
+   * Reads a body as `scanBody` does. Its messages are frozen if it is kept; its bytes are copied for that.
    *
    * @param names of its beginnings, the shortest first (see Affinity); a wrong one costs time, never a wrong result
    * @throws RouterError as `scanBody` does
@@ -34,7 +34,7 @@ export class KeptBodies {
     if (body.messageEnds !== null && names.length > 0) {
       const goesOn = known !== null && next !== null && next.sharedMessages === known.body.messageEnds?.length
       if (goesOn) this.#drop(known)
-      this.#keep(body, names)
+      this.#keep(body, names, goesOn ? known : null)
     }
     return body
   }
@@ -47,8 +47,10 @@ export class KeptBodies {
     return null
   }
 
-  #keep(body: ScannedBody, names: readonly number[]): void {
-    const entry: Entry = { body, names, bytes: entryBytes(body.bytes) }
+  #keep(scanned: ScannedBody, names: readonly number[], forerunner: Entry | null): void {
+    const room = roomFor(scanned.bytes, forerunner)
+    const body = { ...scanned, bytes: room.subarray(0, scanned.bytes.length) }
+    const entry: Entry = { body, room, names, bytes: entryBytes(body.bytes) }
     if (entry.bytes > this.#budgetBytes) return
     for (const message of body.value['messages'] as object[]) Object.freeze(message)
     this.#entries.add(entry)
@@ -69,11 +71,25 @@ export class KeptBodies {
 
 interface Entry {
   readonly body: ScannedBody
+  /** The memory of its bytes, with room for those of the next turn. */
+  readonly room: Buffer
   readonly names: readonly number[]
   readonly bytes: number
 }
 
-/** Estimated: the bytes, what was parsed of them at one or two bytes a character, and the objects around it. */
+/** Bytes in the memory of those that they go on from, if it has room; else in memory with room for more. */
+function roomFor(bytes: Buffer, forerunner: Entry | null): Buffer {
+  if (forerunner !== null && forerunner.room.length >= bytes.length) {
+    const equal = forerunner.body.messageEnds?.at(-1) ?? 0
+    bytes.copy(forerunner.room, equal, equal)
+    return forerunner.room
+  }
+  const room = Buffer.allocUnsafeSlow(Math.ceil(bytes.length * 1.125))
+  bytes.copy(room)
+  return room
+}
+
+/** Estimated: the bytes with their room, what was parsed of them at one or two bytes a character, and the objects around it. */
 function entryBytes(bytes: Buffer): number {
-  return bytes.length * (isAscii(bytes) ? 2.25 : 3.25) + 1024
+  return bytes.length * (isAscii(bytes) ? 2.5 : 3.5) + 1024
 }

@@ -14,9 +14,12 @@ export type ThreadCommand =
   | {
       readonly kind: 'read'
       readonly job: number
+      /** In memory that is shared, and overwritten by the next command, or transferred if it is longer than that. */
       readonly body: Uint8Array
       /** Names of the body's beginnings (see Affinity). */
       readonly names: readonly number[]
+      /** The pool that the conversation's last turn was for: its tokens are made right away. Null if not known. */
+      readonly pool: string | null
       readonly prompt: PromptKind
     }
   /** Without a body: that of an earlier `read` under the same job. */
@@ -34,6 +37,8 @@ export interface ReadAnswer {
   readonly ranges: ReadonlyMap<string, ByteRange>
   /** What the prompt is made of. */
   readonly source: PromptSource['kind']
+  /** The tokens for the pool that the command named; null if it named none or they cannot be made. */
+  readonly tokens: TokensAnswer | null
 }
 
 export interface TokensAnswer {

@@ -1,7 +1,7 @@
 import { Worker } from 'node:worker_threads'
 import { RouterError } from '../errors.ts'
 import type { Log } from '../telemetry/log.ts'
-import { Affinity, beginnings } from './affinity.ts'
+import { Affinity, beginnings, type Seen } from './affinity.ts'
 import type { PromptKind } from './request.ts'
 import {
   fromSentError,
@@ -30,6 +30,8 @@ export interface Ticket {
   /** Names of its beginnings. */
   readonly names: readonly number[]
   readonly prompt: PromptKind
+  /** The tokens for the pool that the conversation's last turn was for, if it was read where that turn is known. */
+  readonly early: { readonly pool: string; readonly tokens: TokensAnswer } | null
 }
 
 /**
@@ -72,27 +74,38 @@ export class TokenizerThreads {
   async read(body: Uint8Array, prompt: PromptKind): Promise<{ answer: ReadAnswer; ticket: Ticket }> {
     this.#admit()
     const names = beginnings(body)
-    const thread = this.#choose(body, names)
+    const seen = this.#affinity.find(names)
+    const thread = this.#choose(body, seen)
+    const pool = seen !== null && this.#threads[seen.thread] === thread ? seen.pool : null
     const job = this.#nextJob++
     const answer = await thread.run({
-      costMs: body.length * readMsPerByte,
-      command: () => ({ kind: 'read', job, body: copy(body), names, prompt }),
+      costMs: body.length * (pool === null ? readMsPerByte : tokensMsPerByte * cachedShare),
+      command: () => ({ kind: 'read', job, body: thread.share(body), names, pool, prompt }),
     })
     if (answer.kind !== 'read') throw new RouterError('TOKENIZER_FAILED', 'A tokenizer thread answered out of turn.')
-    return { answer, ticket: { job, thread, body, names, prompt } }
+    const early = pool === null || answer.tokens === null ? null : { pool, tokens: answer.tokens }
+    return { answer, ticket: { job, thread, body, names, prompt, early } }
   }
 
   /** @throws RouterError TOKENIZER_BUSY, TOKENIZER_FAILED, and what is wrong with the prompt */
   async tokens(ticket: Ticket, name: string): Promise<TokensAnswer> {
+    const { job, thread, body, names, prompt, early } = ticket
+    const seen = { thread: this.#threads.indexOf(thread), pool: name }
+    if (early?.pool === name) {
+      this.#affinity.note(names, seen)
+      return early.tokens
+    }
     this.#admit()
-    const { job, thread, body, names, prompt } = ticket
     const costMs = body.length * tokensMsPerByte
     const send = (resent: boolean): Promise<ThreadAnswer['result']> =>
-      thread.run({ costMs, command: () => ({ kind: 'tokens', job, name, body: resent ? copy(body) : null, prompt }) })
+      thread.run({
+        costMs,
+        command: () => ({ kind: 'tokens', job, name, body: resent ? thread.share(body) : null, prompt }),
+      })
     let answer = await send(false)
     if (answer.kind === 'gone') answer = await send(true)
     if (answer.kind !== 'tokens') throw new RouterError('TOKENIZER_FAILED', 'A tokenizer thread answered out of turn.')
-    this.#affinity.note(names, this.#threads.indexOf(thread))
+    this.#affinity.note(names, seen)
     return answer
   }
 
@@ -115,13 +128,12 @@ export class TokenizerThreads {
   }
 
   /** The thread that will have this body's tokens first, by what is queued, what it may have cached, and what starting costs. */
-  #choose(body: Uint8Array, names: readonly number[]): Thread {
-    const known = this.#affinity.find(names)
+  #choose(body: Uint8Array, seen: Seen | null): Thread {
     const costMs = body.length * tokensMsPerByte
     let best: Thread | null = null
     let bestMs = Infinity
     for (const [index, thread] of this.#threads.entries()) {
-      const doneMs = thread.backlogMs + (index === known ? costMs * cachedShare : costMs)
+      const doneMs = thread.backlogMs + (index === seen?.thread ? costMs * cachedShare : costMs)
       if (doneMs < bestMs) {
         best = thread
         bestMs = doneMs
@@ -152,6 +164,9 @@ const cachedShare = 0.05
 /** Starting a thread and loading a tokenizer in it. */
 const startMs = 500
 
+/** Longer bodies are copied into memory of their own, and handed over. */
+const longestShared = 4 * 1024 * 1024
+
 interface Job {
   readonly costMs: number
   readonly command: () => Exclude<ThreadCommand, { kind: 'add' }>
@@ -167,6 +182,7 @@ export class Thread {
   readonly #onRestart: (error: Error) => void
   readonly #queue: Job[] = []
   #running: Job | null = null
+  #shared = new Uint8Array(new SharedArrayBuffer(0))
   /** Null after a death, until the next job: a worker that cannot start fails a job each time and does not spin. */
   #worker: Worker | null
   #closing = false
@@ -202,6 +218,19 @@ export class Thread {
     })
   }
 
+  /**
+   * A copy of a body for the job that begins now, in memory that is used again for the next one: fresh pages would cost more
+   * than the copying. The client's bytes stay here to be forwarded.
+   */
+  share(body: Uint8Array): Uint8Array {
+    if (body.length > longestShared) return new Uint8Array(body)
+    if (this.#shared.length < body.length) {
+      this.#shared = new Uint8Array(new SharedArrayBuffer(2 ** Math.ceil(Math.log2(body.length))))
+    }
+    this.#shared.set(body)
+    return this.#shared.subarray(0, body.length)
+  }
+
   /** Ends the worker as a crash would; the next one takes its place. For tests. */
   async kill(): Promise<void> {
     await this.#worker?.terminate()
@@ -222,7 +251,8 @@ export class Thread {
     this.#running = job
     const command = job.command()
     this.#worker ??= this.#start()
-    this.#worker.postMessage(command, command.body === null ? [] : [command.body.buffer as ArrayBuffer])
+    const buffer = command.body?.buffer
+    this.#worker.postMessage(command, buffer instanceof ArrayBuffer ? [buffer] : [])
     this.#worker.ref()
   }
 
@@ -268,9 +298,4 @@ export class Thread {
     this.#running = null
     job?.reject(error)
   }
-}
-
-/** The client's bytes stay here to be forwarded; a copy is handed over. */
-function copy(body: Uint8Array): Uint8Array<ArrayBuffer> {
-  return new Uint8Array(body)
 }

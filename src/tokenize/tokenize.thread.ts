@@ -2,8 +2,8 @@ import { parentPort, workerData, type Transferable } from 'node:worker_threads'
 import { scanBody, type ScannedBody } from './body.ts'
 import { KeptBodies } from './kept-bodies.ts'
 import { PromptTokenizers } from './prompts.ts'
-import { promptSource, requestFields } from './request.ts'
-import { toSentError, type ThreadAnswer, type ThreadCommand } from './thread-messages.ts'
+import { promptSource, requestFields, type PromptSource } from './request.ts'
+import { toSentError, type ThreadAnswer, type ThreadCommand, type TokensAnswer } from './thread-messages.ts'
 
 /** Parsed bodies that wait for their second call, at most; the oldest go, and are sent again if they are still wanted. */
 const keptBodiesBytes = 64 * 1024 * 1024
@@ -16,6 +16,7 @@ if (port === null) throw new Error('tokenize.thread is started as a worker threa
 const { cacheBytes } = workerData as { cacheBytes: number }
 const tokenizers = new PromptTokenizers(Math.floor(cacheBytes * (1 - bodiesShare)), true)
 const bodies = new KeptBodies(Math.floor(cacheBytes * bodiesShare))
+/** Their bytes may have been overwritten; what was parsed of them is wanted. */
 const kept = new Map<number, ScannedBody>()
 let keptBytes = 0
 let loading: Promise<void> = Promise.resolve()
@@ -34,7 +35,7 @@ async function answer(command: Exclude<ThreadCommand, { kind: 'add' }>): Promise
   const transfer: Transferable[] = []
   try {
     await loading
-    result = command.kind === 'read' ? read(command) : await tokens(command, transfer)
+    result = command.kind === 'read' ? await read(command, transfer) : await tokens(command, transfer)
   } catch (error) {
     result = { kind: 'failed', error: toSentError(error) }
   }
@@ -44,12 +45,17 @@ async function answer(command: Exclude<ThreadCommand, { kind: 'add' }>): Promise
   )
 }
 
-function read({ job, body, names, prompt }: Extract<ThreadCommand, { kind: 'read' }>): ThreadAnswer['result'] {
+async function read(
+  { job, body, names, pool, prompt }: Extract<ThreadCommand, { kind: 'read' }>,
+  transfer: Transferable[],
+): Promise<ThreadAnswer['result']> {
   const scanned = bodies.read(buffer(body), names)
   const fields = requestFields(scanned.value)
   const source = promptSource(scanned.value, prompt)
-  keep(job, scanned)
-  return { kind: 'read', fields, ranges: scanned.ranges, source: source.kind }
+  // What is wrong with the prompt is told to the call that asks for its tokens.
+  const early = pool === null ? null : await tokenized(pool, source, transfer).catch(() => null)
+  if (early === null) keep(job, scanned)
+  return { kind: 'read', fields, ranges: scanned.ranges, source: source.kind, tokens: early }
 }
 
 async function tokens(
@@ -58,9 +64,13 @@ async function tokens(
 ): Promise<ThreadAnswer['result']> {
   const scanned = command.body === null ? take(command.job) : scanBody(buffer(command.body))
   if (scanned === null) return { kind: 'gone' }
-  const tokenized = await tokenizers.tokens(command.name, promptSource(scanned.value, command.prompt))
-  for (const { buffer } of tokenized.prompts) if (buffer instanceof ArrayBuffer) transfer.push(buffer)
-  return { ...tokenized, kind: 'tokens' }
+  return tokenized(command.name, promptSource(scanned.value, command.prompt), transfer)
+}
+
+async function tokenized(pool: string, source: PromptSource, transfer: Transferable[]): Promise<TokensAnswer> {
+  const made = await tokenizers.tokens(pool, source)
+  for (const { buffer } of made.prompts) if (buffer instanceof ArrayBuffer) transfer.push(buffer)
+  return { ...made, kind: 'tokens' }
 }
 
 function buffer(body: Uint8Array): Buffer {
