@@ -18,7 +18,7 @@ const scarceFullAt = 28
 const growAbove = 23
 const overfullAt = 31
 const firstCapacity = 64
-/** A partition is swept before it grows where one record in so many is thought dead. */
+/** While memory is plentiful a partition is swept before it grows only if one record in so many is thought dead. */
 const sweepShare = 16
 
 /**
@@ -219,23 +219,24 @@ export class Aliases {
     // Beginning behind an unused place, a row is seen from its start.
     let index = 0
     while (index < capacity && words[start + index * aliasWords + 3] !== 0) index++
-    let hasGap = false
+    // The first unused place of the row so far, or -1.
+    let gap = -1
     for (let left = capacity; left > 0; left--) {
       index = index + 1 >= capacity ? 0 : index + 1
       const at = start + index * aliasWords
       const meta = words[at + 3] as number
       if (meta === 0) {
-        hasGap = false
+        gap = -1
         continue
       }
       const isAlive = incarnations[2 * (meta >>> incarnationShift)] !== 0
       if (isAlive && aged[index] === 0) {
-        if (hasGap) this.#moveUp(start, index, capacity)
+        if (gap >= 0) gap = this.#moveUp(start, index, gap, capacity)
         continue
       }
       if (isAlive) this.#tombstones.add(words[at] as number, words[at + 1] as number)
       words[at + 3] = 0
-      hasGap = true
+      if (gap < 0) gap = index
       dead++
     }
     this.#vacant = -1
@@ -256,19 +257,29 @@ export class Aliases {
     return ages
   }
 
-  /** Moves a record to the first unused place from its home on, if that comes before its own. */
-  #moveUp(start: number, from: number, capacity: number): void {
+  /** Moves a record to the first unused place from its home on, if that comes before its own. Returns the row's first. */
+  #moveUp(start: number, from: number, gap: number, capacity: number): number {
     const words = this.#words
     const at = start + from * aliasWords
-    let index = this.#home(words[at] as number, capacity)
-    while (index !== from && words[start + index * aliasWords + 3] !== 0) index = index + 1 === capacity ? 0 : index + 1
-    if (index === from) return
+    const home = this.#home(words[at] as number, capacity)
+    const fromHome = from >= home ? from - home : from - home + capacity
+    const fromGap = from >= gap ? from - gap : from - gap + capacity
+    const isGapTaken = fromHome >= fromGap
+    let index = isGapTaken ? gap : home
+    if (!isGapTaken) {
+      while (index !== from && words[start + index * aliasWords + 3] !== 0)
+        index = index + 1 === capacity ? 0 : index + 1
+      if (index === from) return gap
+    }
     const to = start + index * aliasWords
     words[to] = words[at] as number
     words[to + 1] = words[at + 1] as number
     words[to + 2] = words[at + 2] as number
     words[to + 3] = words[at + 3] as number
     words[at + 3] = 0
+    if (!isGapTaken) return gap
+    while (words[start + index * aliasWords + 3] !== 0) index = index + 1 === capacity ? 0 : index + 1
+    return index
   }
 
   #home(first: number, capacity: number): number {
@@ -294,9 +305,9 @@ export class Aliases {
 
   /** Drops the dead, grows where that was not enough, and else fills up further. */
   #makeRoom(partition: number): boolean {
-    if (this.#dead * sweepShare > this.count) this.sweep(partition)
-    const records = this.#counts[partition] as number
     const { isScarce } = this.#budget
+    if (isScarce ? this.#dead > 0 : this.#dead * sweepShare > this.count) this.sweep(partition)
+    const records = this.#counts[partition] as number
     if (records * 32 >= (this.#capacities[partition] as number) * growAbove) this.#grow(partition, isScarce)
     const capacity = this.#capacities[partition] as number
     const limit = (capacity * (isScarce ? scarceFullAt : fullAt)) >>> 5

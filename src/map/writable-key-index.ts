@@ -7,7 +7,7 @@ import { entryWords, keyLowWord } from './layout.ts'
 const fullAt = 26
 const scarceFullAt = 29
 /** With more keys than this a rebuilt partition grows; as far as the second it may fill up where it cannot grow. */
-const growAbove = 24
+const growAbove = 26
 const overfullAt = 31
 const firstCapacity = 64
 

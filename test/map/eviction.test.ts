@@ -2,8 +2,9 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { FlatMap } from '../../src/map/flat-map.ts'
-import { batchOf, emptyMatch, KvTree, randomWords, slotOf } from '../support/kv-tree.ts'
+import { batchOf, emptyMatch, KvTree, slotOf } from '../support/kv-tree.ts'
 import { NaiveMap } from '../support/naive-map.ts'
+import { randomWords } from '../support/random.ts'
 
 const workers = 3
 const chainBlocks = 24

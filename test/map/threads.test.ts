@@ -4,9 +4,10 @@ import { test } from 'node:test'
 import { Worker } from 'node:worker_threads'
 import { FlatMap } from '../../src/map/flat-map.ts'
 import { createMapReader } from '../../src/map/reader.ts'
-import { batchOf, emptyMatch, KvTree, randomWords, slotOf } from '../support/kv-tree.ts'
+import { batchOf, emptyMatch, KvTree, slotOf } from '../support/kv-tree.ts'
 import { control } from '../support/map-reader.thread.ts'
 import type { ReaderTask } from '../support/map-reader.thread.ts'
+import { randomWords } from '../support/random.ts'
 
 const deadlineMs = 20_000
 const rounds = 400

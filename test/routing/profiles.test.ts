@@ -6,7 +6,8 @@ import { definePolicy, type Dispatch } from '../../src/routing/policy.ts'
 import type { Profile } from '../../src/routing/profile.ts'
 import { InFlightCounters } from '../../src/workers/fleet.ts'
 import Type from 'typebox'
-import { aRequest, aWorker, candidatesOf, seededRandom } from '../support/routing.ts'
+import { seededRandom } from '../support/random.ts'
+import { aRequest, aWorker, candidatesOf } from '../support/routing.ts'
 
 interface Setup {
   profile: Profile

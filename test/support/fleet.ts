@@ -7,7 +7,7 @@ import { startSimulators, type Simulators, type SimulatorsOptions } from '../../
 import type { SimulatedWorker } from '../../src/simulator/worker.ts'
 import type { Log } from '../../src/telemetry/log.ts'
 import { loadTokenizer, type Tokenizer } from '../../src/tokenize/tokenizer.ts'
-import { seededRandom } from './routing.ts'
+import { seededRandom } from './random.ts'
 import { until } from './until.ts'
 
 export const demoTokenizer = fileURLToPath(new URL('../../config/tokenizers/demo', import.meta.url))
@@ -206,7 +206,8 @@ export function configOf(options: FleetOptions, urls: readonly string[]): Return
   return checkConfig({
     listen: { port: 0 },
     admin: { port: 0 },
-    health: { intervalMs: 100, timeoutMs: 500 },
+    // A busy machine may hold up the whole process, which must not pass for an engine that hangs.
+    health: { intervalMs: 100, timeoutMs: 2000, failures: 3 },
     load: { intervalMs: 50 },
     shutdown: { graceMs: 2000 },
     tokenizer: { threads: 1 },

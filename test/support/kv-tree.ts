@@ -1,17 +1,7 @@
 import type { KvBatch, KvEvent, KvParent, WorkerSlot } from '../../src/kv/batch.ts'
 import { chainKeys } from '../../src/kv/keys.ts'
 import type { PrefixMatch } from '../../src/map/map.ts'
-
-/** A small, fast source of 32-bit numbers, so that a test's data is named by one seed (mulberry32). */
-export function randomWords(seed: number): () => number {
-  let state = seed | 0
-  return () => {
-    state = (state + 0x6d2b79f5) | 0
-    let word = Math.imul(state ^ (state >>> 15), state | 1)
-    word ^= word + Math.imul(word ^ (word >>> 7), word | 61)
-    return (word ^ (word >>> 14)) >>> 0
-  }
-}
+import { randomWords } from './random.ts'
 
 export const slotOf = (slot: number): WorkerSlot => slot as WorkerSlot
 

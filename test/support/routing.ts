@@ -60,14 +60,3 @@ export function candidatesOf(
   candidates.gather(workers, counters, match, { nowMs: 0, staleLoadMs: 1000, promptTokens, tried: new Set() })
   return candidates
 }
-
-/** A small seeded generator (mulberry32), for tests that need the same randomness each time. */
-export function seededRandom(seed: number): () => number {
-  let state = seed >>> 0
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1)
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
-  }
-}

@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import type { DecisionRecord } from '../../src/routing/decisions.ts'
 import { fleetFor, model, prose, type Fleet } from '../support/fleet.ts'
-import { seededRandom } from '../support/routing.ts'
+import { seededRandom } from '../support/random.ts'
 
 const bin = fileURLToPath(new URL('../../bin/warmroute.js', import.meta.url))
 
@@ -148,7 +148,7 @@ test('long prompts, tokenized on a thread, are routed by prefix as short ones ar
   assert.equal(second.predicted, second.actual)
 })
 
-/** What a decision says, less what time and accounting put into it. */
+/** What a decision says, less times and what was read from the engines, which goes on meanwhile. */
 function essence(record: DecisionRecord): object {
   return {
     ...record,
@@ -156,7 +156,10 @@ function essence(record: DecisionRecord): object {
     time: '',
     timingsUs: {},
     actualCachedTokens: 0,
-    candidates: record.candidates.map((candidate) => ({ ...candidate, load: { ...candidate.load, ageMs: 0 } })),
+    candidates: record.candidates.map((candidate) => ({
+      ...candidate,
+      load: { ...candidate.load, running: 0, waiting: 0, kvUsage: 0, ageMs: 0 },
+    })),
   }
 }
 
