@@ -1,10 +1,8 @@
 import type { Budget } from './budget.ts'
 import type { MapMemory } from './layout.ts'
 import { memberIncarnationShift } from './layout.ts'
+import { SetRecords } from './set-records.ts'
 
-/** Writer's bytes of a set id: offset, hash, references, pass. */
-const setBytes = 20
-const headWords = 2
 const memoPlaces = 1024
 const removing = 1 << 30
 /** Returned where the budget has no room for another set. */
@@ -13,39 +11,28 @@ export const noRoom = -1
 /**
  * Interned, immutable sets of members. Equal sets have one id, found by the XOR of one 64-bit word a member, so that a
  * step from a set to its neighbour costs no more than the member that changes. Set 0 is the empty one.
- *
- * Records are in shared memory and keep their place for ever; a freed id serves another set of its size class, and its
- * generation is raised before and after, by which a reader knows that what it read was one set.
  */
 export class Sets {
-  readonly #offsets: Int32Array
-  readonly #records: Int32Array
-  readonly #maxSets: number
-  readonly #budget: Budget
+  readonly #records: SetRecords
   readonly #hashLow: Int32Array
   readonly #hashHigh: Int32Array
   readonly #references: Int32Array
   /** The sweep's pass that last found every member alive. */
   readonly #cleanPass: Int32Array
-  readonly #freeByClass: number[][] = []
   readonly #memoFrom = new Int32Array(memoPlaces)
   readonly #memoMember = new Int32Array(memoPlaces)
   readonly #memoTo = new Int32Array(memoPlaces)
   #buckets = new Int32Array(64)
   #interned = 0
-  #topId = 1
-  #topWord = 1
   #draft = new Int32Array(64)
 
   constructor(memory: MapMemory, budget: Budget) {
-    this.#offsets = memory.setOffsets
-    this.#records = memory.setRecords
-    this.#maxSets = memory.sizes.maxSets
-    this.#budget = budget
-    this.#hashLow = new Int32Array(this.#maxSets + 1)
-    this.#hashHigh = new Int32Array(this.#maxSets + 1)
-    this.#references = new Int32Array(this.#maxSets + 1)
-    this.#cleanPass = new Int32Array(this.#maxSets + 1)
+    const { maxSets } = memory.sizes
+    this.#records = new SetRecords(memory, budget)
+    this.#hashLow = new Int32Array(maxSets + 1)
+    this.#hashHigh = new Int32Array(maxSets + 1)
+    this.#references = new Int32Array(maxSets + 1)
+    this.#cleanPass = new Int32Array(maxSets + 1)
   }
 
   /** Distinct sets in use. */
@@ -55,7 +42,7 @@ export class Sets {
 
   /** One past the highest id that was ever used. */
   get topId(): number {
-    return this.#topId
+    return this.#records.topId
   }
 
   references(set: number): number {
@@ -64,22 +51,19 @@ export class Sets {
 
   /** Members of a set lie in `members` from `start(set)` on, ascending. */
   get members(): Int32Array {
-    return this.#records
+    return this.#records.words
   }
 
   start(set: number): number {
-    return (this.#offsets[set] as number) + headWords
+    return this.#records.start(set)
   }
 
   length(set: number): number {
-    return set === 0 ? 0 : (this.#records[(this.#offsets[set] as number) + 1] as number)
+    return this.#records.length(set)
   }
 
   contains(set: number, member: number): boolean {
-    const start = this.start(set)
-    const end = start + this.length(set)
-    for (let at = start; at < end; at++) if (this.#records[at] === member) return true
-    return false
+    return this.#records.contains(set, member)
   }
 
   /** Which groups (bits) of an incarnation hold in a tier. */
@@ -88,7 +72,7 @@ export class Sets {
     const end = start + this.length(set)
     let groups = 0
     for (let at = start; at < end; at++) {
-      const member = this.#records[at] as number
+      const member = this.members[at] as number
       if (member >>> memberIncarnationShift !== incarnation || (member & 3) !== tier) continue
       groups |= 1 << ((member >>> 2) & 7)
     }
@@ -103,7 +87,10 @@ export class Sets {
     if (set === 0) return
     const references = (this.#references[set] as number) - 1
     this.#references[set] = references
-    if (references === 0) this.#free(set)
+    if (references > 0) return
+    this.#bucketDelete(set)
+    this.#interned--
+    this.#records.free(set)
   }
 
   /** The set with one more member; not retained yet. */
@@ -118,7 +105,7 @@ export class Sets {
     const start = this.start(set)
     let out = 0
     for (let i = 0; i < length; i++) {
-      const other = this.#records[start + i] as number
+      const other = this.members[start + i] as number
       if (out === i && other > member) draft[out++] = member
       draft[out++] = other
     }
@@ -142,7 +129,7 @@ export class Sets {
     const start = this.start(set)
     let out = 0
     for (let i = 0; i < length; i++) {
-      const other = this.#records[start + i] as number
+      const other = this.members[start + i] as number
       if (other !== member) draft[out++] = other
     }
     const result = this.#intern(out, this.#low(set) ^ memberLow(member), this.#high(set) ^ memberHigh(member))
@@ -160,7 +147,7 @@ export class Sets {
     let low = 0
     let high = 0
     for (let i = 0; i < length; i++) {
-      const member = this.#records[start + i] as number
+      const member = this.members[start + i] as number
       if (incarnations[2 * (member >>> memberIncarnationShift)] === 0) continue
       draft[out++] = member
       low ^= memberLow(member)
@@ -208,56 +195,23 @@ export class Sets {
     for (;;) {
       const set = this.#buckets[bucket] as number
       if (set === 0) break
-      if (this.#hashLow[set] === low && this.#hashHigh[set] === high && this.#equalsDraft(set, length)) return set
+      if (this.#hashLow[set] === low && this.#hashHigh[set] === high && this.#records.equals(set, this.#draft, length))
+        return set
       bucket = (bucket + 1) & mask
     }
-    const set = this.#allocate(length)
-    if (set === noRoom) return noRoom
-    const offset = this.#offsets[set] as number
-    const generation = this.#records[offset] as number
-    this.#records[offset + 1] = length
-    for (let i = 0; i < length; i++) this.#records[offset + headWords + i] = this.#draft[i] as number
-    Atomics.store(this.#records, offset, generation + 1)
+    const places = this.#buckets.length
+    const { topId } = this.#records
+    const isFull = topId * 2 >= places
+    const set = this.#records.create(this.#draft, length, isFull ? 4 * places : 0)
+    if (set === 0) return noRoom
+    // An id that serves again asks for no larger table.
+    if (isFull && this.#records.topId > topId) this.#rehash(2 * places)
     this.#hashLow[set] = low
     this.#hashHigh[set] = high
     this.#cleanPass[set] = 0
     this.#interned++
     this.#bucketInsert(set)
     return set
-  }
-
-  #equalsDraft(set: number, length: number): boolean {
-    if (this.length(set) !== length) return false
-    const start = this.start(set)
-    for (let i = 0; i < length; i++) if (this.#records[start + i] !== this.#draft[i]) return false
-    return true
-  }
-
-  /** An id whose record has room for `length` members; its generation is odd until the members are written. */
-  #allocate(length: number): number {
-    const sizeClass = 32 - Math.clz32(length + headWords - 1)
-    const free = (this.#freeByClass[sizeClass] ??= [])
-    const reused = free.pop()
-    if (reused !== undefined) return reused
-    const words = 1 << sizeClass
-    const buckets = this.#topId * 2 >= this.#buckets.length ? this.#buckets.length : 0
-    const fits = this.#topId <= this.#maxSets && this.#topWord + words <= this.#records.length
-    if (!fits || !this.#budget.take(setBytes + 4 * words + 4 * buckets)) return noRoom
-    if (buckets > 0) this.#rehash(2 * buckets)
-    const set = this.#topId++
-    this.#offsets[set] = this.#topWord
-    this.#records[this.#topWord] = 1
-    this.#topWord += words
-    return set
-  }
-
-  #free(set: number): void {
-    const offset = this.#offsets[set] as number
-    Atomics.store(this.#records, offset, (this.#records[offset] as number) + 1)
-    this.#bucketDelete(set)
-    this.#interned--
-    const sizeClass = 32 - Math.clz32(this.length(set) + headWords - 1)
-    ;(this.#freeByClass[sizeClass] ??= []).push(set)
   }
 
   #rehash(places: number): void {
