@@ -125,20 +125,24 @@ export class ByteLevelBpe {
       if (whole !== undefined) return [whole]
     }
     const parts = Array.from(bytes, (byte) => this.#byteIds[byte] as number)
+    // merges[i] is that of parts[i] with its right neighbour; joining two parts changes only those on either side.
+    const merges = parts.map((part, index) => this.#merges.find(part, parts[index + 1] ?? -1))
     for (;;) {
       let best = -1
       let bestRank = Infinity
-      let at = -1
       for (let index = 0; index + 1 < parts.length; index += 1) {
-        const found = this.#merges.find(parts[index] as number, parts[index + 1] as number)
-        if (found >= 0 && this.#merges.rank(found) < bestRank) {
-          best = found
-          bestRank = this.#merges.rank(found)
-          at = index
-        }
+        const found = merges[index] as number
+        if (found < 0) continue
+        const rank = this.#merges.rank(found)
+        if (rank >= bestRank) continue
+        best = index
+        bestRank = rank
       }
       if (best < 0) return parts
-      parts.splice(at, 2, this.#merges.result(best))
+      const merged = this.#merges.result(merges[best] as number)
+      parts.splice(best, 2, merged)
+      merges.splice(best, 2, this.#merges.find(merged, parts[best + 1] ?? -1))
+      if (best > 0) merges[best - 1] = this.#merges.find(parts[best - 1] as number, merged)
     }
   }
 }
