@@ -324,7 +324,7 @@ export class Pipeline {
             rank: worker.rank,
             worker: worker.headers,
           }),
-          body: incoming.body,
+          body: bodyFor(request, worker),
           stream: dispatch.stream,
           answerHeaders: this.#answerHeaders(incoming, decision),
           deathNote: openAiDeathNote,
@@ -509,6 +509,24 @@ export class Pipeline {
   }
 }
 
+/** The client's bytes; an alias that the engine does not know is replaced in them by the name that it does know. */
+function bodyFor({ incoming, read, target }: Prepared, worker: Worker): Buffer {
+  const { model } = read.fields
+  const range = read.ranges.get('model')
+  const { models } = worker
+  if (
+    range === undefined ||
+    target.adapter !== null ||
+    models === undefined ||
+    models.has(model) ||
+    !models.has(target.pool.model)
+  ) {
+    return incoming.body
+  }
+  const name = Buffer.from(JSON.stringify(target.pool.model))
+  return Buffer.concat([incoming.body.subarray(0, range.start), name, incoming.body.subarray(range.end)])
+}
+
 /** JSON for a header, which may hold ASCII only: a model's name may be any text. */
 function asciiJson(value: object): string {
   return JSON.stringify(value).replace(
@@ -572,6 +590,7 @@ function noWorker(pool: Pool): RouterError {
 
 /** vLLM's order on failure: an error chunk, then the end marker, so that no client takes a cut answer for a whole one. */
 function openAiDeathNote(message: string): string {
-  const error = { message, type: 'InternalServerError', param: null, code: 502 }
+  const { type, code, param } = new RouterError('UPSTREAM_DIED', message)
+  const error = { message, type, param, code: code.toLowerCase() }
   return `data: ${JSON.stringify({ error })}\n\ndata: [DONE]\n\n`
 }

@@ -77,6 +77,7 @@ export class FleetKeeper {
   readonly #o: KeeperOptions
   readonly #endpoints: Endpoint[] = []
   readonly #forming = new Map<string, Promise<Pool>>()
+  #stopped = false
 
   constructor(options: KeeperOptions) {
     this.#o = options
@@ -115,6 +116,7 @@ export class FleetKeeper {
   }
 
   async stop(): Promise<void> {
+    this.#stopped = true
     for (const { watch, probeTimer } of this.#endpoints) {
       watch.stop()
       if (probeTimer !== null) clearTimeout(probeTimer)
@@ -184,10 +186,12 @@ export class FleetKeeper {
 
   async #up(endpoint: Endpoint, facts: EngineFacts | null): Promise<void> {
     if (facts !== null) await this.#learn(endpoint, facts)
+    if (this.#stopped) return
     for (const kept of endpoint.kept) {
       const { worker } = kept
       const rank = facts?.ranks.find((candidate) => candidate.rank === (worker.rank ?? 0)) ?? null
       worker.blockSize ??= rank?.blockSize ?? null
+      if (facts !== null) worker.models = new Set(facts.models.map(({ id }) => id))
       worker.capacityBlocks ??= rank?.capacityBlocks ?? null
       if (worker.blockSize !== null && worker.degraded === 'block_size_unknown') worker.degraded = null
       const place = eventsPlace(endpoint.given, worker.rank, rank)

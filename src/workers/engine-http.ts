@@ -12,6 +12,8 @@ export interface AskOptions {
   readonly headers?: Readonly<Record<string, string>>
   readonly timeoutMs?: number
   readonly limitBytes?: number
+  /** Told that the engine did not take the connection: there is no process, as opposed to one that is late. */
+  readonly onRefused?: () => void
 }
 
 export interface EngineAnswer {
@@ -46,7 +48,8 @@ export function createEngineHttp(): EngineHttp {
           chunks.push(bytes)
         }
         return { status: answer.statusCode, text: Buffer.concat(chunks).toString('utf8') }
-      } catch {
+      } catch (error) {
+        if ((error as { code?: string }).code === 'ECONNREFUSED') options.onRefused?.()
         return null
       }
     },

@@ -69,7 +69,15 @@ export class EndpointWatch {
   async #check(): Promise<void> {
     const { baseUrl, headers, engine, http, health } = this.#o
     this.#checking = true
-    const answer = await http.ask(baseUrl + health.path, { headers, timeoutMs: health.timeoutMs, limitBytes: 65_536 })
+    const seen = { refused: false }
+    const answer = await http.ask(baseUrl + health.path, {
+      headers,
+      timeoutMs: health.timeoutMs,
+      limitBytes: 65_536,
+      onRefused: () => (seen.refused = true),
+    })
+    // An answer that comes after the end must start nothing anew.
+    if (this.#isStopped()) return
     if (answer?.status === 200) {
       this.#failed = 0
       if (!this.#up) {
@@ -80,7 +88,7 @@ export class EndpointWatch {
           await this.#o.onUp(facts)
         }
       }
-    } else if (++this.#failed >= health.failures && this.#up) this.#down()
+    } else if ((++this.#failed >= health.failures || seen.refused) && this.#isUp()) this.#down()
     this.#checking = false
     this.#settleFirst()
     if (!this.#isStopped()) this.#healthTimer = setTimeout(() => void this.#check(), health.intervalMs)

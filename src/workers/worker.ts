@@ -40,6 +40,8 @@ export interface Worker {
   capacityBlocks: number | null
   load: MeasuredLoad | null
   degraded: Degradation | null
+  /** Model names that the engine answers to; absent until it has told them. */
+  models?: ReadonlySet<string>
   /** True where the map knows the worker's cache from its events. */
   exact: boolean
   agreement: Agreement

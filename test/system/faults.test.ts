@@ -114,7 +114,7 @@ test('a worker that dies in a stream leaves no half event: an error event and [D
 })
 
 test('the openai client throws when the worker dies in its stream, and reads a whole one', async (t) => {
-  const fleet = await fleetFor(t, { workers: 1 })
+  const fleet = await fleetFor(t, { workers: 1, engine: { stepBaseMs: 30 } })
   const client = new OpenAI({ baseURL: `${fleet.publicUrl}/v1`, apiKey: 'any', maxRetries: 0 })
   const read = async (): Promise<string> => {
     let text = ''
@@ -129,7 +129,7 @@ test('the openai client throws when the worker dies in its stream, and reads a w
   }
   const whole = await read()
   assert.equal(whole.trim().split(' ').length, 12)
-  fleet.worker(0).dieAfterTokens(5)
+  fleet.worker(0).dieAfterTokens(10)
   await assert.rejects(read(), (error: unknown) => error instanceof OpenAI.APIError && error.message.includes('died'))
   fleet.worker(0).dieAfterTokens(null)
   assert.equal(await read(), whole)

@@ -292,10 +292,23 @@ test('a model name that is not ASCII does not break the explain header', async (
   const answer = await fleet.post('/tokenize', { model: 'modèle-世界', prompt: 'a' })
   assert.equal(answer.status, 200)
   const chat = await fleet.chat('Hi', { model: 'modèle-世界' }, { headers: { 'x-warmroute-explain': '1' } })
+  assert.equal(chat.status, 200)
   assert.equal(
     (JSON.parse(chat.headers.get('x-warmroute-decision') ?? '{}') as { model?: string }).model,
     'modèle-世界',
   )
+})
+
+test('an alias that the engine does not know reaches it as the model’s name, the rest byte for byte', async (t) => {
+  const engine = await scriptedEngine(t, (_request, response) =>
+    response.writeHead(200, { 'content-type': 'application/json' }).end('{}'),
+  )
+  const fleet = await fleetFor(t, { workers: 0, urls: [engine.url], pool: { aliases: ['alias "x" é'] } })
+  const body = (name: string): string => `{ "x": "é",  "model" : ${name} ,"messages":[{"role":"user","content":"Hi"}] }`
+  for (const name of ['"alias \\"x\\" é"', '"alias \\u0022x\\" \\u00e9"', '"demo"', '"d\\u0065mo"']) {
+    assert.equal((await fleet.post('/v1/chat/completions', body(name))).status, 200)
+    assert.equal(engine.received.at(-1)?.body.toString(), body(name.includes('alias') ? '"demo"' : name))
+  }
 })
 
 test('completions take a text, texts, ids and lists of ids, and n above 1', async (t) => {
