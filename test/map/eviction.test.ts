@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
+import { Budget } from '../../src/map/budget.ts'
+import { doubleBytes, Doubles } from '../../src/map/doubles.ts'
 import { FlatMap } from '../../src/map/flat-map.ts'
 import { batchOf, emptyMatch, KvTree, slotOf } from '../support/kv-tree.ts'
 import { NaiveMap } from '../support/naive-map.ts'
@@ -8,6 +10,9 @@ import { randomWords } from '../support/random.ts'
 
 const workers = 3
 const chainBlocks = 24
+/** A run here takes as long as some thirty in flat-map.test.ts. */
+const numRuns = Math.ceil(Number(process.env['FC_RUNS'] ?? 400) / 33)
+const seeded = process.env['FC_SEED'] === undefined ? {} : { seed: Number(process.env['FC_SEED']) }
 
 function setUp(budgetBytes: number): { flat: FlatMap; naive: NaiveMap } {
   const flat = new FlatMap({ budgetBytes, maxWorkers: 8 })
@@ -55,7 +60,7 @@ test('under a small budget the map stays within it, forgets, and never credits w
       const { keys, sets, aliases } = flat.stats()
       assert.deepEqual({ keys, sets, aliases }, { keys: 0, sets: 0, aliases: 0 })
     }),
-    { numRuns: 12 },
+    { numRuns, ...seeded },
   )
   assert.ok(evictions > 0, 'the budget was reached')
 })
@@ -141,4 +146,55 @@ test('a store larger than the whole budget keeps its beginning and refuses the r
   flat.match([{ blockSize: 16, keys: tree.keysOf(chain) }], out)
   assert.equal(out.gpu[0], flat.workerBlocks(slotOf(0)).gpu)
   assert.ok(out.gpu[0] > 100)
+})
+
+test('when every id has been used for more blocks than it has generations, old engine hashes still name nothing', () => {
+  const { flat } = setUp(64 * 1024)
+  const tree = new KvTree(7)
+  const out = emptyMatch(workers)
+  const runOf = (chain: readonly number[]): number => {
+    flat.match([{ blockSize: 16, keys: tree.keysOf(chain) }], out)
+    return out.gpu[0]!
+  }
+  const chains: number[][] = []
+  let mostBlocks = 0
+  for (let sequence = 0; flat.stats().evictions < 150 * Math.max(1, mostBlocks); sequence++) {
+    chains.push(tree.growChain(chainBlocks))
+    flat.apply(batchOf(0, sequence, [tree.store(chains.at(-1)!)]))
+    mostBlocks = Math.max(mostBlocks, flat.workerBlocks(slotOf(0)).gpu)
+  }
+  const runs = chains.map(runOf)
+  const gone = chains.filter((_, i) => runs[i] === 0)
+  const outcome = flat.apply(batchOf(0, chains.length, [tree.remove(gone.flat())]))
+  assert.deepEqual([outcome.removedBlocks, outcome.unknownRemovals], [0, gone.length * chainBlocks])
+  assert.deepEqual(chains.map(runOf), runs)
+  assert.ok(runs.filter((run) => run > 0).length > 5)
+})
+
+test('a map that has been at its budget for long still holds nearly as much', () => {
+  const { flat } = setUp(1024 * 1024)
+  const tree = new KvTree(8)
+  let sequence = 0
+  const storeUntil = (evictions: number): void => {
+    while (flat.stats().evictions < evictions) {
+      flat.apply(batchOf(sequence % workers, sequence++, [tree.store(tree.growChain(chainBlocks))]))
+    }
+  }
+  storeUntil(1)
+  const { entries } = flat.stats()
+  storeUntil(5 * entries)
+  assert.ok(flat.stats().entries > 0.85 * entries, `${flat.stats().entries} of ${entries}`)
+})
+
+test('further engine hashes of a block are counted in bytes and refused where the budget is spent', () => {
+  const budget = new Budget(2 * doubleBytes)
+  const doubles = new Doubles(budget)
+  assert.deepEqual(
+    [doubles.add(1, 0), doubles.add(1, 0), doubles.add(2, 0), doubles.add(3, 0)],
+    [true, true, true, false],
+  )
+  assert.equal(budget.usedBytes, 2 * doubleBytes)
+  assert.deepEqual([doubles.remove(1, 0), doubles.remove(1, 0), doubles.remove(1, 0)], [true, true, false])
+  doubles.forget(2)
+  assert.equal(budget.usedBytes, 0)
 })
