@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict'
 import { call, eventually } from './client.ts'
 import { newUser, takeTurn, type User } from './conversations.ts'
 import { blockSize, type Engine } from './engine.ts'
@@ -44,22 +45,28 @@ export async function disconnects({ report, router, engines }: Lab): Promise<voi
 }
 
 /**
- * kill -9 of the engine that a conversation is warm on, in the middle of a stream: the client of the stream is told, the
- * conversation goes on elsewhere, and nothing is believed of the dead one.
+ * kill -9 of an engine in the middle of a stream: the client of the stream is told, the conversation goes on elsewhere,
+ * and nothing is believed of the dead one. Returns which it was.
  */
-export async function death(lab: Lab, victim: Engine, users: readonly User[]): Promise<void> {
+export async function death(lab: Lab, users: readonly User[]): Promise<Engine> {
   const { report, router } = lab
-  report.section(`kill -9 of ${victim.name}`)
-  const warm = users.find((user) => user.engine === victim)
-  if (!report.check(`a conversation is warm on ${victim.name}`, warm !== undefined) || warm === undefined) return
-  // Begins like the warm conversation, so that it is sent there.
-  const messages = [...warm.messages, { role: 'user', content: 'Tell me all.' }]
+  report.section('kill -9')
+  const [warm] = users
+  assert.ok(warm !== undefined)
   let begun = false
   const stream = call(`${router.url}/v1/chat/completions`, {
-    body: { ...endless, stream: true, messages },
+    body: { ...endless, stream: true, messages: [...warm.messages, { role: 'user', content: 'Tell me all.' }] },
     onText: () => (begun = true),
   }).catch(() => null)
   await eventually(() => Promise.resolve(begun ? true : null), 20_000)
+  const busy = (await router.workers()).find(({ inFlight }) => inFlight.requests === 1)
+  const victim = lab.engines.find(({ url }) => url === busy?.id)
+  assert.ok(victim !== undefined, 'no engine answers the stream')
+  report.check(
+    'the stream goes to the engine that holds its beginning',
+    victim === warm.engine,
+    `${victim.name} is killed`,
+  )
   victim.kill()
   lab.held(victim).clear()
   const engine = await takeTurn(lab, warm)
@@ -77,6 +84,7 @@ export async function death(lab: Lab, victim: Engine, users: readonly User[]): P
   report.check('it is down, and the map holds nothing of it', down !== null, JSON.stringify(down?.events))
   report.say(`retries: ${await router.metric('warmroute_retries_total')}`)
   for (const user of users) await takeTurn(lab, user)
+  return victim
 }
 
 /** The same address, another process with another cache: nothing of the old one is believed, all of the new one is known. */

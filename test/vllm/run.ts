@@ -53,11 +53,12 @@ try {
   await tokenize(lab)
   await bytes(lab)
   await disconnects(lab)
-  await death(lab, engines[0], users)
-  await restart(lab, engines[0], fewBlocks, users)
-  await evictions(lab, engines[0])
-  const [user] = users
-  if (user !== undefined) await reset(lab, engines[1], user)
+  const victim = await death(lab, users)
+  await restart(lab, victim, fewBlocks, users)
+  await evictions(lab, victim)
+  const [other] = engines.filter((engine) => engine !== victim)
+  const user = users.find(({ engine }) => engine === other)
+  if (other !== undefined && user !== undefined) await reset(lab, other, user)
   await agreement(lab)
   report.end()
 } catch (error) {
