@@ -23,7 +23,9 @@ export async function disconnects({ report, router, engines }: Lab): Promise<voi
     const body = { ...endless, stream, prompt: text(stream ? 41 : 42, 60), cache_salt: `gone-${stream}` }
     const answer = call(`${router.url}/v1/completions`, { body, signal: client.signal }).catch(() => null)
     const begun = await eventually(async () => ((await running()) === 1 ? true : null), 20_000)
-    report.check(`${title}: the engine generates`, begun === true)
+    const early =
+      begun === true ? 'running' : await Promise.race([answer, Promise.resolve('neither running nor answered')])
+    report.check(`${title}: the engine generates`, begun === true, JSON.stringify(early).slice(0, 300))
     const startMs = performance.now()
     client.abort()
     await answer
