@@ -21,9 +21,9 @@ function textOf(tokens: number, part: number): string {
 
 const bodyOf = (messages: unknown): Buffer => Buffer.from(JSON.stringify({ model: 'm', messages, stream: true }))
 
-/** Tokenizing: throughput, the CPU of a conversation's next turn, and what long prompts do to short ones. Tokenizer: Qwen3. */
+/** Tokenizing: throughput, the CPU of a short chat, and what long prompts do to short ones. Tokenizer: Qwen3. */
 export async function run(): Promise<BenchResult[]> {
-  return [...(await encoding()), await shortChat(), await nextTurn(), ...(await underLongPrompts())]
+  return [...(await encoding()), await shortChat(), ...(await underLongPrompts())]
 }
 
 async function encoding(): Promise<BenchResult[]> {
@@ -66,55 +66,6 @@ async function shortChat(): Promise<BenchResult> {
   }
   const value = median(samples)
   return { name: 'CPU of a chat of 100 tokens', unit: 'us', value, samples, goal: '< 100 us', met: value < 100 }
-}
-
-/** The next turn of a conversation: 100,000 tokens known, 1,000 new; scan, parse, render and tokens against JSON.parse. */
-async function nextTurn(): Promise<BenchResult> {
-  const tokenizers = new PromptTokenizers(256 * MiB, true)
-  await tokenizers.add('m', { path })
-  const samples: number[] = []
-  const parses: number[] = []
-  const totals: number[] = []
-  const messages: { role: string; content: string }[] = [{ role: 'system', content: textOf(5_000, 1) }]
-  for (let turn = 0; turn < 95; turn += 1)
-    messages.push({ role: turn % 2 === 0 ? 'user' : 'assistant', content: textOf(1_000, turn) })
-  await tokenizers.tokens('m', promptSource(scanBody(bodyOf(messages)).value, 'chat'))
-  let cached = 0
-  let length = 0
-  for (let turn = 0; turn < 30; turn += 1) {
-    messages.push({ role: turn % 2 === 0 ? 'assistant' : 'user', content: textOf(500, 200 + turn) })
-    messages.push({ role: turn % 2 === 0 ? 'user' : 'assistant', content: textOf(500, 300 + turn) })
-    messages.splice(messages.length - 4, 2)
-    const body = bodyOf(messages)
-    const parseMs = cpuMs(() => JSON.parse(body as unknown as string))
-    const before = process.cpuUsage()
-    const { prompts, cachedTokens } = await tokenizers.tokens('m', promptSource(scanBody(body).value, 'chat'))
-    const { user, system } = process.cpuUsage(before)
-    cached = cachedTokens
-    length = prompts[0]?.length ?? 0
-    if (turn < 5) continue
-    totals.push((user + system) / 1000)
-    parses.push(parseMs)
-    samples.push((user + system) / 1000 / parseMs)
-  }
-  const value = median(samples)
-  return {
-    name: 'CPU of a next turn / JSON.parse of its body',
-    unit: 'ratio',
-    value,
-    samples,
-    goal: '<= 3',
-    met: value <= 3,
-    notes: { 'turn ms': median(totals), 'JSON.parse ms': median(parses), tokens: length, cached },
-  }
-}
-
-function cpuMs(action: () => unknown): number {
-  const start = performance.now()
-  action()
-  action()
-  action()
-  return (performance.now() - start) / 3
 }
 
 /** A prompt of 1,000 tokens, alone and while twenty of 100,000 tokens are being tokenized; and the event loop meanwhile. */

@@ -3,7 +3,7 @@ import { PieceText } from './piece-text.ts'
 
 /** Tokens of a text, and how many of the first of them were known from an earlier text. */
 export interface CachedTokens {
-  /** The caller's own. */
+  /** Never changes; it may share memory with the cache, so it is not to be written to or transferred. */
   readonly tokens: Uint32Array
   /** Leading tokens that are equal to those of an earlier result. */
   readonly cachedTokens: number
@@ -22,23 +22,26 @@ export type Encode = (text: string) => Promise<Uint32Array> | Uint32Array
  * Exact by construction: a known text is used only up to a cut (see Cuts) and only where it is equal to the asked one character
  * for character. The forerunner of a conversation's next turn is found by its last long piece, and its pieces are compared one
  * by one; any other text is joined, and looked for by samples of what comes before its cuts. Least recently used texts go when
- * the budget is reached. A text with a new tail takes its forerunner's place and its array of tokens, so that a conversation is
- * held once.
+ * the budget is reached. A text with a new tail takes its forerunner's place and the memory of its tokens, so that a conversation
+ * is held once: tokens are only ever added to it behind those that were given out.
  */
 export class TokenCache {
   readonly #budgetBytes: number
   readonly #cuts: Cuts
   readonly #encode: Encode
+  readonly #shared: boolean
   /** In order of use, the least recent first. */
   readonly #entries = new Set<Entry>()
   readonly #byFingerprint = new Map<number, Entry>()
   readonly #byPiece = new Map<string, Entry>()
   #bytes = 0
 
-  constructor(budgetBytes: number, cuts: Cuts, encode: Encode) {
+  /** @param shared whether tokens lie in memory that another thread can read: those of a long prompt are not copied for it */
+  constructor(budgetBytes: number, cuts: Cuts, encode: Encode, shared = false) {
     this.#budgetBytes = budgetBytes
     this.#cuts = cuts
     this.#encode = encode
+    this.#shared = shared
   }
 
   get bytes(): number {
@@ -52,17 +55,11 @@ export class TokenCache {
     if (found !== null) this.#touch(found.entry)
     const known = found?.tokenCount ?? 0
     if (found !== null && found.offset === text.length) {
-      return { tokens: found.entry.tokens.slice(0, known), cachedTokens: known }
+      return { tokens: found.entry.memory.subarray(0, known), cachedTokens: known }
     }
-    const offset = found?.offset ?? 0
-    const rest = text.from(offset)
+    const rest = text.from(found?.offset ?? 0)
     const tail = await this.#encode(rest)
-    const tokens = new Uint32Array(known + tail.length)
-    // Whatever took the found text's array meanwhile has written after its last cut only.
-    if (found !== null) tokens.set(found.entry.tokens.subarray(0, known))
-    tokens.set(tail, known)
-    this.#keep(text, tokens, rest, found, tail)
-    return { tokens, cachedTokens: known }
+    return { tokens: this.#keep(text, rest, found, tail), cachedTokens: known }
   }
 
   /** The known text that holds one of this one's last long pieces, where all before it is equal, too. */
@@ -100,22 +97,32 @@ export class TokenCache {
     return null
   }
 
-  #keep(text: PieceText, tokens: Uint32Array, rest: string, found: Found | null, tail: Uint32Array): void {
+  #keep(text: PieceText, rest: string, found: Found | null, tail: Uint32Array): Uint32Array {
     const { cuts, tokenCounts } = this.#cutsOf(text, rest, found, tail)
     // What shares anything with the forerunner shares as much with this text, which goes on from its last cut.
     const goesOn = found !== null && found.cutIndex === found.entry.cuts.length - 1 && this.#entries.has(found.entry)
+    const known = found?.tokenCount ?? 0
+    const tokenCount = known + tail.length
+    let memory = goesOn && goesOnWithin(found.entry, known, tail) ? found.entry.memory : null
+    if (memory === null) {
+      memory = this.#memory(tokenCount)
+      if (found !== null) memory.set(found.entry.memory.subarray(0, known))
+    }
+    memory.set(tail, known)
     const entry: Entry = {
       text,
-      tokens: goesOn ? extended(found.entry.tokens, tokens, found.tokenCount) : tokens.slice(),
-      tokenCount: tokens.length,
+      memory,
+      tokenCount,
       cuts,
       tokenCounts,
       names: new Map(),
       namedPieces: [],
       bytes: 0,
     }
+    const tokens = memory.subarray(0, tokenCount)
     entry.bytes = entryBytes(entry)
-    if (entry.bytes > this.#budgetBytes) return
+    // The forerunner stays then, and its next turn may write where these lie.
+    if (entry.bytes > this.#budgetBytes) return tokens.slice()
     if (goesOn) this.#drop(found.entry)
     this.#entries.add(entry)
     this.#bytes += entry.bytes
@@ -124,6 +131,13 @@ export class TokenCache {
       if (this.#bytes <= this.#budgetBytes) break
       this.#drop(oldest)
     }
+    return tokens
+  }
+
+  /** Memory for tokens, with room for those of the next turns. */
+  #memory(tokenCount: number): Uint32Array {
+    const bytes = 4 * Math.ceil(tokenCount * 1.125)
+    return new Uint32Array(this.#shared ? new SharedArrayBuffer(bytes) : new ArrayBuffer(bytes))
   }
 
   /**
@@ -188,8 +202,8 @@ export class TokenCache {
 
 interface Entry {
   readonly text: PieceText
-  /** With room for more after the first `tokenCount`. */
-  readonly tokens: Uint32Array
+  /** Its tokens are the first `tokenCount`; the rest is room. */
+  readonly memory: Uint32Array
   readonly tokenCount: number
   /** Offsets of the cuts in the text, and the tokens up to each. */
   readonly cuts: Uint32Array
@@ -241,14 +255,14 @@ function lastCutWithin(entry: Entry, text: PieceText, shared: number): Found | n
   return low === 0 ? null : foundAt(entry, low - 1)
 }
 
-/** The tokens in an array that begins with the first of them already, if it has room; else in a new one with room for more. */
-function extended(array: Uint32Array, tokens: Uint32Array, known: number): Uint32Array {
-  let result = array
-  if (array.length < tokens.length) {
-    result = new Uint32Array(Math.ceil(tokens.length * 1.125))
-    result.set(tokens)
-  } else result.set(tokens.subarray(known), known)
-  return result
+/**
+ * Whether tokens can be added in a known text's memory: it has room, and none changes of those that were given out. After a
+ * generation prompt, which the next turn goes on from, none does.
+ */
+function goesOnWithin({ memory, tokenCount }: Entry, known: number, tail: Uint32Array): boolean {
+  if (memory.length < known + tail.length || tokenCount > known + tail.length) return false
+  for (let index = known; index < tokenCount; index += 1) if (memory[index] !== tail[index - known]) return false
+  return true
 }
 
 /** Most cuts of a text that are looked up, from its end: a text made of special tokens must not cost more than its length. */
@@ -290,6 +304,6 @@ function fingerprint(text: PieceText, length: number): number {
 }
 
 /** Estimated: two bytes a character for text that is not Latin, typed arrays, and the entry with its pieces and names. */
-function entryBytes({ text, tokens, cuts }: Entry): number {
-  return text.length * 2 + tokens.byteLength + cuts.length * 8 + text.pieces.length * 16 + 64 * (lastNamedCuts + 32)
+function entryBytes({ text, memory, cuts }: Entry): number {
+  return text.length * 2 + memory.byteLength + cuts.length * 8 + text.pieces.length * 16 + 64 * (lastNamedCuts + 32)
 }

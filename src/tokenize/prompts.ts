@@ -6,7 +6,7 @@ import { around, loadTokenizer, type Tokenizer } from './tokenizer.ts'
 import type { TokenizerSource } from './thread-messages.ts'
 
 export interface TokenizedPrompts {
-  /** One for each prompt of the request, the caller's own. */
+  /** One for each prompt of the request. Read-only: they may share memory with the cache. */
   readonly prompts: readonly Uint32Array[]
   /** Leading tokens, summed over the prompts, that equal those of an earlier request. */
   readonly cachedTokens: number
@@ -36,10 +36,10 @@ export class PromptTokenizers {
       dedicatedThread: this.#dedicatedThread,
       ...(source.chatTemplate === undefined ? {} : { chatTemplatePath: source.chatTemplate }),
     })
-    this.#byName.set(name, { tokenizer, cache: emptyCache(tokenizer, 0) })
+    this.#byName.set(name, { tokenizer, cache: this.#emptyCache(tokenizer, 0) })
     // Each cache gets an equal share; the budget is divided anew when a pool is added, which is rare.
     for (const entry of this.#byName.values()) {
-      entry.cache = emptyCache(entry.tokenizer, Math.floor(this.#cacheBytes / this.#byName.size))
+      entry.cache = this.#emptyCache(entry.tokenizer, Math.floor(this.#cacheBytes / this.#byName.size))
     }
   }
 
@@ -51,6 +51,12 @@ export class PromptTokenizers {
     let bytes = 0
     for (const { cache } of this.#byName.values()) bytes += cache.bytes
     return bytes
+  }
+
+  #emptyCache(tokenizer: Tokenizer, budgetBytes: number): TokenCache {
+    const cuts = new Cuts(tokenizer.rules, usualText(tokenizer))
+    // A thread of its own gives the tokens to another one.
+    return new TokenCache(budgetBytes, cuts, (text) => tokenizer.encode(text), this.#dedicatedThread)
   }
 
   /** @throws RouterError BODY_INVALID, TEMPLATE_REFUSED, TOKEN_ID_INVALID, TOKENIZER_FAILED */
@@ -108,11 +114,6 @@ async function encodeAll(
     )
   }
   return { prompts, cachedTokens }
-}
-
-function emptyCache(tokenizer: Tokenizer, budgetBytes: number): TokenCache {
-  const cuts = new Cuts(tokenizer.rules, usualText(tokenizer))
-  return new TokenCache(budgetBytes, cuts, (text) => tokenizer.encode(text))
 }
 
 /** A chat as most are: the added tokens in it are those that a template puts between messages. */
