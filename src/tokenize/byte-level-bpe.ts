@@ -20,6 +20,8 @@ export class ByteLevelBpe {
   readonly #vocabulary: ReadonlyMap<string, number>
   readonly #byteIds: Uint32Array
   readonly #merges: MergeTable
+  /** The word at hand in UTF-8: at most three bytes for each of its UTF-16 units. */
+  readonly #bytes = new Uint8Array(3 * longestWord)
   readonly #words = new Map<string, readonly number[]>()
 
   /** Null if this tokenizer is of another kind. */
@@ -110,7 +112,7 @@ export class ByteLevelBpe {
     let known = this.#words.get(word)
     if (known === undefined) {
       if (word.length > longestWord) return false
-      known = this.#merge(Buffer.from(word, 'utf8'))
+      known = this.#merge(encoder.encodeInto(word, this.#bytes).written)
       if (this.#words.size >= maxWords) this.#words.clear()
       this.#words.set(word.length < shortestSlice ? word : Buffer.from(word, 'utf8').toString('utf8'), known)
     }
@@ -118,34 +120,48 @@ export class ByteLevelBpe {
     return true
   }
 
-  /** Merges the pair of the lowest rank, the leftmost of equals, until no pair merges. */
-  #merge(bytes: Uint8Array): number[] {
+  /** The ids of the word in `#bytes`: merges the pair of the lowest rank, the leftmost of equals, until no pair merges. */
+  #merge(length: number): number[] {
+    const bytes = this.#bytes
     if (this.#wholeWordsFirst) {
-      const whole = this.#vocabulary.get(Array.from(bytes, (byte) => byteAlphabet[byte]).join(''))
+      let word = ''
+      for (let index = 0; index < length; index += 1) word += byteAlphabet[bytes[index] as number] as string
+      const whole = this.#vocabulary.get(word)
       if (whole !== undefined) return [whole]
     }
-    const parts = Array.from(bytes, (byte) => this.#byteIds[byte] as number)
+    const table = this.#merges
+    const parts: number[] = []
+    for (let index = 0; index < length; index += 1) parts.push(this.#byteIds[bytes[index] as number] as number)
     // merges[i] is that of parts[i] with its right neighbour; joining two parts changes only those on either side.
-    const merges = parts.map((part, index) => this.#merges.find(part, parts[index + 1] ?? -1))
+    const merges: number[] = []
+    for (let index = 0; index + 1 < length; index += 1) {
+      merges.push(table.find(parts[index] as number, parts[index + 1] as number))
+    }
     for (;;) {
       let best = -1
       let bestRank = Infinity
-      for (let index = 0; index + 1 < parts.length; index += 1) {
+      for (let index = 0; index < merges.length; index += 1) {
         const found = merges[index] as number
         if (found < 0) continue
-        const rank = this.#merges.rank(found)
+        const rank = table.rank(found)
         if (rank >= bestRank) continue
         best = index
         bestRank = rank
       }
       if (best < 0) return parts
-      const merged = this.#merges.result(merges[best] as number)
-      parts.splice(best, 2, merged)
-      merges.splice(best, 2, this.#merges.find(merged, parts[best + 1] ?? -1))
-      if (best > 0) merges[best - 1] = this.#merges.find(parts[best - 1] as number, merged)
+      const merged = table.result(merges[best] as number)
+      parts[best] = merged
+      for (let index = best + 1; index + 1 < parts.length; index += 1) parts[index] = parts[index + 1] as number
+      parts.pop()
+      for (let index = best; index + 1 < merges.length; index += 1) merges[index] = merges[index + 1] as number
+      merges.pop()
+      if (best < merges.length) merges[best] = table.find(merged, parts[best + 1] as number)
+      if (best > 0) merges[best - 1] = table.find(parts[best - 1] as number, merged)
     }
   }
 }
+
+const encoder = new TextEncoder()
 
 /** V8 cuts shorter substrings out by copying; a longer one would keep the whole text alive in the map. */
 const shortestSlice = 13
