@@ -52,6 +52,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
   const log = parts.log ?? ownLog ?? createLog('silent')
   const clock = (): number => performance.now()
   const metrics = createMetrics()
+  metrics.read('log_lines_dropped_total', () => [[[], ownLog?.dropped() ?? 0]])
   const more = await loadPlugins(config.plugins)
 
   const fleet = new Fleet(config.limits.workers)

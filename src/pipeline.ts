@@ -280,7 +280,8 @@ export class Pipeline {
       ticket,
       predictedCachedTokens,
       predictedPrefillMs: predictedMs(profile, chosen) ?? uncached / assumedTokensPerMs,
-      credited: fallback === null || fallback === 'no_match',
+      // Engines report the cached tokens of one prompt only where a request has several.
+      credited: (fallback === null || fallback === 'no_match') && request.prompts.length === 1,
       dispatch: {
         serial: worker.serial,
         promptTokens: this.#promptTokens(request),

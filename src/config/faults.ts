@@ -40,7 +40,7 @@ function sentence(schema: Type.TSchema, value: unknown, error: Fault): string | 
     case 'required':
       return error.params.requiredProperties.map((name) => `${at}"${name}" is missing`).join('\n')
     case 'enum':
-      return `${at}${shown(valueAt(value, error.instancePath))} is not one of ${(error.params.allowedValues).map(String).join(', ')}`
+      return `${at}${shown(valueAt(value, error.instancePath))} is not one of ${error.params.allowedValues.map(String).join(', ')}`
     default:
       return `${at}${error.message}, not ${shown(valueAt(value, error.instancePath))}`
   }

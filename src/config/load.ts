@@ -99,7 +99,7 @@ function place(target: Record<string, unknown>, path: readonly string[], value: 
   for (const name of path.slice(0, -1)) {
     const next = at[name]
     if (typeof next === 'object' && next !== null) at = next as Record<string, unknown>
-    else at = (at[name] = {})
+    else at = at[name] = {}
   }
   at[path.at(-1) ?? ''] = value
 }

@@ -142,14 +142,14 @@ export const configSchema = object({
   ),
   health: object(
     {
-      intervalMs: integer('Between two active checks of a worker.', 10, hourMs, { default: 1000 }),
-      timeoutMs: integer('For one check.', 10, hourMs, { default: 900 }),
+      intervalMs: integer('Between two active checks of a worker.', 10, hourMs, { default: 300 }),
+      timeoutMs: integer('For one check.', 10, hourMs, { default: 650 }),
       path: text('Path that is checked.', { default: '/health', pattern: '^/' }),
       failures: integer(
         'Failed checks in a row that make a worker unhealthy; a refused connection counts at once.',
         1,
         100,
-        { default: 1 },
+        { default: 2 },
       ),
     },
     { default: {}, description: 'Active health checks.' },

@@ -50,6 +50,7 @@ export function adminViews({ fleet, map, keeper, metrics, prompts }: ViewedParts
   metrics.read('map_bytes', () => [[[], map.stats().bytes]])
   metrics.read('map_evictions_total', () => [[[], map.stats().evictions]])
   metrics.read('queued_requests', () => [[[], prompts.stats().queued]])
+  metrics.read('tokenizer_thread_restarts_total', () => [[[], prompts.stats().restarts]])
   metrics.read('token_cache_bytes', () => [[[], prompts.stats().cacheBytes]])
 
   return {

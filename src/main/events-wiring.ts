@@ -4,7 +4,7 @@ import { createVllmEvents, type VllmEvents } from '../events/sources/vllm.ts'
 import { PublisherListener } from '../events/subscription.ts'
 import type { WorkerSlot } from '../kv/batch.ts'
 import type { KeyMaker } from '../kv/keys.ts'
-import type { CacheMap } from '../map/map.ts'
+import type { FlatMap } from '../map/flat-map.ts'
 import type { Log } from '../telemetry/log.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
 import { engines } from '../workers/engines.ts'
@@ -13,7 +13,7 @@ import { systemClock } from '../zmtp/clock.ts'
 import type { EventsPlace, WorkerEvents } from './keeper.ts'
 
 export interface EventsWiringOptions {
-  readonly map: CacheMap
+  readonly map: FlatMap
   readonly keys: KeyMaker
   readonly metrics: Metrics
   readonly log: Log
@@ -22,6 +22,8 @@ export interface EventsWiringOptions {
 
 /** How often a worker is asked whether its events are live: what decisions call `exact`. */
 const refreshMs = 100
+/** About a millisecond of sweeping at a time. */
+const sweepSteps = 8
 
 /** Starts a worker's event source and joins it to the map and the metrics. */
 export class EventsWiring {
@@ -35,6 +37,8 @@ export class EventsWiring {
   constructor(options: EventsWiringOptions) {
     this.#o = options
     this.#refresh = setInterval(() => {
+      // Storing sweeps dead rows as it goes; after a clear on a quiet fleet nobody would.
+      this.#o.map.sweep(sweepSteps)
       for (const [worker, source] of this.#sources) worker.exact = source.status().state === 'live'
     }, refreshMs)
     this.#refresh.unref()

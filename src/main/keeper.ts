@@ -190,9 +190,14 @@ export class FleetKeeper {
     for (const kept of endpoint.kept) {
       const { worker } = kept
       const rank = facts?.ranks.find((candidate) => candidate.rank === (worker.rank ?? 0)) ?? null
-      worker.blockSize ??= rank?.blockSize ?? null
+      // A restarted engine may have another block size or capacity than before.
+      const blockSize = endpoint.given.blockSize ?? rank?.blockSize ?? worker.blockSize
+      if (blockSize !== worker.blockSize) {
+        worker.blockSize = blockSize
+        this.#o.onWorker(worker)
+      }
       if (facts !== null) worker.models = new Set(facts.models.map(({ id }) => id))
-      worker.capacityBlocks ??= rank?.capacityBlocks ?? null
+      worker.capacityBlocks = endpoint.given.capacityBlocks ?? rank?.capacityBlocks ?? worker.capacityBlocks
       if (worker.blockSize !== null && worker.degraded === 'block_size_unknown') worker.degraded = null
       const place = eventsPlace(endpoint.given, worker.rank, rank)
       if (kept.events === null && place !== null) kept.events = this.#o.startEvents(worker, place)

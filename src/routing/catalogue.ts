@@ -45,7 +45,7 @@ export const profiles: Readonly<Record<string, ProfileChoice>> = {
   'power-of-two': { scorers: [{ type: 'least-requests' }], picker: { type: 'power-of-two' } },
   'least-loaded': {
     scorers: [{ type: 'least-requests' }],
-    picker: { type: 'best-score', parameters: { tieWithin: 0 } },
+    picker: { type: 'best-score', parameters: { tieWithin: 0, tieMatchShare: 1 } },
   },
 }
 

@@ -90,7 +90,7 @@ export interface Scorer extends PolicyHooks {
 
 export interface Picker extends PolicyHooks {
   /** Index of the chosen candidate among those with `keep[i] === 1`; at least one is kept. */
-  pick(request: PolicyRequest, fleet: PolicyFleet, totals: Float64Array, keep: Uint8Array): number
+  pick(request: PolicyRequest, fleet: PolicyFleet, match: PolicyMatch, totals: Float64Array, keep: Uint8Array): number
 }
 
 interface PluginBase<Kind extends string, Made, Parameters extends Type.TSchema> {

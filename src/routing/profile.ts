@@ -52,7 +52,9 @@ export class Profile {
       ...parts.scorers.map(({ type, scorer }) => [type, scorer] as const),
       [parts.picker.type, parts.picker.picker] as const,
     ]
-    this.#hooks = hooked.filter(([, hooks]) => 'onDispatched' in hooks || 'onFirstByte' in hooks || 'onFinished' in hooks)
+    this.#hooks = hooked.filter(
+      ([, hooks]) => 'onDispatched' in hooks || 'onFirstByte' in hooks || 'onFinished' in hooks,
+    )
   }
 
   /** Index of the chosen candidate; `fleet.count` is at least 1. */
@@ -77,7 +79,7 @@ export class Profile {
         totals[i] = (totals[i] as number) + (Number.isNaN(score) ? 0 : score * weight)
       }
     }
-    return this.#pick(request, fleet)
+    return this.#pick(request, fleet, match)
   }
 
   dispatched(dispatch: Dispatch): void {
@@ -115,9 +117,9 @@ export class Profile {
     }
   }
 
-  #pick(request: PolicyRequest, fleet: PolicyFleet): number {
+  #pick(request: PolicyRequest, fleet: PolicyFleet, match: PolicyMatch): number {
     try {
-      const picked = this.#parts.picker.picker.pick(request, fleet, this.totals, this.keep)
+      const picked = this.#parts.picker.picker.pick(request, fleet, match, this.totals, this.keep)
       if (Number.isInteger(picked) && picked >= 0 && picked < fleet.count && this.keep[picked] === 1) return picked
       this.#fault(this.#parts.picker.type, new Error(`picked ${picked} of ${fleet.count}`))
     } catch (error) {

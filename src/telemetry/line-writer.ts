@@ -43,9 +43,11 @@ export class LineWriter {
 
   /** Writes everything now, waiting for it: for the end of the process. */
   flushSync(): void {
-    this.#seal()
     // What is being written in the background stays first in the queue until it is done, and is not written twice.
-    const rest = this.#writing ? this.#pending.slice(1) : this.#pending
+    const first = this.#writing ? 1 : 0
+    const rest = [...this.#pending.slice(first), this.#buffer.subarray(0, this.#used)]
+    this.#pending.length = first
+    this.#used = 0
     for (const piece of rest) {
       try {
         writeSync(this.#fileDescriptor, piece)
@@ -53,7 +55,6 @@ export class LineWriter {
         return
       }
     }
-    this.#pending.length = this.#writing ? 1 : 0
   }
 
   #seal(): void {

@@ -15,7 +15,7 @@ export type LogLevel = (typeof logLevels)[number]
 const flushMs = 100
 
 /** JSON lines on the given file descriptor, at most 100 ms late; `flush` writes what is left, before the process ends. */
-export function createLog(level: LogLevel, fileDescriptor = 1): Log & { flush(): void } {
+export function createLog(level: LogLevel, fileDescriptor = 1): Log & { flush(): void; dropped(): number } {
   const writer = new LineWriter(fileDescriptor)
   const logger = pino({ level, base: null, timestamp: () => `,"time":"${isoNow()}"` }, writer)
   setInterval(() => writer.flush(), flushMs).unref()
@@ -25,6 +25,7 @@ export function createLog(level: LogLevel, fileDescriptor = 1): Log & { flush():
     warn: (fields, message) => logger.warn(fields, message),
     error: (fields, message) => logger.error(fields, message),
     flush: () => writer.flushSync(),
+    dropped: () => writer.dropped,
   }
 }
 

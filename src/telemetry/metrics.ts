@@ -138,6 +138,8 @@ export function createMetrics() {
   gauge('queued_requests', 'Requests waiting for a tokenizer thread.')
   gauge('map_blocks', 'Blocks held in the map, summed over workers.', ['tier'])
   gauge('map_bytes', 'Bytes used by the map: slots, sets, aliases, counts and orphans.')
+  kept('log_lines_dropped_total', 'Log lines dropped because their reader was too slow.')
+  kept('tokenizer_thread_restarts_total', 'Tokenizer threads that died and were started again.')
   kept('map_evictions_total', 'Blocks evicted from the map to stay within its byte budget.')
   gauge('worker_state', '1 for the state that the worker is in, 0 for the others.', ['worker', 'state'])
   gauge('worker_degraded', '1 while a worker is routed by load only because its cache knowledge is distrusted.', [

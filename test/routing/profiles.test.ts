@@ -274,3 +274,17 @@ test('least-requests and prefix score as their names say', () => {
   assert.deepEqual([...profile.scores[1]!.subarray(0, 2)], [0, 0.5])
   assert.deepEqual([...profile.totals.subarray(0, 2)], [-6, 5])
 })
+
+test('a warm worker wins a tie, however little its prefix saves, and a shared first block does not', () => {
+  const { profile } = profileNamed({
+    scorers: [{ type: 'predicted-ttft', parameters: { prefillTokensPerSecond: 10_000_000 } }],
+    picker: { type: 'best-score' },
+  })
+  profile.dispatched(dispatchTo(1, { stream: false }))
+  const choose = (gpuBlocks: readonly number[]): number => {
+    const candidates = candidatesOf(workers.slice(0, 2), new InFlightCounters(64), gpuBlocks, 1000)
+    return profile.choose(aRequest({ promptTokens: 1000 }), candidates, candidates)
+  }
+  assert.equal(choose([0, 30]), 1, 'half of the prompt is cached there')
+  assert.equal(choose([0, 2]), 0, 'the template’s first blocks do not outweigh the tokens sent lately')
+})

@@ -41,7 +41,7 @@ export const stickyPicker = {
   description: 'The candidate whose id sorts last.',
   parameters: { type: 'object', properties: {}, additionalProperties: false },
   create: () => ({
-    pick(request, fleet, totals, keep) {
+    pick(request, fleet, match, totals, keep) {
       let chosen = -1
       for (let i = 0; i < fleet.count; i++) {
         if (keep[i] === 1 && (chosen === -1 || totals[i] > totals[chosen] || (totals[i] === totals[chosen] && fleet.ids[i] > fleet.ids[chosen]))) chosen = i

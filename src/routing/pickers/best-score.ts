@@ -12,8 +12,9 @@ interface Recent {
 const slices = 12
 
 /**
- * The candidate with the highest total. Totals within `tieWithin` of the best count as equal (decision 16): of those the
- * one that was sent the fewest prompt tokens lately, then the least recently chosen, then a random one.
+ * The candidate with the highest total. Totals within `tieWithin` of the best count as equal (decisions 16 and 038): of
+ * those the ones with a clearly longer match, of these the one that was sent the fewest prompt tokens lately, then the
+ * least recently chosen, then a random one.
  */
 export const bestScore = definePolicy({
   kind: 'picker',
@@ -26,6 +27,12 @@ export const bestScore = definePolicy({
         minimum: 0,
         default: 1,
       }),
+      tieMatchShare: Type.Number({
+        description: 'In a tie, matches that differ by more than this share of the prompt decide first; 1: never.',
+        minimum: 0,
+        maximum: 1,
+        default: 0.1,
+      }),
       windowMs: Type.Integer({
         description: 'How long a sent prompt counts in a tie, in milliseconds.',
         minimum: 100,
@@ -34,7 +41,7 @@ export const bestScore = definePolicy({
     },
     { additionalProperties: false },
   ),
-  create({ tieWithin, windowMs }, { clock, random }) {
+  create({ tieWithin, tieMatchShare, windowMs }, { clock, random }) {
     const recent = new Map<number, Recent>()
     const sliceMs = windowMs / slices
     let dispatches = 0
@@ -61,15 +68,20 @@ export const bestScore = definePolicy({
     }
 
     return {
-      pick(_request, fleet, totals, keep) {
+      pick(request, fleet, match, totals, keep) {
         let best = -Infinity
         for (let i = 0; i < fleet.count; i++) if (keep[i] === 1) best = Math.max(best, totals[i] as number)
+        const isTied = (i: number): boolean => keep[i] === 1 && (totals[i] as number) >= best - tieWithin
+        let longest = 0
+        for (let i = 0; i < fleet.count; i++)
+          if (isTied(i)) longest = Math.max(longest, match.cachedTokens[i] as number)
+        const leastCached = longest - tieMatchShare * request.promptTokensEstimate
         let chosen = -1
         let fewest = Infinity
         let longestAgo = 0
         let equal = 0
         for (let i = 0; i < fleet.count; i++) {
-          if (keep[i] !== 1 || (totals[i] as number) < best - tieWithin) continue
+          if (!isTied(i) || (match.cachedTokens[i] as number) < leastCached) continue
           const entry = of(fleet.serials[i] as number)
           const tokens = sum(entry)
           const order = chosen === -1 ? -1 : Math.sign(tokens - fewest) || entry.chosenAt - longestAgo

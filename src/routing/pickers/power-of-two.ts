@@ -9,7 +9,7 @@ export const powerOfTwo = definePolicy({
   parameters: Type.Object({}, { additionalProperties: false }),
   create(_parameters, { random }) {
     return {
-      pick(_request, fleet, totals, keep) {
+      pick(_request, fleet, _match, totals, keep) {
         let first = -1
         let second = -1
         let seen = 0

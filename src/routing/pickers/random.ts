@@ -9,7 +9,7 @@ export const randomPicker = definePolicy({
   parameters: Type.Object({}, { additionalProperties: false }),
   create(_parameters, { random }) {
     return {
-      pick(_request, fleet, _totals, keep) {
+      pick(_request, fleet, _match, _totals, keep) {
         let chosen = -1
         let seen = 0
         for (let i = 0; i < fleet.count; i++) if (keep[i] === 1 && random() * ++seen < 1) chosen = i

@@ -10,7 +10,7 @@ export const roundRobin = definePolicy({
   create() {
     let last = -1
     return {
-      pick(_request, fleet, _totals, keep) {
+      pick(_request, fleet, _match, _totals, keep) {
         let first = -1
         let next = -1
         for (let i = 0; i < fleet.count; i++) {

@@ -140,7 +140,7 @@ class PrefillLine {
     this.#keep = 1 - 1 / samples
     this.msPerToken = 1000 / tokensPerSecond
     // A line learned from odd samples must not make a worker look free or lost.
-    this.#least = this.msPerToken / 1000
+    this.#least = this.msPerToken / 20
     this.#most = this.msPerToken * 1000
     // Light and close together, so that real samples bend the line soon wherever they lie.
     const slope = this.msPerToken
