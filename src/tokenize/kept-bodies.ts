@@ -48,10 +48,13 @@ export class KeptBodies {
   }
 
   #keep(scanned: ScannedBody, names: readonly number[], forerunner: Entry | null): void {
-    const room = roomFor(scanned.bytes, forerunner)
+    const equal = forerunner?.body.messageEnds?.at(-1) ?? 0
+    const ascii = (forerunner?.ascii ?? true) && isAscii(scanned.bytes.subarray(equal))
+    const bytes = entryBytes(scanned.bytes.length, ascii)
+    if (bytes > this.#budgetBytes) return
+    const room = roomFor(scanned.bytes, equal, forerunner)
     const body = { ...scanned, bytes: room.subarray(0, scanned.bytes.length) }
-    const entry: Entry = { body, room, names, bytes: entryBytes(body.bytes) }
-    if (entry.bytes > this.#budgetBytes) return
+    const entry: Entry = { body, room, ascii, names, bytes }
     for (const message of body.value['messages'] as object[]) Object.freeze(message)
     this.#entries.add(entry)
     this.#bytes += entry.bytes
@@ -73,14 +76,14 @@ interface Entry {
   readonly body: ScannedBody
   /** The memory of its bytes, with room for those of the next turn. */
   readonly room: Buffer
+  readonly ascii: boolean
   readonly names: readonly number[]
   readonly bytes: number
 }
 
 /** Bytes in the memory of those that they go on from, if it has room; else in memory with room for more. */
-function roomFor(bytes: Buffer, forerunner: Entry | null): Buffer {
+function roomFor(bytes: Buffer, equal: number, forerunner: Entry | null): Buffer {
   if (forerunner !== null && forerunner.room.length >= bytes.length) {
-    const equal = forerunner.body.messageEnds?.at(-1) ?? 0
     bytes.copy(forerunner.room, equal, equal)
     return forerunner.room
   }
@@ -90,6 +93,6 @@ function roomFor(bytes: Buffer, forerunner: Entry | null): Buffer {
 }
 
 /** Estimated: the bytes with their room, what was parsed of them at one or two bytes a character, and the objects around it. */
-function entryBytes(bytes: Buffer): number {
-  return bytes.length * (isAscii(bytes) ? 2.5 : 3.5) + 1024
+function entryBytes(length: number, ascii: boolean): number {
+  return length * (ascii ? 2.5 : 3.5) + 1024
 }
