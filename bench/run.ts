@@ -1,5 +1,5 @@
 /**
- * Runs the benchmarks, all or those whose name contains an argument, and keeps the results as JSON in bench/results/:
+ * Runs the benchmarks, all or those that are named, and keeps the results as JSON in bench/results/:
  * machine, commit, command, samples. Figures of a shared machine are noisy: compare the ratios within one run.
  */
 import { execFileSync } from 'node:child_process'
@@ -10,12 +10,15 @@ import { printResults, type BenchResult } from './result.ts'
 
 interface Bench {
   readonly name: string
+  /** Takes minutes and gigabytes: runs only when it is asked for. */
+  readonly onlyByName?: boolean
   readonly load: () => Promise<{ run: () => Promise<BenchResult[]> }>
 }
 
 const benches: readonly Bench[] = [
   { name: 'keys', load: () => import('./micro/keys.ts') },
   { name: 'map', load: () => import('./micro/map.ts') },
+  { name: 'map-large', onlyByName: true, load: async () => ({ run: (await import('./micro/map.ts')).runLarge }) },
   { name: 'events', load: () => import('./micro/events.ts') },
   { name: 'tokenize', load: () => import('./micro/tokenize.ts') },
   { name: 'turn', load: () => import('./micro/turn.ts') },
@@ -24,7 +27,9 @@ const benches: readonly Bench[] = [
 ]
 
 const wanted = process.argv.slice(2)
-const chosen = benches.filter(({ name }) => wanted.length === 0 || wanted.some((word) => name.includes(word)))
+const chosen = benches.filter(({ name, onlyByName }) =>
+  wanted.length === 0 ? onlyByName !== true : wanted.includes(name),
+)
 if (chosen.length === 0) {
   console.error(`No benchmark of that name. Known: ${benches.map(({ name }) => name).join(', ')}`)
   process.exit(2)

@@ -1,19 +1,21 @@
 import type { ServerResponse } from 'node:http'
 import { RouterError } from './errors.ts'
-import type { BlockExtras, KeyMaker, KeyScope } from './kv/keys.ts'
-import { blockKeys } from './kv/keys.ts'
+import type { KeyMaker } from './kv/keys.ts'
+import { PromptKeys } from './kv/prompt-keys.ts'
 import type { MapReader, MatchQuery, PrefixMatch } from './map/map.ts'
+import { openAiDeathNote } from './proxy/death-note.ts'
 import type { Forwarder, ForwardOutcome } from './proxy/forward.ts'
 import { requestHeaders } from './proxy/headers.ts'
 import { Candidates } from './routing/candidates.ts'
 import type { DecisionLog, DecisionRecord } from './routing/decisions.ts'
 import type { Dispatch, PolicyRequest } from './routing/policy.ts'
 import type { Profile } from './routing/profile.ts'
+import { predictedMs, reasonOf } from './routing/reason.ts'
 import type { Log } from './telemetry/log.ts'
 import type { Metrics } from './telemetry/metrics.ts'
 import type { PromptKind, PromptService, ReadBody } from './tokenize/service.ts'
-import { Bag, type Placed } from './workers/bag.ts'
 import { InFlight, type Fleet } from './workers/fleet.ts'
+import { LinearRelease } from './workers/linear-release.ts'
 import type { ModelTarget, Pool, Pools } from './workers/pool.ts'
 import { agree, type Worker } from './workers/worker.ts'
 
@@ -87,14 +89,6 @@ interface Decision {
   readonly summary: object
 }
 
-/** A non-streamed request whose prefill tokens are taken off bit by bit. */
-interface Releasing extends Placed {
-  readonly inFlight: InFlight
-  readonly startMs: number
-  readonly spanMs: number
-  readonly tokens: number
-}
-
 interface Route {
   readonly candidates: Candidates
   readonly profile: Profile
@@ -105,9 +99,8 @@ export class Pipeline {
   readonly #o: PipelineOptions
   readonly #match: PrefixMatch
   readonly #routes = new Map<Pool, Route>()
-  readonly #scopes = new Map<string, KeyScope>()
-  readonly #releasing = new Bag<Releasing>()
-  readonly #release: NodeJS.Timeout
+  readonly #promptKeys: PromptKeys
+  readonly #release: LinearRelease
   /** Errors of requests that a worker had: they are in the log and the metrics already. */
   readonly #accounted = new WeakSet<RouterError>()
 
@@ -120,8 +113,8 @@ export class Pipeline {
       disk: new Uint32Array(limit),
       shared: new Uint32Array(limit),
     }
-    this.#release = setInterval(() => this.#releaseLinearly(), 20)
-    this.#release.unref()
+    this.#promptKeys = new PromptKeys(options.keys)
+    this.#release = new LinearRelease(options.clock)
   }
 
   /**
@@ -175,7 +168,7 @@ export class Pipeline {
   }
 
   close(): void {
-    clearInterval(this.#release)
+    this.#release.close()
   }
 
   async #prepare(incoming: Incoming, arrivedMs: number): Promise<Prepared> {
@@ -250,7 +243,7 @@ export class Pipeline {
 
     const worker = candidates.workers[chosen] as Worker
     const predictedCachedTokens = this.#predicted(request, worker, candidates.cachedTokens[chosen] as number)
-    const { reason, fallback, best } = reasonOf(request, candidates, chosen)
+    const { reason, fallback, best } = reasonOf(candidates, chosen, request.fallback)
     const facts = {
       requestId: request.incoming.requestId,
       pool: pool.model,
@@ -305,14 +298,9 @@ export class Pipeline {
       blockSize: worker.blockSize ?? 16,
       sequences: Math.max(1, read.fields.n) * Math.max(1, request.prompts.length),
     })
-    const releasing: Releasing = {
-      place: -1,
-      inFlight,
-      startMs: dispatch.atMs,
-      spanMs: decision.predictedPrefillMs,
-      tokens: dispatch.uncachedTokens,
-    }
-    if (!dispatch.stream) this.#releasing.add(releasing)
+    const releasing = dispatch.stream
+      ? null
+      : this.#release.add(inFlight, dispatch.atMs, decision.predictedPrefillMs, dispatch.uncachedTokens)
     profile.dispatched(dispatch)
     try {
       return await this.#o.forwarder.send(
@@ -341,7 +329,7 @@ export class Pipeline {
         response,
       )
     } finally {
-      this.#releasing.remove(releasing)
+      if (releasing !== null) this.#release.remove(releasing)
       inFlight.release()
       profile.finished(dispatch)
     }
@@ -440,17 +428,9 @@ export class Pipeline {
     return queries
   }
 
-  #keys(request: Prepared, tokens: Uint32Array, blockSize: number): Uint32Array {
-    const { target, read } = request
-    const name = `${blockSize}\u0000${target.adapter ?? ''}\u0000${target.pool.model}`
-    let scope = this.#scopes.get(name)
-    if (scope === undefined) {
-      scope = this.#o.keys.scope({ model: target.pool.model, blockSize, adapter: target.adapter })
-      this.#scopes.set(name, scope)
-    }
+  #keys({ target, read }: Prepared, tokens: Uint32Array, blockSize: number): Uint32Array {
     const { cacheSalt } = read.fields
-    const extras: BlockExtras | undefined = cacheSalt === null ? undefined : [[`salt:${cacheSalt}`]]
-    return blockKeys(tokens, scope, extras)
+    return this.#promptKeys.of(tokens, { model: target.pool.model, adapter: target.adapter, blockSize, cacheSalt })
   }
 
   /** Cached tokens on the worker, summed over all prompts of the request. */
@@ -497,17 +477,6 @@ export class Pipeline {
     }
     return headers
   }
-
-  /** A non-streamed answer has no first byte: its prefill is taken off over the time it was predicted to take. */
-  #releaseLinearly(): void {
-    const nowMs = this.#o.clock()
-    for (let i = this.#releasing.items.length - 1; i >= 0; i--) {
-      const entry = this.#releasing.items[i] as Releasing
-      const left = 1 - (nowMs - entry.startMs) / Math.max(1, entry.spanMs)
-      if (left <= 0) this.#releasing.remove(entry)
-      entry.inFlight.prefilledTo(Math.max(0, Math.floor(entry.tokens * left)))
-    }
-  }
 }
 
 /** The client's bytes; an alias that the engine does not know is replaced in them by the name that it does know. */
@@ -543,36 +512,6 @@ function clearMatch(match: PrefixMatch): void {
   match.shared.fill(0)
 }
 
-/** The predicted time of the chosen worker where the profile predicts one. */
-function predictedMs(profile: Profile, chosen: number): number | null {
-  const index = profile.scorerTypes.indexOf('predicted-ttft')
-  return index === -1 ? null : -(profile.scores[index]?.[chosen] ?? 0)
-}
-
-/** Why this worker, in one word, and the best other one for the log line. */
-function reasonOf(
-  request: Prepared,
-  candidates: Candidates,
-  chosen: number,
-): { reason: string; fallback: string | null; best: object } {
-  let longest = 0
-  let other = -1
-  let degraded: string | null = null
-  for (let i = 0; i < candidates.count; i++) {
-    const cached = candidates.cachedTokens[i] as number
-    longest = Math.max(longest, cached)
-    degraded ??= candidates.workers[i]?.degraded ?? null
-    if (i !== chosen && (other === -1 || cached > (candidates.cachedTokens[other] as number))) other = i
-  }
-  const best = other === -1 ? {} : { other: candidates.ids[other], otherCachedTokens: candidates.cachedTokens[other] }
-  const unusable = request.fallback ?? (longest === 0 ? degraded : null)
-  if (unusable !== null) return { reason: 'load_only', fallback: unusable, best }
-  if (longest === 0) return { reason: 'no_match', fallback: 'no_match', best }
-  const cached = candidates.cachedTokens[chosen] as number
-  if (candidates.count === 1) return { reason: 'only_candidate', fallback: null, best }
-  return { reason: cached === longest ? 'longest_match' : 'load_outweighs_match', fallback: null, best }
-}
-
 function unknownModel(model: string, pools: Pools): RouterError {
   if (pools.forming) {
     return new RouterError('NOT_READY', 'No worker has told its model yet; try again', { retryAfterSeconds: 1 })
@@ -587,11 +526,4 @@ function noWorker(pool: Pool): RouterError {
   return new RouterError('NO_WORKER', `No healthy worker serves "${pool.model}" (${pool.workers.length} known)`, {
     retryAfterSeconds: 1,
   })
-}
-
-/** vLLM's order on failure: an error chunk, then the end marker, so that no client takes a cut answer for a whole one. */
-function openAiDeathNote(message: string): string {
-  const { type, code, param } = new RouterError('UPSTREAM_DIED', message)
-  const error = { message, type, param, code: code.toLowerCase() }
-  return `data: ${JSON.stringify({ error })}\n\ndata: [DONE]\n\n`
 }

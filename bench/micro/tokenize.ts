@@ -116,6 +116,8 @@ async function underLongPrompts(): Promise<BenchResult[]> {
       unit: 'ms',
       value,
       samples: meanwhile,
+      goal: '<= 3x alone',
+      met: value <= 3 * percentile(alone, 0.99),
       notes: {
         'p99 alone ms': percentile(alone, 0.99),
         'p50 alone ms': median(alone),

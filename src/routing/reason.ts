@@ -1,0 +1,40 @@
+import type { Candidates } from './candidates.ts'
+import type { Profile } from './profile.ts'
+
+export interface Reason {
+  /** Why this worker, in one word. */
+  readonly reason: string
+  /** Why the prefix match could not be used, where it could not. */
+  readonly fallback: string | null
+  /** The other candidate with the longest match, for the log line. */
+  readonly best: { readonly other?: string; readonly otherCachedTokens?: number }
+}
+
+/** @param unusable why the request has no prefix match to use, if it has none */
+export function reasonOf(candidates: Candidates, chosen: number, unusable: string | null): Reason {
+  let longest = 0
+  let other = -1
+  let degraded: string | null = null
+  for (let i = 0; i < candidates.count; i++) {
+    const cached = candidates.cachedTokens[i] as number
+    longest = Math.max(longest, cached)
+    degraded ??= candidates.workers[i]?.degraded ?? null
+    if (i !== chosen && (other === -1 || cached > (candidates.cachedTokens[other] as number))) other = i
+  }
+  const best =
+    other === -1
+      ? {}
+      : { other: candidates.ids[other] ?? '', otherCachedTokens: candidates.cachedTokens[other] as number }
+  const fallback = unusable ?? (longest === 0 ? degraded : null)
+  if (fallback !== null) return { reason: 'load_only', fallback, best }
+  if (longest === 0) return { reason: 'no_match', fallback: 'no_match', best }
+  if (candidates.count === 1) return { reason: 'only_candidate', fallback: null, best }
+  const cached = candidates.cachedTokens[chosen] as number
+  return { reason: cached === longest ? 'longest_match' : 'load_outweighs_match', fallback: null, best }
+}
+
+/** The time to first token that the profile predicts for the chosen worker; null where it predicts none. */
+export function predictedMs(profile: Profile, chosen: number): number | null {
+  const index = profile.scorerTypes.indexOf('predicted-ttft')
+  return index === -1 ? null : -(profile.scores[index]?.[chosen] ?? 0)
+}
