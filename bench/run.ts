@@ -22,6 +22,7 @@ const benches: readonly Bench[] = [
   { name: 'events', load: () => import('./micro/events.ts') },
   { name: 'tokenize', load: () => import('./micro/tokenize.ts') },
   { name: 'turn', load: () => import('./micro/turn.ts') },
+  { name: 'turn-process', load: () => import('./load/turn-process.ts') },
   { name: 'overhead', load: () => import('./load/overhead.ts') },
   { name: 'quality', load: () => import('./replay/quality.ts') },
 ]

@@ -3,26 +3,18 @@
  * beside it: same upstream, same load, rounds interleaved. The text prompt repeats, so that its tokens come from the
  * cache; what tokenizing a new one costs, bench/micro/tokenize.ts says.
  */
-import { spawn, type ChildProcess } from 'node:child_process'
-import { readdirSync, readFileSync } from 'node:fs'
-import { createInterface } from 'node:readline'
-import { fileURLToPath } from 'node:url'
 import { Pool } from 'undici'
 import { median, printResults, type BenchResult } from '../result.ts'
+import { cpuNanoseconds, startMeasured, type MeasuredProcess } from './measured-process.ts'
 
 const concurrency = 32
 const requestsARound = 4000
 const rounds = 7
 
-interface Server {
-  readonly process: ChildProcess
-  readonly url: string
-}
-
 export async function run(): Promise<BenchResult[]> {
-  const upstream = await start(['bench/load/upstream.ts'])
-  const bare = await start(['bench/load/bare-proxy.ts', upstream.url])
-  const router = await start(['bench/load/router.ts', upstream.url])
+  const upstream = await startMeasured(['bench/load/upstream.ts'])
+  const bare = await startMeasured(['bench/load/bare-proxy.ts', upstream.url])
+  const router = await startMeasured(['bench/load/router.ts', upstream.url])
   try {
     const bodies = {
       ids: JSON.stringify({ model: 'model', prompt: Array.from({ length: 64 }, (_, i) => 1000 + i), max_tokens: 4 }),
@@ -72,20 +64,9 @@ export async function run(): Promise<BenchResult[]> {
   }
 }
 
-/** Starts a script that prints its URL as its first line. */
-async function start(args: string[]): Promise<Server> {
-  const root = fileURLToPath(new URL('../..', import.meta.url))
-  const child = spawn(process.execPath, args, { cwd: root, stdio: ['ignore', 'pipe', 'inherit'] })
-  for await (const line of createInterface({ input: child.stdout })) {
-    child.stdout.resume()
-    return { process: child, url: line }
-  }
-  throw new Error(`${args[0] ?? ''} ended without a URL`)
-}
-
-async function cpuPerRequest(server: Server, body: string): Promise<number> {
+async function cpuPerRequest(server: MeasuredProcess, body: string): Promise<number> {
   const pool = new Pool(server.url, { connections: concurrency, pipelining: 1 })
-  const before = cpuNanoseconds(server.process.pid ?? 0)
+  const before = cpuNanoseconds(server)
   let left = requestsARound
   await Promise.all(
     Array.from({ length: concurrency }, async () => {
@@ -101,17 +82,9 @@ async function cpuPerRequest(server: Server, body: string): Promise<number> {
       }
     }),
   )
-  const spent = cpuNanoseconds(server.process.pid ?? 0) - before
+  const spent = cpuNanoseconds(server) - before
   await pool.close()
   return spent / requestsARound / 1000
-}
-
-/** Time on a processor over all threads of a process, from the scheduler's own accounts. */
-function cpuNanoseconds(pid: number): number {
-  return readdirSync(`/proc/${pid}/task`).reduce(
-    (sum, task) => sum + Number(readFileSync(`/proc/${pid}/task/${task}/schedstat`, 'utf8').split(' ')[0]),
-    0,
-  )
 }
 
 if (import.meta.main) printResults(await run())

@@ -1,4 +1,4 @@
-/** The router as `serve` runs it, in front of one engine; its log goes to /dev/null. */
+/** The router as `serve` runs it, in front of one engine, with a tokenizer's directory if named; its log goes to /dev/null. */
 import { openSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { checkConfig } from '../../src/config/load.ts'
@@ -11,7 +11,7 @@ const router = await startRouter(
     pools: [
       {
         model: 'model',
-        tokenizer: fileURLToPath(new URL('../../config/tokenizers/demo', import.meta.url)),
+        tokenizer: process.argv[3] ?? fileURLToPath(new URL('../../config/tokenizers/demo', import.meta.url)),
         workers: [{ url: process.argv[2], blockSize: 16 }],
       },
     ],
@@ -19,4 +19,3 @@ const router = await startRouter(
   { log: createLog('info', openSync('/dev/null', 'w')) },
 )
 console.log(router.publicUrl)
-process.once('SIGINT', () => process.exit(0))
