@@ -227,8 +227,7 @@ export class Pipeline {
     const startMs = clock()
     const queries = request.longest === null || request.fallback !== null ? [] : this.#queries(request, request.longest)
     const keyedMs = clock()
-    clearMatch(this.#match)
-    if (queries.length > 0) map.match(queries, this.#match)
+    map.match(queries, this.#match)
     const matchedMs = clock()
     const promptTokens = queries.length > 0 ? request.policy.promptTokens : 0
     candidates.gather(pool.workers, fleet.counters, this.#match, {
@@ -445,7 +444,6 @@ export class Pipeline {
     let sum = ofLongest
     for (const prompt of request.prompts) {
       if (prompt === request.longest) continue
-      clearMatch(this.#match)
       this.#o.map.match(
         [{ blockSize: worker.blockSize, keys: this.#keys(request, prompt, worker.blockSize) }],
         this.#match,
@@ -503,13 +501,6 @@ function asciiJson(value: object): string {
     /[^\x20-\x7e]/g,
     (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, '0')}`,
   )
-}
-
-function clearMatch(match: PrefixMatch): void {
-  match.gpu.fill(0)
-  match.host.fill(0)
-  match.disk.fill(0)
-  match.shared.fill(0)
 }
 
 function unknownModel(model: string, pools: Pools): RouterError {

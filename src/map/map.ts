@@ -22,7 +22,7 @@ export interface PrefixMatch {
 
 /** What the request path needs of the map; safe on any thread while thread 0 writes (decision 26). */
 export interface MapReader {
-  /** Fills `out` for all workers in one walk. Exact under any order of events, holes included. */
+  /** Fills `out` for all workers in one walk, whatever it held before; without queries with zeros. Exact under any order of events, holes included. */
   match(queries: readonly MatchQuery[], out: PrefixMatch): void
 }
 

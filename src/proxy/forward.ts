@@ -40,7 +40,6 @@ export type ForwardOutcome =
       readonly kind: 'answered'
       readonly status: number
       readonly cachedTokens: number | null
-      readonly promptTokens: number | null
     }
   /** Nothing was written to the client, and the request may be sent to another worker. */
   | {
@@ -218,7 +217,6 @@ class Exchange implements Dispatcher.DispatchHandler, Placed {
       kind: 'answered',
       status: this.#status,
       cachedTokens: this.#usage.cachedTokens,
-      promptTokens: this.#usage.promptTokens,
     })
   }
 

@@ -52,7 +52,6 @@ export class Routed implements Chooser {
     const { counters } = this.#fleet
     const candidates = this.#candidates
     const promptTokens = tokens.length
-    for (const held of Object.values(this.#match) as Uint32Array[]) held.fill(0)
     this.#map.match([{ blockSize: this.#scope.blockSize, keys: blockKeys(tokens, this.#scope) }], this.#match)
     candidates.gather(this.#workers, counters, this.#match, { nowMs, staleLoadMs: 0, promptTokens, tried: new Set() })
     const chosen = this.#profile.choose(

@@ -71,10 +71,6 @@ export class InFlight {
     counters.add(slot, 1, this.#prefillTokens, this.#decodeBlocks)
   }
 
-  get prefillTokens(): number {
-    return this.#prefillTokens
-  }
-
   /** Lowers the outstanding prefill tokens to `left`: all at the first byte of a stream, bit by bit otherwise. */
   prefilledTo(left: number): void {
     if (this.#released || left >= this.#prefillTokens) return
