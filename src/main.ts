@@ -137,7 +137,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     const reasons = [
       ...(draining ? ['shutting down'] : []),
       ...(started ? [] : ['first health checks']),
-      ...(config.readiness === 'anyWorker' && ![...fleet.workers()].some(({ state }) => state === 'healthy')
+      ...(config.readiness === 'anyWorker' && ![...fleet.workers()].some(({ standing }) => standing.state === 'healthy')
         ? ['no healthy worker']
         : []),
     ]

@@ -104,7 +104,7 @@ function poolNamed(pools: Pools, model: string): Pool {
 function modelRows(pools: Pools) {
   return pools
     .names()
-    .filter(({ pool }) => pool.workers.some((worker) => worker.state === 'healthy'))
+    .filter(({ pool }) => pool.workers.some((worker) => worker.standing.state === 'healthy'))
     .map(({ name, pool, parent }) => ({
       id: name,
       object: 'model',

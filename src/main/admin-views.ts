@@ -36,7 +36,7 @@ export function adminViews({ fleet, map, keeper, metrics, prompts }: ViewedParts
   )
   metrics.read('worker_state', () =>
     [...fleet.workers()].flatMap((worker) =>
-      states.map((state) => [[worker.id, state], worker.state === state ? 1 : 0] as const),
+      states.map((state) => [[worker.id, state], worker.standing.state === state ? 1 : 0] as const),
     ),
   )
   metrics.read('worker_degraded', () =>
@@ -67,7 +67,7 @@ export function adminViews({ fleet, map, keeper, metrics, prompts }: ViewedParts
       pool: worker.pool,
       engine: worker.engine,
       rank: worker.rank,
-      state: worker.state,
+      state: worker.standing.state,
       blockSize: worker.blockSize,
       capacityBlocks: worker.capacityBlocks,
       events: keeper.eventsOf(worker),

@@ -7,6 +7,7 @@ import { engines } from '../workers/engines.ts'
 import type { Fleet } from '../workers/fleet.ts'
 import type { Pool, Pools } from '../workers/pool.ts'
 import { EndpointWatch } from '../workers/watch.ts'
+import { Standing } from '../workers/standing.ts'
 import { newAgreement, workerAddress, type Worker, type WorkerAddress } from '../workers/worker.ts'
 
 /** KV events of one worker, as the keeper starts, questions and stops them. */
@@ -162,7 +163,7 @@ export class FleetKeeper {
       engine: given.engine ?? 'vllm',
       headers: headersFor(address, given),
       labels: given.labels ?? {},
-      state: 'unhealthy',
+      standing: new Standing(),
       blockSize: given.blockSize ?? null,
       capacityBlocks: given.capacityBlocks ?? null,
       load: null,
@@ -201,7 +202,7 @@ export class FleetKeeper {
       if (worker.blockSize !== null && worker.degraded === 'block_size_unknown') worker.degraded = null
       const place = eventsPlace(endpoint.given, worker.rank, rank)
       if (kept.events === null && place !== null) kept.events = this.#o.startEvents(worker, place)
-      worker.state = 'healthy'
+      worker.standing.up = true
       this.#o.log.info(
         {
           worker: worker.id,
@@ -218,7 +219,7 @@ export class FleetKeeper {
 
   #down(endpoint: Endpoint): void {
     for (const { worker, events } of endpoint.kept) {
-      worker.state = 'unhealthy'
+      worker.standing.up = false
       worker.load = null
       events?.workerDown()
       this.#o.log.warn({ worker: worker.id }, 'worker down')

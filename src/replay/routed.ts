@@ -7,6 +7,7 @@ import type { Dispatch } from '../routing/policy.ts'
 import type { Profile } from '../routing/profile.ts'
 import type { KvEvent } from '../simulator/kv-event.ts'
 import { Fleet, InFlight } from '../workers/fleet.ts'
+import { Standing } from '../workers/standing.ts'
 import { newAgreement, type Worker } from '../workers/worker.ts'
 import type { Choice, Chooser, VirtualRequest } from './chooser.ts'
 
@@ -146,7 +147,7 @@ function simulatedWorker(slot: number, serial: number, blockSize: number): Worke
     engine: 'vllm',
     headers: {},
     labels: {},
-    state: 'healthy',
+    standing: new Standing(true),
     blockSize,
     capacityBlocks: null,
     load: null,

@@ -69,7 +69,7 @@ export class Candidates implements PolicyFleet, PolicyMatch {
   gather(workers: readonly Worker[], counters: InFlightCounters, match: MatchBySlot, options: GatherOptions): void {
     let i = 0
     for (const worker of workers) {
-      if (worker.state !== 'healthy' || options.tried.has(worker.serial)) continue
+      if (worker.standing.state !== 'healthy' || options.tried.has(worker.serial)) continue
       const { slot } = worker
       this.workers[i] = worker
       this.ids[i] = worker.id

@@ -1,6 +1,5 @@
 import { RouterError } from '../errors.ts'
-
-export type WorkerState = 'healthy' | 'unhealthy' | 'ejected' | 'draining'
+import type { Standing } from './standing.ts'
 
 /** Why a worker gets no credit for its cache although it serves requests. */
 export type Degradation = 'block_size_unknown' | 'tokenizer_differs' | 'events_unknown'
@@ -35,7 +34,7 @@ export interface Worker {
   /** Headers added to every request to this worker, lower-case names; `authorization` replaces the client's. */
   readonly headers: Readonly<Record<string, string>>
   readonly labels: Readonly<Record<string, string>>
-  state: WorkerState
+  readonly standing: Standing
   blockSize: number | null
   capacityBlocks: number | null
   load: MeasuredLoad | null

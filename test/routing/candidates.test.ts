@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { Standing } from '../../src/workers/standing.ts'
 import { test } from 'node:test'
 import { InFlightCounters } from '../../src/workers/fleet.ts'
 import { aWorker, candidatesOf } from '../support/routing.ts'
@@ -21,7 +22,9 @@ test('a degraded worker or one of unknown block size gets no credit', () => {
 })
 
 test('only healthy workers that were not tried are candidates', () => {
-  const workers = [aWorker(0), aWorker(1, { state: 'unhealthy' }), aWorker(2, { state: 'draining' }), aWorker(3)]
+  const draining = aWorker(2)
+  draining.standing.draining = true
+  const workers = [aWorker(0), aWorker(1, { standing: new Standing(false) }), draining, aWorker(3)]
   const candidates = new Candidates(8)
   const none = new Uint32Array(8)
   candidates.gather(

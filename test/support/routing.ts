@@ -1,6 +1,7 @@
 import { Candidates } from '../../src/routing/candidates.ts'
 import type { PolicyRequest } from '../../src/routing/policy.ts'
 import { InFlightCounters } from '../../src/workers/fleet.ts'
+import { Standing } from '../../src/workers/standing.ts'
 import { newAgreement, type Worker } from '../../src/workers/worker.ts'
 
 /** A healthy worker with sane defaults; a test states what it cares about. */
@@ -16,7 +17,7 @@ export function aWorker(index: number, given: Partial<Worker> = {}): Worker {
     engine: 'vllm',
     headers: {},
     labels: {},
-    state: 'healthy',
+    standing: new Standing(true),
     blockSize: 16,
     capacityBlocks: 1000,
     load: null,
