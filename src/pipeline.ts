@@ -341,7 +341,9 @@ export class Pipeline {
     tried: ReadonlySet<number>,
   ): boolean {
     if (!outcome.mayRetry || attempt >= maxAttempts) return false
-    return request.target.pool.workers.some((worker) => worker.standing.state === 'healthy' && !tried.has(worker.serial))
+    return request.target.pool.workers.some(
+      (worker) => worker.standing.state === 'healthy' && !tried.has(worker.serial),
+    )
   }
 
   /** Metrics, truth check and the one log line of a request. */
