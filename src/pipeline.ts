@@ -167,6 +167,11 @@ export class Pipeline {
     return record
   }
 
+  /** The pool's profile is made anew at its next request; what runs goes on with the one that it has. */
+  renewProfile(pool: Pool): void {
+    this.#routes.delete(pool)
+  }
+
   close(): void {
     this.#release.close()
   }

@@ -55,7 +55,7 @@ export type ForwardOutcome =
 
 /** Sends requests to workers and their answers back, byte for byte. */
 export class Forwarder {
-  readonly #limits: ForwardLimits
+  #limits: ForwardLimits
   readonly #pools = new Map<string, Pool>()
   readonly #active = new Bag<Exchange>()
   readonly #clock: () => number
@@ -88,6 +88,19 @@ export class Forwarder {
         exchange,
       )
     })
+  }
+
+  /** Breaks off what still runs on a worker that is taken out for good; nothing of another worker's. */
+  cut(worker: Worker): void {
+    for (let i = this.#active.items.length - 1; i >= 0; i--) this.#active.items[i]?.cut(worker)
+  }
+
+  /** Limits for requests from now on; those that are a connection's go to new connections. */
+  reconfigure(limits: ForwardLimits): void {
+    const { connectMs, connectionsPerWorker } = this.#limits
+    this.#limits = limits
+    if (connectMs === limits.connectMs && connectionsPerWorker === limits.connectionsPerWorker) return
+    for (const origin of [...this.#pools.keys()]) this.forget(origin)
   }
 
   /** Closes the connections to a worker that is gone. */
@@ -253,6 +266,14 @@ class Exchange implements Dispatcher.DispatchHandler, Placed {
     this.#timedOut = overdue
     if (this.#controller === null) this.#fail(new RouterError('UPSTREAM_TIMEOUT', overdue), false)
     else this.#controller.abort(new Error(overdue))
+  }
+
+  /** Ends the exchange if it is this worker's: an answer not begun may be had from another one. */
+  cut(worker: Worker): void {
+    if (this.#request.worker !== worker || this.settled) return
+    const reason = 'The worker was taken out of service'
+    if (this.#controller === null) this.#fail(new RouterError('UPSTREAM_UNREACHABLE', reason), true)
+    else this.#controller.abort(new Error(reason))
   }
 
   readonly #onClientClose = (): void => {
