@@ -22,6 +22,8 @@ export const errorCodes = {
   HEADER_INVALID: { status: 400, type: 'BadRequestError' },
   HEADERS_TOO_LARGE: { status: 431, type: 'BadRequestError' },
   TEMPLATE_REFUSED: { status: 400, type: 'BadRequestError' },
+  AUTHENTICATION_FAILED: { status: 401, type: 'AuthenticationError' },
+  MODEL_NOT_ALLOWED: { status: 403, type: 'PermissionDeniedError' },
   TOKEN_ID_INVALID: { status: 400, type: 'BadRequestError' },
   PROMPT_TOO_LONG: { status: 400, type: 'BadRequestError' },
   MODEL_NOT_FOUND: { status: 404, type: 'NotFoundError' },

@@ -133,8 +133,29 @@ function crossFaults(config: Config): string[] {
   for (const [index, url] of (config.workerUrls ?? []).entries()) {
     faults.push(...urlFaults(url, `workerUrls[${index}]`), ...once(url, `workerUrls[${index}]`))
   }
+  faults.push(...apiKeyFaults(config))
   if (config.pools.length === 0 && (config.workerUrls ?? []).length === 0) {
     faults.push('no workers: give --worker-urls http://HOST:PORT … or a config file with pools')
+  }
+  return faults
+}
+
+/** Messages never repeat a hash: a key may stand there by mistake. */
+function apiKeyFaults({ apiKeys }: Config): string[] {
+  const faults: string[] = []
+  const ids = new Map<string, number>()
+  const hashes = new Map<string, number>()
+  for (const [index, { id, hash }] of apiKeys.entries()) {
+    const place = `apiKeys[${index}]`
+    if (!/^sha256:[0-9a-f]{64}$/.test(hash)) {
+      faults.push(`${place}.hash: not the hash of a key; "warmroute hash-key" makes one, as sha256:…`)
+    }
+    const sameId = ids.get(id)
+    if (sameId !== undefined) faults.push(`${place}.id: "${id}" already names apiKeys[${sameId}]`)
+    const sameHash = hashes.get(hash)
+    if (sameHash !== undefined) faults.push(`${place}.hash: the same key as apiKeys[${sameHash}]`)
+    ids.set(id, index)
+    hashes.set(hash, index)
   }
   return faults
 }

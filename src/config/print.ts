@@ -7,6 +7,7 @@ const hidden = '(hidden)'
 export function printedConfig(config: Config): string {
   const shown = structuredClone(config)
   if (shown.keys.secret !== undefined) shown.keys.secret = hidden
+  for (const key of shown.apiKeys) key.hash = hidden
   for (const pool of shown.pools) {
     for (const worker of pool.workers) {
       worker.url = withoutCredentials(worker.url)

@@ -88,6 +88,30 @@ const pool = object({
   workers: Type.Array(worker, { description: 'Engines that serve this model.' }),
 })
 
+const apiKey = object({
+  id: text('Name of the key in metrics and logs.', { pattern: '^[A-Za-z0-9._-]{1,64}$' }),
+  // Its form is checked beside the schema, whose messages would repeat a key that was put here by mistake.
+  hash: text('`sha256:` and the hash of the key, as `warmroute hash-key` prints it.'),
+  models: Type.Optional(Type.Array(text('Model name.'), { description: 'Models that the key may use; omitted: all.' })),
+  requestsPerMinute: Type.Optional(
+    integer('Requests a minute; up to one minute’s worth at once. Omitted: no limit.', 1, 1_000_000_000),
+  ),
+  tokensPerMinute: Type.Optional(
+    integer('Prompt and generated tokens a minute, together. Omitted: no limit.', 1, 1_000_000_000_000),
+  ),
+  concurrency: Type.Optional(integer('Requests at a time, queued ones included. Omitted: no limit.', 1, 1_000_000)),
+  priority: Type.Optional(
+    integer('Priority class in the queue: a lower number always goes first. Omitted: 0.', -1000, 1000),
+  ),
+  weight: Type.Optional(
+    Type.Number({
+      description: 'Share of the service among the keys of one priority class while they queue. Omitted: 1.',
+      minimum: 0.01,
+      maximum: 1000,
+    }),
+  ),
+})
+
 export const configSchema = object({
   listen: object(
     {
@@ -128,6 +152,47 @@ export const configSchema = object({
       workers: integer('Workers (ranks counted) that the process can hold.', 1, 4096, { default: 256 }),
     },
     { default: {}, description: 'Limits; what exceeds one is refused with a clear error.' },
+  ),
+  apiKeys: Type.Array(apiKey, {
+    default: [],
+    description: 'API keys of clients, hashed; with none configured no key is needed.',
+  }),
+  admission: object(
+    {
+      queue: object(
+        {
+          requests: integer('Requests that may wait for room in one pool; 0 refuses at once.', 0, 65_536, {
+            default: 256,
+          }),
+          timeoutMs: integer('Longest wait.', 1, hourMs, { default: 10_000 }),
+        },
+        { default: {}, description: 'The queue in front of a pool whose workers are all saturated.' },
+      ),
+      overloadStatus: Type.Union([Type.Literal(429), Type.Literal(503), Type.Literal(529)], {
+        description: 'HTTP status of a request that found the queue full, or waited in it too long.',
+        default: 429,
+      }),
+      saturation: object(
+        {
+          waitingRequests: integer('Requests waiting in the engine’s own queue.', 1, 1_000_000, { default: 8 }),
+          kvUsage: Type.Number({
+            description: 'Share of the KV cache in use, from which on one waiting request is enough.',
+            minimum: 0.01,
+            maximum: 1,
+            default: 0.95,
+          }),
+          requestsPerWorker: Type.Optional(
+            integer(
+              'Requests of this router on one worker, whatever its figures say. Omitted: no limit.',
+              1,
+              1_000_000,
+            ),
+          ),
+        },
+        { default: {}, description: 'From which figures on a worker gets no further requests.' },
+      ),
+    },
+    { default: {}, description: 'Admission: who waits, how long, and what the refused are told.' },
   ),
   timeouts: object(
     {
@@ -213,6 +278,7 @@ export const configSchema = object({
 })
 
 export type Config = Static<typeof configSchema>
+export type ApiKeyConfig = Config['apiKeys'][number]
 export type PoolConfig = Config['pools'][number]
 export type WorkerConfig = PoolConfig['workers'][number]
 export type ProfileConfig = NonNullable<PoolConfig['profile']>

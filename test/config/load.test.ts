@@ -117,13 +117,41 @@ test('what no schema can say is checked too', () => {
   assert.match(faultOf({ flags: { port: 'abc' } }), /--port .*takes a number/)
 })
 
+test('an API key is named once, and a key in place of its hash is not repeated', () => {
+  const hash = `sha256:${'0'.repeat(64)}`
+  const fault = faultOf({
+    file: fileWith(
+      `apiKeys: [{ id: a, hash: "${hash}" }, { id: b, hash: "${hash}" }, { id: a, hash: wr-planted-key }]\n${smallest}`,
+    ),
+  })
+  assert.match(fault, /apiKeys\[1\]\.hash: the same key as apiKeys\[0\]/)
+  assert.match(fault, /apiKeys\[2\]\.id: "a" already names apiKeys\[0\]/)
+  assert.match(fault, /apiKeys\[2\]\.hash: not the hash of a key; "warmroute hash-key" makes one/)
+  assert.doesNotMatch(fault, /planted|0000/)
+})
+
+test('admission has its defaults', () => {
+  const { admission, apiKeys } = loadConfig({ file: fileWith(smallest) })
+  assert.deepEqual(apiKeys, [])
+  assert.deepEqual(admission, {
+    queue: { requests: 256, timeoutMs: 10_000 },
+    overloadStatus: 429,
+    saturation: { waitingRequests: 8, kvUsage: 0.95 },
+  })
+  assert.match(
+    faultOf({ file: fileWith(`admission: { overloadStatus: 500 }\n${smallest}`) }),
+    /admission\.overloadStatus: /,
+  )
+})
+
 test('the printed config shows no secret', () => {
   const config = loadConfig({
     file: fileWith(
-      'keys: { secret: 0123456789abcdef }\npools: [{ model: m, workers: [{ url: "http://user:pw@a:1", apiKey: sk-1, headers: { x-key: sk-2 } }] }]',
+      `apiKeys: [{ id: a, hash: "sha256:${'5'.repeat(64)}" }]\nkeys: { secret: 0123456789abcdef }\n` +
+        'pools: [{ model: m, workers: [{ url: "http://user:pw@a:1", apiKey: sk-1, headers: { x-key: sk-2 } }] }]',
     ),
   })
   const printed = printedConfig(config)
-  for (const secret of ['0123456789abcdef', 'pw', 'sk-1', 'sk-2']) assert.ok(!printed.includes(secret), secret)
+  for (const secret of ['0123456789abcdef', '5555', 'pw', 'sk-1', 'sk-2']) assert.ok(!printed.includes(secret), secret)
   assert.match(printed, /port: 8080/)
 })

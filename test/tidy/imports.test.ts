@@ -22,6 +22,7 @@ const forbidden: readonly (readonly [string, string])[] = [
   ['src/tokenize/a.ts', 'src/kv/a.ts'],
   ['src/sizing/a.ts', 'src/kv/a.ts'],
   ['src/workers/a.ts', 'src/proxy/a.ts'],
+  ['src/admission/a.ts', 'src/workers/a.ts'],
   ['src/map/a.ts', 'src/events/a.ts'],
   ['src/events/a.ts', 'src/workers/a.ts'],
   ['src/routing/a.ts', 'src/map/a.ts'],
