@@ -8,6 +8,7 @@ import type { FastifyInstance } from 'fastify'
 import type { Config } from './config/schema.ts'
 import { RouterError } from './errors.ts'
 import { addAdminRoutes } from './http/admin.ts'
+import { BodyBudget } from './http/bodies.ts'
 import { addPublicRoutes } from './http/public.ts'
 import { createServer } from './http/server.ts'
 import { createKeyMaker } from './kv/keys.ts'
@@ -144,7 +145,11 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     return { ready: reasons.length === 0, reasons }
   }
 
-  const publicApp = createServer(config.limits, log)
+  const { limits, timeouts } = config
+  const bodies = new BodyBudget(limits.bodiesBytes)
+  metrics.read('request_body_bytes', () => [[[], bodies.heldBytes]])
+  const onRefused = (reason: string): void => metrics.refusedAtDoor.add(1, reason)
+  const publicApp = createServer({ limits, timeouts, tls: null, bodies, log, onRefused })
   addPublicRoutes(publicApp, {
     pipeline,
     pools,
@@ -158,7 +163,9 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
         'a request failed inside the router',
       ),
   })
-  const adminApp = createServer(config.limits, log)
+  // A budget of its own: operators are let in also while clients fill theirs.
+  const adminBodies = new BodyBudget(limits.bodyBytes)
+  const adminApp = createServer({ limits, timeouts, tls: null, bodies: adminBodies, log, onRefused })
   const views = adminViews({ fleet, map, keeper, metrics, prompts })
   addAdminRoutes(adminApp, { pipeline, readiness, decisions, ...views })
 

@@ -150,6 +150,16 @@ export const configSchema = object({
         default: 4096,
       }),
       workers: integer('Workers (ranks counted) that the process can hold.', 1, 4096, { default: 256 }),
+      bodiesBytes: integer(
+        'Request bodies in memory at once; while they fill it, further ones get 503.',
+        1024,
+        1024 * GiB,
+        { default: GiB },
+      ),
+      headers: integer('Most headers of a request.', 16, 2000, { default: 100 }),
+      connections: integer('Most connections of clients to each port; further ones are closed at once.', 1, 1_000_000, {
+        default: 20_000,
+      }),
     },
     { default: {}, description: 'Limits; what exceeds one is refused with a clear error.' },
   ),
@@ -202,8 +212,22 @@ export const configSchema = object({
       }),
       idleMs: integer('Between two body chunks of a stream.', 1, hourMs, { default: 120_000 }),
       totalMs: integer('Whole answer of a non-streaming request.', 1, 24 * hourMs, { default: 1_800_000 }),
+      headersMs: integer('For the head of a client’s request to arrive.', 100, hourMs, { default: 10_000 }),
+      requestMs: integer('For a client’s whole request to arrive, head and body.', 100, hourMs, { default: 60_000 }),
+      keepAliveMs: integer(
+        'An idle connection of a client is kept this long; longer than a load balancer in front keeps it.',
+        100,
+        hourMs,
+        { default: 75_000 },
+      ),
+      lingerMs: integer(
+        'After a refusal the rest of a body is read and thrown away this long, so that the client sees the answer.',
+        0,
+        60_000,
+        { default: 2000 },
+      ),
     },
-    { default: {}, description: 'Time limits on engines, in milliseconds.' },
+    { default: {}, description: 'Time limits on engines and clients, in milliseconds.' },
   ),
   health: object(
     {

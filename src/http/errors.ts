@@ -41,18 +41,11 @@ export function asRouterError(error: unknown): RouterError {
   if (error instanceof RouterError) return error
   const { code, statusCode, message } = (error ?? {}) as { code?: string; statusCode?: number; message?: string }
   switch (code) {
-    case 'FST_ERR_CTP_BODY_TOO_LARGE':
-      return new RouterError(
-        'BODY_TOO_LARGE',
-        'The request body is larger than the configured limit (limits.bodyBytes)',
-      )
     case 'HPE_HEADER_OVERFLOW':
       return new RouterError(
         'HEADERS_TOO_LARGE',
         'The request head is larger than the configured limit (limits.headerBytes)',
       )
-    case 'FST_ERR_CTP_INVALID_CONTENT_LENGTH':
-      return new RouterError('BODY_INVALID', 'The request body does not have the length that its content-length names')
     case 'FST_ERR_BAD_URL':
       return new RouterError('PATH_NOT_FOUND', 'The path is not a valid URL path')
     default:

@@ -1,92 +1,103 @@
-import type { IncomingMessage } from 'node:http'
+import type { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
-import Fastify, { type FastifyInstance, type FastifyReply } from 'fastify'
+import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { RouterError } from '../errors.ts'
 import type { Log } from '../telemetry/log.ts'
+import { readBody, type BodyBudget } from './bodies.ts'
 import { requestIdOf } from './client.ts'
 import { asRouterError, errorBody, errorHeaders } from './errors.ts'
+import { bodyPending, headFault } from './head.ts'
+import { continueIfAwaited, createListener, type TlsFiles } from './listener.ts'
+import { answerBroken, refuseUnread } from './refusal.ts'
 
-export interface ServerLimits {
-  readonly bodyBytes: number
-  readonly headerBytes: number
+export interface ServerOptions {
+  readonly limits: {
+    readonly bodyBytes: number
+    readonly headerBytes: number
+    readonly headers: number
+    readonly connections: number
+  }
+  readonly timeouts: {
+    readonly headersMs: number
+    readonly requestMs: number
+    readonly keepAliveMs: number
+    readonly lingerMs: number
+  }
+  readonly tls: TlsFiles | null
+  /** Memory for the bodies of this server's requests. */
+  readonly bodies: BodyBudget
+  readonly log: Log
+  /** Told of each request that is refused before its body was read: the error's code; `connections` for a connection. */
+  readonly onRefused: (reason: string) => void
 }
 
 /** Paths keep their bodies as bytes: what is read of them is read by the pipeline, and they go on untouched. */
-export function createServer(limits: ServerLimits, log: Log): FastifyInstance {
+export function createServer(options: ServerOptions): FastifyInstance {
+  const { limits, timeouts, onRefused } = options
+  /** The latest answer of each connection. */
+  const exchanges = new WeakMap<Socket, ServerResponse>()
   const app = Fastify({
     logger: false,
-    bodyLimit: limits.bodyBytes,
     requestIdHeader: false,
     return503OnClosing: false,
     forceCloseConnections: false,
-    keepAliveTimeout: 75_000,
-    http: { maxHeaderSize: limits.headerBytes },
+    serverFactory: (handler) => createListener(handler, { ...limits, ...timeouts }, options.tls),
     routerOptions: { maxParamLength: 512 },
-    frameworkErrors: (error, request, reply: FastifyReply) => {
-      const known = asRouterError(error)
-      void reply
-        .code(known.status)
-        .headers(errorHeaders(known, requestIdOf(request.raw)))
-        .send(errorBody(known))
+    frameworkErrors: (error, request, reply: FastifyReply) => answerError(error, request, reply),
+    clientErrorHandler: (error, socket) => {
+      const code = answerBroken(error, socket, exchanges.get(socket))
+      if (code !== null) onRefused(code.toLowerCase())
     },
-    clientErrorHandler: answerBrokenRequest,
+  })
+  app.server.on('drop', () => onRefused('connections'))
+
+  app.addHook('onRequest', (request, reply, done) => {
+    exchanges.set(request.raw.socket, reply.raw)
+    // A path that does not exist is refused here and not by its handler, which would come after the body.
+    const fault = headFault(request.raw, limits) ?? (request.is404 ? pathNotFound(request) : undefined)
+    if (fault !== undefined) onRefused(fault.code.toLowerCase())
+    done(fault)
   })
   app.removeAllContentTypeParsers()
-  app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
-  app.addHook('onRequest', (request, _reply, done) => done(ambiguousTarget(request.raw)))
-  app.setNotFoundHandler((request, reply) => {
-    const path = request.url.split('?')[0] ?? ''
-    const known = new RouterError(
-      'PATH_NOT_FOUND',
-      `There is no ${request.method} ${path} here; docs/http.md lists the paths`,
-    )
-    void reply
-      .code(known.status)
-      .headers(errorHeaders(known, requestIdOf(request.raw)))
-      .send(errorBody(known))
+  app.addContentTypeParser('*', (request, _payload, done) => {
+    const response = exchanges.get(request.raw.socket)
+    if (response?.req !== request.raw) {
+      done(new Error('the connection has another request'))
+      return
+    }
+    continueIfAwaited(response)
+    readBody(request.raw, response, { bodyBytes: limits.bodyBytes, budget: options.bodies }, (error, body) => {
+      // A connection that ended was not refused by anybody.
+      if (error !== null && error.code !== 'BODY_INVALID') onRefused(error.code.toLowerCase())
+      done(error, body)
+    })
   })
+  app.setNotFoundHandler((request, reply) => answerError(pathNotFound(request), request, reply))
   app.setErrorHandler((error, request, reply) => {
     const known = asRouterError(error)
     if (known.code === 'INTERNAL') {
-      log.error(
+      options.log.error(
         { path: request.routeOptions.url, error: error instanceof Error ? error.stack : String(error) },
         'a request failed inside the router',
       )
     }
-    void reply
-      .code(known.status)
-      .headers(errorHeaders(known, requestIdOf(request.raw)))
-      .send(errorBody(known))
+    answerError(known, request, reply)
   })
+
+  function answerError(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
+    const known = asRouterError(error)
+    const requestId = requestIdOf(request.raw)
+    if (bodyPending(request.raw) && !reply.raw.headersSent && !reply.raw.destroyed) {
+      void reply.hijack()
+      refuseUnread(reply.raw, known, requestId, { lingerMs: timeouts.lingerMs, lingerBytes: limits.bodyBytes })
+      return
+    }
+    void reply.code(known.status).headers(errorHeaders(known, requestId)).send(errorBody(known))
+  }
   return app
 }
 
-/**
- * Two hosts, or one in the request line: proxies before and behind us may each believe another one. Node takes both
- * (RFC 9112, 3.2 asks for a 400 to the first).
- */
-function ambiguousTarget(request: IncomingMessage): RouterError | undefined {
-  let hosts = 0
-  for (let i = 0; i < request.rawHeaders.length; i += 2) if (request.rawHeaders[i]?.toLowerCase() === 'host') hosts++
-  if (hosts > 1) return new RouterError('HEADER_INVALID', 'The request names more than one host')
-  if (request.url?.startsWith('/') !== true)
-    return new RouterError('HEADER_INVALID', 'The request line must hold a path, not a whole URL')
-  return undefined
-}
-
-/** What node refuses before there is a request: the parser's errors and heads that never end. */
-function answerBrokenRequest(error: Error & { code?: string }, socket: Socket): void {
-  if (socket.destroyed || !socket.writable || error.code === 'ECONNRESET') {
-    socket.destroy()
-    return
-  }
-  const known =
-    error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
-      ? new RouterError('HEADER_INVALID', 'The request head did not arrive in time')
-      : asRouterError(Object.assign(error, { statusCode: 400 }))
-  const body = errorBody(known)
-  socket.end(
-    `HTTP/1.1 ${known.status} ${known.status === 431 ? 'Request Header Fields Too Large' : 'Bad Request'}\r\n` +
-      `content-type: application/json\r\nconnection: close\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
-  )
+function pathNotFound(request: FastifyRequest): RouterError {
+  const path = request.url.split('?')[0] ?? ''
+  return new RouterError('PATH_NOT_FOUND', `There is no ${request.method} ${path} here; docs/http.md lists the paths`)
 }

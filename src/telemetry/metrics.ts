@@ -147,6 +147,7 @@ export function createMetrics() {
     'reason',
   ])
   gauge('worker_agreement_ratio', 'Agreement of predicted and reported cached tokens (1 is perfect).', ['worker'])
+  gauge('request_body_bytes', 'Request bodies of clients held in memory.')
   gauge('token_cache_bytes', 'Bytes held by the token cache.')
   gauge('event_loop_delay_seconds', 'Event-loop delay since the last scrape, by quantile.', ['quantile'])
   readers.set('event_loop_delay_seconds', () => {
@@ -195,6 +196,11 @@ export function createMetrics() {
     kvEventRestarts: counted('kv_event_restarts_total', 'Engine restarts seen in the sequence of a worker.', [
       'worker',
     ]),
+    refusedAtDoor: counted(
+      'refused_at_door_total',
+      'Requests refused before their body was read, by error code, and connections over the limit.',
+      ['reason'],
+    ),
     kvEventReconnects: counted('kv_event_reconnects_total', 'Lost subscriptions to a worker.', ['worker']),
     tokenizerProbes: counted('tokenizer_probes_total', 'Comparisons with a worker’s own /tokenize, by result.', [
       'worker',
