@@ -30,7 +30,10 @@ export const errorCodes = {
   MODEL_NOT_FOUND: { status: 404, type: 'NotFoundError' },
   PATH_NOT_FOUND: { status: 404, type: 'NotFoundError' },
   RECORD_NOT_FOUND: { status: 404, type: 'NotFoundError' },
+  RATE_LIMITED: { status: 429, type: 'RateLimitError' },
   // The fleet and the network.
+  QUEUE_FULL: { status: 429, type: 'RateLimitError' },
+  QUEUE_TIMEOUT: { status: 429, type: 'RateLimitError' },
   NO_WORKER: { status: 503, type: 'ServiceUnavailableError' },
   NOT_READY: { status: 503, type: 'ServiceUnavailableError' },
   DRAINING: { status: 503, type: 'ServiceUnavailableError' },
@@ -49,6 +52,15 @@ export const errorCodes = {
 
 export type ErrorCode = keyof typeof errorCodes
 
+/** Where the status of an overload is configured, its type follows. */
+export const overloadTypes = {
+  429: 'RateLimitError',
+  503: 'ServiceUnavailableError',
+  529: 'OverloadedError',
+} as const
+
+export type OverloadStatus = keyof typeof overloadTypes
+
 /** A fault that is not ours: carries a stable code, what happened, and what to do about it. */
 export class RouterError extends Error {
   readonly code: ErrorCode
@@ -56,25 +68,33 @@ export class RouterError extends Error {
   readonly param: string | null
   /** Seconds after which trying again makes sense; answered as `retry-after`. */
   readonly retryAfterSeconds: number | null
+  /** Status in place of the code's own. */
+  readonly overloadStatus: OverloadStatus | null
 
   constructor(
     code: ErrorCode,
     message: string,
-    options: { param?: string | null; retryAfterSeconds?: number; cause?: unknown } = {},
+    options: {
+      param?: string | null
+      retryAfterSeconds?: number
+      overloadStatus?: OverloadStatus
+      cause?: unknown
+    } = {},
   ) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause })
     this.name = 'RouterError'
     this.code = code
     this.param = options.param ?? null
     this.retryAfterSeconds = options.retryAfterSeconds ?? null
+    this.overloadStatus = options.overloadStatus ?? null
   }
 
   /** The HTTP status that a client gets for this error. */
   get status(): number {
-    return errorCodes[this.code].status
+    return this.overloadStatus ?? errorCodes[this.code].status
   }
 
   get type(): string {
-    return errorCodes[this.code].type
+    return this.overloadStatus === null ? errorCodes[this.code].type : overloadTypes[this.overloadStatus]
   }
 }

@@ -136,6 +136,7 @@ export function createMetrics() {
     'worker',
   ])
   gauge('queued_requests', 'Requests waiting for a tokenizer thread.')
+  gauge('admission_queued_requests', 'Requests waiting for room in a pool whose workers are all saturated.', ['pool'])
   gauge('map_blocks', 'Blocks held in the map, summed over workers.', ['tier'])
   gauge('map_bytes', 'Bytes used by the map: slots, sets, aliases, counts and orphans.')
   kept('log_lines_dropped_total', 'Log lines dropped because their reader was too slow.')
@@ -183,6 +184,19 @@ export function createMetrics() {
     ),
     fallbacks: counted('fallback_total', 'Decisions that could not use the prefix match, by reason.', ['reason']),
     retries: counted('retries_total', 'Requests sent again to another worker, by reason.', ['reason']),
+    admissionRefusals: counted(
+      'admission_refusals_total',
+      'Requests that admission did not let through, by reason; client_gone left the queue by themselves.',
+      ['reason'],
+    ),
+    rateLimited: counted('rate_limited_total', 'Requests refused by a limit of their API key, by key id and limit.', [
+      'key',
+      'limit',
+    ]),
+    queueWait: timed(
+      'queue_wait_seconds',
+      'Waiting for room in a pool, of the requests that had to wait and then got through.',
+    ),
     clientAborts: counted('client_aborts_total', 'Requests whose client left before the answer was complete.'),
     upstreamDied: counted('upstream_died_total', 'Answers cut off by a worker after the first byte.', ['worker']),
     policyErrors: counted('policy_errors_total', 'Failures inside a policy plugin, which was then skipped.', [
