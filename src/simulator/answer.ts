@@ -1,4 +1,5 @@
 import type { GenerationCall } from './generation-call.ts'
+import { tokenCounts, type Choice, type EventWording, type Wording } from './wording.ts'
 
 const fingerprint = 'vllm-0.32.0-simulated'
 
@@ -11,19 +12,16 @@ export interface AnswerHead {
   readonly promptTokensDetails: boolean
 }
 
-/** What has been generated for one choice of one prompt. */
-export interface Choice {
-  readonly index: number
-  readonly prompt: Uint32Array
-  tokens: number[]
-  text: string
-  /** Null until the engine has started on it. */
-  cachedTokens: number | null
-  finished: boolean
+/** The answers of /v1/chat/completions and /v1/completions. */
+export function openAiWording(head: AnswerHead, choices: readonly Choice[]): Wording {
+  return {
+    whole: () => completeAnswer(head, choices),
+    events: head.call.stream ? new StreamWriter(head, choices) : null,
+  }
 }
 
 /** The whole answer of a request without `stream`, fields and order as recorded from vLLM 0.32. */
-export function completeAnswer(head: AnswerHead, choices: readonly Choice[]): object {
+function completeAnswer(head: AnswerHead, choices: readonly Choice[]): object {
   const { call, id, createdSeconds: created } = head
   const promptIds = (choice: Choice | undefined): number[] | null =>
     call.returnTokenIds && choice !== undefined ? [...choice.prompt] : null
@@ -78,7 +76,7 @@ export function completeAnswer(head: AnswerHead, choices: readonly Choice[]): ob
 }
 
 /** Writes a stream's events, each a `data:` line and a blank one. */
-export class StreamWriter {
+class StreamWriter implements EventWording {
   readonly #head: AnswerHead
   readonly #choices: readonly Choice[]
   readonly #start: string
@@ -90,6 +88,10 @@ export class StreamWriter {
     const object = head.call.kind === 'chat' ? 'chat.completion.chunk' : 'text_completion'
     const start = JSON.stringify({ id: head.id, object, created: head.createdSeconds, model: head.call.model })
     this.#start = `data: ${start.slice(0, -1)},`
+  }
+
+  opening(): string {
+    return ''
   }
 
   /** The events of one new token; the first of a chat comes with one that names the role of every choice. */
@@ -154,12 +156,8 @@ export class StreamWriter {
   }
 }
 
-/** Every prompt counts once, however many choices it has. */
 function usage({ call, promptTokensDetails }: AnswerHead, choices: readonly Choice[]) {
-  const prompts = choices.filter(({ index }) => index % call.choices === 0)
-  const promptTokens = prompts.reduce((sum, { prompt }) => sum + prompt.length, 0)
-  const completionTokens = choices.reduce((sum, { tokens }) => sum + tokens.length, 0)
-  const cachedTokens = prompts.reduce((sum, choice) => sum + (choice.cachedTokens ?? 0), 0)
+  const { promptTokens, completionTokens, cachedTokens } = tokenCounts(choices, call.choices)
   return {
     prompt_tokens: promptTokens,
     total_tokens: promptTokens + completionTokens,

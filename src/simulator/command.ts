@@ -4,7 +4,7 @@ import { RouterError } from '../errors.ts'
 import { loadTokenizer } from '../tokenize/tokenizer.ts'
 import { fastBlockHash } from './block-hash.ts'
 import { engineDefaults } from './engine.ts'
-import type { LoraAdapter } from './generation-call.ts'
+import type { LoraAdapter } from './engine-call.ts'
 import { startSimulators, workerDefaults } from './simulate.ts'
 import { vllmBlockHash } from './vllm-block-hash.ts'
 
@@ -23,6 +23,8 @@ interface Option {
   readonly least?: number
   readonly fraction?: boolean
   readonly multiple?: boolean
+  /** Given without a value. */
+  readonly flag?: boolean
 }
 
 const ports = { least: 0, value: 'PORT' }
@@ -95,6 +97,8 @@ export const simulateOptions = {
     help: 'block hashes: quick ones, or vLLM’s own',
   },
   'prompt-tokens-details': { value: 'on|off', default: 'on', help: 'whether usage tells the cached tokens' },
+  'enable-scale-out': { flag: true, value: '', help: 'serve /inference/v1/generate, which takes token ids' },
+  faults: { flag: true, value: '', help: 'let POST /simulator/fault make requests go wrong' },
   'start-delay-ms': {
     value: 'MS',
     least: 0,
@@ -143,6 +147,8 @@ export async function runSimulate(argv: readonly string[], io: SimulateIo): Prom
       topic: given.text('topic'),
       eventHashes: given.oneOf('event-hashes', ['int', 'bytes']),
       promptTokensDetails: on('prompt-tokens-details'),
+      scaleOut: given.flag('enable-scale-out'),
+      faultControl: given.flag('faults'),
       startDelayMs: given.number('start-delay-ms'),
       timeScale: given.number('time-scale'),
     },
@@ -169,11 +175,14 @@ type Name = keyof typeof simulateOptions
 
 /** The values of a command line, defaults filled in. */
 class Given {
-  readonly #values: Readonly<Record<string, string | string[] | boolean | undefined>>
+  readonly #values: Readonly<Record<string, string | boolean | (string | boolean)[] | undefined>>
 
   constructor(argv: readonly string[]) {
     const options = Object.fromEntries(
-      tableRows().map(([name, { multiple = false }]) => [name, { type: 'string' as const, multiple }]),
+      tableRows().map(([name, { flag = false, multiple = false }]) => [
+        name,
+        { type: flag ? ('boolean' as const) : ('string' as const), multiple },
+      ]),
     )
     try {
       this.#values = parseArgs({ args: [...argv], options, strict: true, allowPositionals: false }).values
@@ -191,7 +200,11 @@ class Given {
 
   list(name: Name): readonly string[] {
     const value = this.#values[name]
-    return Array.isArray(value) ? value : []
+    return Array.isArray(value) ? value.map(String) : []
+  }
+
+  flag(name: Name): boolean {
+    return this.#values[name] === true
   }
 
   number(name: Name): number {

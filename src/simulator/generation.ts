@@ -1,6 +1,6 @@
-import type { Choice } from './answer.ts'
+import type { Choice } from './wording.ts'
 import type { EngineDrive } from './engine-drive.ts'
-import type { GenerationCall } from './generation-call.ts'
+import type { EngineCall } from './engine-call.ts'
 import type { OutputVocabulary } from './tokenizer.ts'
 
 export interface GenerationListeners {
@@ -12,13 +12,13 @@ export interface GenerationListeners {
 /** The sequences of one HTTP request, run together on one rank. */
 export class Generation {
   readonly choices: readonly Choice[]
-  readonly #call: GenerationCall
+  readonly #call: EngineCall
   readonly #drive: EngineDrive
   readonly #ids: readonly string[]
   #open: number
 
   /** @param id Unique among all requests that the rank ever sees. */
-  constructor(id: string, call: GenerationCall, drive: EngineDrive) {
+  constructor(id: string, call: EngineCall, drive: EngineDrive) {
     this.#call = call
     this.choices = call.prompts.flatMap((prompt, at) =>
       Array.from({ length: call.choices }, (_, choice): Choice => {

@@ -1,114 +1,112 @@
 import { createHash } from 'node:crypto'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { RouterError } from '../errors.ts'
-import { completeAnswer, StreamWriter, type AnswerHead } from './answer.ts'
-import { ApiError } from './api-error.ts'
-import type { EngineDrive } from './engine-drive.ts'
-import { bodyOf, chatPrompt, flagOf, readCall, tokenIds, type CallContext } from './generation-call.ts'
-import { Generation } from './generation.ts'
+import { openAiWording } from './answer.ts'
+import { ApiError, invalid, unsupportedMediaType } from './api-error.ts'
+import { addAudioRoutes } from './audio.ts'
+import { bodyOf, flagOf, tokenIds } from './body.ts'
+import { knownModel } from './engine-call.ts'
+import { faultOf } from './faults.ts'
+import { chatPrompt, readCall } from './generation-call.ts'
 import { metricsText } from './metrics-text.ts'
-import type { OutputVocabulary } from './tokenizer.ts'
+import { addPoolingRoutes } from './pooling.ts'
+import { Serving, type ServedRank, type ServingOptions } from './serving.ts'
+import { addSglangGenerateRoute } from './sglang-generate.ts'
+import { addTokenGenerationRoute } from './token-generation.ts'
 
-/** What the HTTP surface shows of one data-parallel rank. */
-export interface ServedRank {
-  readonly drive: EngineDrive
-  /** Its entry in /kv_event_sources; null without events. */
-  readonly eventSource: object | null
-}
-
-export interface ServerOptions extends CallContext {
-  readonly ranks: readonly ServedRank[]
-  readonly vocabulary: OutputVocabulary
-  readonly wallSeconds: () => number
+export interface ServerOptions extends ServingOptions {
   readonly startedSeconds: number
-  /** Begins every id that clients did not choose; differs between processes. */
-  readonly idSeed: string
-  readonly promptTokensDetails: boolean
-  /** vLLM's --enable-request-id-headers. */
-  readonly requestIdHeaders: boolean
   readonly bodyLimitBytes: number
-  /** A connection is destroyed after this many tokens of its answer; null: never. Asked anew for each token. */
-  readonly dieAfterTokens: () => number | null
+  /** vLLM's --enable-scale-out: whether prompts may come as token ids. */
+  readonly scaleOut: boolean
+  /** Whether POST /simulator/fault is there. */
+  readonly faultControl: boolean
 }
 
-/** The routes of a vLLM 0.32 server that a router touches. */
+/** The routes of a vLLM 0.32 server that clients and routers use, SGLang's /generate, and the simulator's own. */
 export function createServer(options: ServerOptions): FastifyInstance {
-  const { model, loras, tokenizer, ranks, vocabulary, maxModelLength } = options
-  const createdSeconds = Math.floor(options.startedSeconds)
-  let served = 0
-  let inFlight = 0
-
   // Idle connections end after 5 s, as uvicorn's do: a router that reuses one at that moment must cope.
-  const app = Fastify({ bodyLimit: options.bodyLimitBytes, forceCloseConnections: true, keepAliveTimeout: 5_000 })
+  const app = Fastify({
+    bodyLimit: options.bodyLimitBytes,
+    exposeHeadRoutes: false,
+    forceCloseConnections: true,
+    keepAliveTimeout: 5_000,
+  })
+  const serving = new Serving(options)
+  addFaultHandlers(app)
+  addSimulatorRoutes(app, options)
+  addGenerationRoutes(app, serving)
+  addTokenizerRoutes(app, options)
+  addOperationRoutes(app, serving, options)
+  addPoolingRoutes(app, serving)
+  addAudioRoutes(app, serving)
+  addSglangGenerateRoute(app, serving)
+  addScaleOutRoutes(app, serving, options.scaleOut)
+  return app
+}
+
+/** Faults in vLLM's forms; what no route takes, in FastAPI's. */
+function addFaultHandlers(app: FastifyInstance): void {
+  const methods = new Map<string, string>()
+  app.addHook('onRoute', ({ url, method }) => {
+    if (typeof method === 'string') methods.set(url, method)
+  })
+  app.removeContentTypeParser(['text/plain', 'application/json'])
+  app.addContentTypeParser('application/json', { parseAs: 'string' }, (_, text, done) => {
+    try {
+      done(null, JSON.parse(String(text)))
+    } catch (fault) {
+      const at = /position (\d+)/.exec((fault as Error).message)?.[1] ?? `${text.length}`
+      done(invalid({ field: at, kind: 'json_invalid', message: 'JSON decode error', value: {} }))
+    }
+  })
   app.setErrorHandler((fault, _, reply) => {
     const refusal = refusalOf(fault)
     return reply.code(refusal.status).send(refusal.body)
   })
-  app.setNotFoundHandler((_, reply) => reply.code(404).send(new ApiError(404, 'Not Found').body))
+  app.setNotFoundHandler((request, reply) => {
+    const allowed = methods.get(request.url.split('?')[0] ?? '')
+    if (allowed === undefined) return reply.code(404).send({ detail: 'Not Found' })
+    return reply.code(405).header('allow', allowed).send({ detail: 'Method Not Allowed' })
+  })
+}
 
+/** The simulator's own: what came in, and the fault to have. All other requests are counted and meet that fault. */
+function addSimulatorRoutes(app: FastifyInstance, { counters, faults, faultControl }: ServerOptions): void {
+  const own = (request: FastifyRequest): boolean => request.url.startsWith('/simulator/')
+  app.addHook('onRequest', (request, reply, done) => {
+    if (!own(request)) counters.begin(request.routeOptions.url ?? 'unknown', reply.raw)
+    done()
+  })
+  app.addHook('preHandler', async (request, reply) => {
+    if (!own(request) && (await faults.meet(request, reply, counters))) return reply
+    return undefined
+  })
+  app.get('/simulator/counters', () => counters.figures)
+  if (!faultControl) return
+  app.post('/simulator/fault', (request) => {
+    const fault = faultOf(request.body)
+    faults.set(fault)
+    return { fault }
+  })
+}
+
+function addGenerationRoutes(app: FastifyInstance, serving: Serving): void {
   const generate = (kind: 'chat' | 'completion') => async (request: FastifyRequest, reply: FastifyReply) => {
-    const number = served++
-    const requestId = headerOf(request, 'x-request-id') ?? randomId(options.idSeed, number)
-    if (options.requestIdHeaders) reply.header('x-request-id', requestId)
-    const call = await readCall(kind, request.body, headerOf(request, 'x-session-id'), options)
-    const { drive } = rankOf(request, ranks)
-    const head: AnswerHead = {
-      id: `${kind === 'chat' ? 'chatcmpl' : 'cmpl'}-${requestId}`,
-      createdSeconds: Math.floor(options.wallSeconds()),
-      call,
-      promptTokensDetails: options.promptTokensDetails,
-    }
-    const { raw } = reply
-    // The client may have left while its prompt was being tokenized.
-    if (raw.destroyed) return reply.hijack()
-    inFlight++
-    return new Promise<object>((resolve) => {
-      let ended = false
-      let tokens = 0
-      const generation = new Generation(`${number}`, call, drive)
-      const stream = new StreamWriter(head, generation.choices)
-      generation.start(vocabulary, {
-        onToken: (choice, token, text) => {
-          if (ended) return
-          if (call.stream) {
-            if (!raw.headersSent) beginStream(reply)
-            raw.write(stream.token(choice, token, text))
-          }
-          if (++tokens === options.dieAfterTokens()) raw.destroy()
-        },
-        onEnd: () => {
-          if (ended) return
-          ended = true
-          if (call.stream) raw.end(stream.end())
-          else resolve(completeAnswer(head, generation.choices))
-        },
-      })
-      if (call.stream) resolve(reply.hijack())
-      raw.once('close', () => {
-        inFlight--
-        if (ended) return
-        ended = true
-        generation.abort()
-        if (!call.stream) resolve(reply.hijack())
-      })
-    })
+    const exchange = serving.begin(request, reply)
+    const { requestId, createdSeconds, sessionHeader } = exchange
+    const call = await readCall(kind, request.body, sessionHeader, serving.options)
+    const id = `${kind === 'chat' ? 'chatcmpl' : 'cmpl'}-${requestId}`
+    const { promptTokensDetails } = serving.options
+    const head = { id, createdSeconds, call, promptTokensDetails }
+    return serving.answer(exchange, call, (choices) => openAiWording(head, choices))
   }
-
   app.post('/v1/chat/completions', generate('chat'))
   app.post('/v1/completions', generate('completion'))
-  app.get('/v1/models', () => {
-    const row = (id: string, root: string, parent: string | null) => ({
-      id,
-      object: 'model',
-      created: createdSeconds,
-      owned_by: 'vllm',
-      root,
-      parent,
-      max_model_len: parent === null ? maxModelLength : null,
-      permission: [permission(id, options.idSeed, createdSeconds)],
-    })
-    return { object: 'list', data: [row(model, model, null), ...loras.map(({ name, path }) => row(name, path, model))] }
-  })
+}
+
+function addTokenizerRoutes(app: FastifyInstance, options: ServerOptions): void {
+  const { maxModelLength, tokenizer } = options
   app.post('/tokenize', async (request) => {
     const body = bodyOf(request.body)
     knownModel(body['model'], options)
@@ -124,10 +122,28 @@ export function createServer(options: ServerOptions): FastifyInstance {
     knownModel(body['model'], options)
     return { prompt: await tokenizer.detokenize(tokenIds(body['tokens'], tokenizer.vocabularySize, 'tokens')) }
   })
+}
+
+function addOperationRoutes(app: FastifyInstance, serving: Serving, options: ServerOptions): void {
+  const { loras, maxModelLength, model, ranks } = options
+  const createdSeconds = Math.floor(options.startedSeconds)
+  app.get('/v1/models', () => {
+    const row = (id: string, root: string, parent: string | null) => ({
+      id,
+      object: 'model',
+      created: createdSeconds,
+      owned_by: 'vllm',
+      root,
+      parent,
+      max_model_len: parent === null ? maxModelLength : null,
+      permission: [permission(id, options.idSeed, createdSeconds)],
+    })
+    return { object: 'list', data: [row(model, model, null), ...loras.map(({ name, path }) => row(name, path, model))] }
+  })
   for (const path of ['/health', '/ping']) app.get(path, (_, reply) => reply.code(200).send())
   app.post('/ping', (_, reply) => reply.code(200).send())
   app.get('/version', () => ({ version: '0.32.0' }))
-  app.get('/load', () => ({ server_load: inFlight }))
+  app.get('/load', () => ({ server_load: serving.inFlight }))
   app.get('/is_sleeping', () => ({ is_sleeping: false }))
   app.get('/metrics', (_, reply) => {
     const { blockSize, capacityBlocks } = (ranks[0] as ServedRank).drive.options
@@ -142,53 +158,18 @@ export function createServer(options: ServerOptions): FastifyInstance {
   app.post('/reset_prefix_cache', () => ({
     success: ranks.map(({ drive }) => drive.resetPrefixCache()).every(Boolean),
   }))
-  for (const path of ['/inference/v1/generate', '/v1/chat/completions/render', '/v1/completions/render']) {
-    app.post(path, () => {
-      throw new ApiError(
-        403,
-        'Scale-out endpoints are disabled. Restart vllm serve with --enable-scale-out to enable them.',
-      )
-    })
+}
+
+function addScaleOutRoutes(app: FastifyInstance, serving: Serving, enabled: boolean): void {
+  const refuse = (): never => {
+    throw new ApiError(
+      403,
+      'Scale-out endpoints are disabled. Restart vllm serve with --enable-scale-out to enable them.',
+    )
   }
-  return app
-}
-
-function beginStream(reply: FastifyReply): void {
-  const { raw } = reply
-  raw.socket?.setNoDelay(true)
-  const requestId = reply.getHeader('x-request-id')
-  raw.writeHead(200, {
-    'content-type': 'text/event-stream; charset=utf-8',
-    ...(requestId === undefined ? {} : { 'x-request-id': String(requestId) }),
-  })
-}
-
-/** The rank that the client pinned, else the one with the least load, waiting requests weighing four times (vLLM's rule). */
-function rankOf(request: FastifyRequest, ranks: readonly ServedRank[]): ServedRank {
-  const pinned = headerOf(request, 'x-data-parallel-rank')
-  const load = ({ drive }: ServedRank): number => 4 * drive.stats.waiting + drive.stats.running
-  const rank =
-    pinned === null
-      ? ranks.reduce((least, other) => (load(other) < load(least) ? other : least))
-      : /^\d+$/.test(pinned)
-        ? ranks[Number(pinned)]
-        : undefined
-  if (rank === undefined) throw new ApiError(400, `There is no data parallel rank ${pinned ?? ''}.`)
-  return rank
-}
-
-function knownModel(name: unknown, { model, loras }: CallContext): void {
-  if (name === undefined || name === null || name === model || loras.some((lora) => lora.name === name)) return
-  throw new ApiError(404, `The model \`${JSON.stringify(name)}\` does not exist.`, 'model')
-}
-
-function headerOf(request: FastifyRequest, name: string): string | null {
-  const value = request.headers[name]
-  return typeof value === 'string' && value !== '' ? value : null
-}
-
-function randomId(seed: string, number: number): string {
-  return createHash('sha256').update(`${seed} ${number}`).digest('hex').slice(0, 16)
+  if (enabled) addTokenGenerationRoute(app, serving)
+  else app.post('/inference/v1/generate', refuse)
+  for (const path of ['/v1/chat/completions/render', '/v1/completions/render']) app.post(path, refuse)
 }
 
 function permission(model: string, seed: string, created: number): object {
@@ -212,6 +193,7 @@ function permission(model: string, seed: string, created: number): object {
 function refusalOf(fault: unknown): ApiError {
   if (fault instanceof ApiError) return fault
   if (fault instanceof RouterError) return new ApiError(fault.status, fault.message, fault.param)
-  const { statusCode, message } = fault as { readonly statusCode?: unknown; readonly message?: unknown }
+  const { code, statusCode, message } = fault as { code?: unknown; statusCode?: unknown; message?: unknown }
+  if (code === 'FST_ERR_CTP_INVALID_MEDIA_TYPE') return unsupportedMediaType()
   return new ApiError(typeof statusCode === 'number' ? statusCode : 500, String(message))
 }

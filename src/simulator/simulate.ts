@@ -28,6 +28,8 @@ export interface SimulatorsOptions {
       | 'promptTokensDetails'
       | 'requestIdHeaders'
       | 'bodyLimitBytes'
+      | 'scaleOut'
+      | 'faultControl'
       | 'startDelayMs'
     >
   >
@@ -49,6 +51,8 @@ export const workerDefaults = {
   promptTokensDetails: true,
   requestIdHeaders: false,
   bodyLimitBytes: 256 * 1024 * 1024,
+  scaleOut: false,
+  faultControl: false,
   startDelayMs: 0,
 } as const satisfies Partial<WorkerOptions>
 
@@ -79,6 +83,7 @@ export async function startSimulators(options: SimulatorsOptions): Promise<Simul
         vocabulary,
         engine: options.engine ?? {},
         clock: options.clock ?? systemClock,
+        monotonicMs: () => Number(process.hrtime.bigint()) / 1e6,
         random: options.random ?? Math.random,
         wallSeconds: options.wallSeconds ?? (() => Date.now() / 1_000),
       }),

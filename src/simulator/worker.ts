@@ -3,10 +3,12 @@ import type { FastifyInstance } from 'fastify'
 import { RouterError } from '../errors.ts'
 import type { Clock } from '../zmtp/clock.ts'
 import { formatEndpoint } from '../zmtp/endpoint.ts'
+import { Counters } from './counters.ts'
+import type { LoraAdapter } from './engine-call.ts'
 import { EngineDrive } from './engine-drive.ts'
 import type { EngineOptions, EngineStats } from './engine.ts'
 import { EventPublisher } from './event-publisher.ts'
-import type { LoraAdapter } from './generation-call.ts'
+import { Faults, type Fault } from './faults.ts'
 import { createServer } from './server.ts'
 import type { OutputVocabulary, SimulatorTokenizer } from './tokenizer.ts'
 
@@ -34,9 +36,15 @@ export interface WorkerOptions {
   readonly promptTokensDetails: boolean
   readonly requestIdHeaders: boolean
   readonly bodyLimitBytes: number
+  /** vLLM's --enable-scale-out. */
+  readonly scaleOut: boolean
+  /** Whether POST /simulator/fault is there; `fault` does the same in this process. */
+  readonly faultControl: boolean
   /** How long after its start the worker refuses connections, as while a model loads. */
   readonly startDelayMs: number
   readonly clock: Clock
+  /** The machine's monotonic clock, the same for all its processes. */
+  readonly monotonicMs: () => number
   readonly random: () => number
   readonly wallSeconds: () => number
 }
@@ -51,6 +59,7 @@ interface Life {
   readonly ranks: readonly Rank[]
   readonly app: FastifyInstance
   readonly sockets: Set<Socket>
+  readonly counters: Counters
 }
 
 /** A simulated engine process: HTTP server, ranks with their caches and event streams, and the faults to try on a router. */
@@ -61,10 +70,12 @@ export class SimulatedWorker {
   #httpPort: number
   #eventsPorts: number[]
   #replayPorts: number[]
+  readonly #faults: Faults
   #dieAfterTokens: number | null = null
 
   constructor(options: WorkerOptions) {
     this.#options = options
+    this.#faults = new Faults(options.clock)
     this.#httpPort = options.httpPort
     const ports = (first: number): number[] => Array.from({ length: options.ranks }, (_, rank) => portOf(first, rank))
     this.#eventsPorts = options.eventsPort === null ? [] : ports(options.eventsPort)
@@ -93,6 +104,11 @@ export class SimulatedWorker {
     return this.#life?.ranks.map(({ drive }) => drive.stats) ?? []
   }
 
+  /** What came in during this life and how it ended; null while the worker is down. */
+  get counters(): Counters['figures'] | null {
+    return this.#life?.counters.figures ?? null
+  }
+
   /** Event publishers by rank; empty while the worker is down or without events. */
   get publishers(): readonly EventPublisher[] {
     return this.#life?.ranks.flatMap(({ publisher }) => publisher ?? []) ?? []
@@ -105,12 +121,13 @@ export class SimulatedWorker {
     const ranks: Rank[] = []
     try {
       for (let rank = 0; rank < options.ranks; rank++) ranks.push(await this.#openRank(rank))
-      const app = this.#createApp(ranks, startedSeconds)
+      const counters = new Counters(options.monotonicMs)
+      const app = this.#createApp(ranks, startedSeconds, counters)
       const sockets = this.#guardConnections(app)
       await listen(app, options.host, this.#httpPort)
       const address = app.server.address()
       if (typeof address === 'object' && address !== null) this.#httpPort = address.port
-      this.#life = { ranks, app, sockets }
+      this.#life = { ranks, app, sockets, counters }
       this.#lives++
     } catch (fault) {
       for (const { publisher } of ranks) await publisher?.close()
@@ -166,6 +183,11 @@ export class SimulatedWorker {
     this.#dieAfterTokens = tokens
   }
 
+  /** What goes wrong from now on with the requests that the fault meets; it replaces the one before and outlives restarts. */
+  fault(fault: Fault): void {
+    this.#faults.set(fault)
+  }
+
   /** Requests are accepted and nothing comes out until `resume`. */
   stall(): void {
     for (const { drive } of this.#life?.ranks ?? []) drive.stall()
@@ -204,7 +226,7 @@ export class SimulatedWorker {
     return { drive, publisher }
   }
 
-  #createApp(ranks: readonly Rank[], startedSeconds: number): FastifyInstance {
+  #createApp(ranks: readonly Rank[], startedSeconds: number, counters: Counters): FastifyInstance {
     const options = this.#options
     return createServer({
       ...options,
@@ -213,6 +235,8 @@ export class SimulatedWorker {
       startedSeconds,
       idSeed: `${options.model} ${startedSeconds} ${this.#lives} ${options.random()}`,
       dieAfterTokens: () => this.#dieAfterTokens,
+      faults: this.#faults,
+      counters,
     })
   }
 

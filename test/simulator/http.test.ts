@@ -63,15 +63,17 @@ test('a stream has the events of a recorded one, field by field', async (t) => {
   assert.equal(events.at(-1), '[DONE]')
 })
 
-test('gated routes and unknown ones are refused in vLLM’s form', async (t) => {
+test('gated routes are refused in vLLM’s form, unknown paths and methods in FastAPI’s', async (t) => {
   const worker = await simulator(t)
   const step = recorded('15')
   const gated = await post(worker, step.path, step.request)
   assert.deepEqual([gated.status, await gated.json()], [step.status, step.response])
   const unknown = await fetch(`${worker.url}/nothing`)
+  assert.deepEqual([unknown.status, await unknown.json()], [404, { detail: 'Not Found' }])
+  const method = await fetch(`${worker.url}/v1/completions`)
   assert.deepEqual(
-    [unknown.status, await unknown.json()],
-    [404, { error: { message: 'Not Found', type: 'NotFoundError', param: null, code: 404 } }],
+    [method.status, method.headers.get('allow'), await method.json()],
+    [405, 'POST', { detail: 'Method Not Allowed' }],
   )
 })
 
@@ -157,24 +159,29 @@ test('bad requests are refused with the status, type and field that vLLM names',
   const chat = { messages: [{ role: 'user', content: 'hello' }] }
   const cases: [path: string, body: unknown, status: number, param: string | null][] = [
     ['/v1/chat/completions', { ...chat, model: 'other' }, 404, 'model'],
-    ['/v1/chat/completions', { model: 'model' }, 400, 'messages'],
+    ['/v1/chat/completions', { model: 'model' }, 400, 'body.messages'],
     ['/v1/chat/completions', { ...chat, max_tokens: 0 }, 400, 'max_tokens'],
     ['/v1/chat/completions', { ...chat, max_tokens: 1000 }, 400, 'input_tokens'],
     ['/v1/chat/completions', { ...chat, stream_options: { include_usage: true } }, 400, 'stream_options'],
-    ['/v1/chat/completions', { ...chat, stream: 'yes' }, 400, 'stream'],
+    ['/v1/chat/completions', { ...chat, stream: 'maybe' }, 400, 'body.stream'],
     ['/v1/completions', { prompt: words(80) }, 400, 'input_tokens'],
     ['/v1/completions', { prompt: [] }, 400, 'prompt'],
     ['/v1/completions', { prompt: [1_000_000] }, 400, 'prompt'],
     ['/v1/completions', { prompt: 'a', cache_salt: '' }, 400, 'cache_salt'],
-    ['/v1/completions', '{"prompt": ', 400, null],
-    ['/v1/completions', '[]', 400, null],
+    ['/v1/completions', '{"prompt": ', 400, 'body.11'],
+    ['/v1/completions', '[]', 400, 'body'],
   ]
   for (const [path, body, status, param] of cases) {
     const answer = await post(worker, path, body)
     const { error } = (await answer.json()) as { error: Record<string, unknown> }
     assert.deepEqual(
       [answer.status, error['code'], error['param'], error['type']],
-      [status, status, param, status === 404 ? 'NotFoundError' : 'BadRequestError'],
+      [
+        status,
+        status,
+        param,
+        status === 404 ? 'NotFoundError' : param?.startsWith('body') ? 'Bad Request' : 'BadRequestError',
+      ],
       JSON.stringify(body),
     )
     assert.deepEqual(Object.keys(error), ['message', 'type', 'param', 'code'])
