@@ -1,5 +1,5 @@
 import { RouterError } from '../errors.ts'
-import { conversationOf, mediaMark, toolsOf } from './conversation.ts'
+import { conversationOf, mediaMark, toolsOf, type TemplateMessage } from './conversation.ts'
 import type { ChatTemplate } from './template.ts'
 
 /** The fields of a chat request that make its prompt, as OpenAI and vLLM name them. Validated when rendered. */
@@ -56,8 +56,14 @@ export function renderChat(
   const keywords = keywordArguments(prompt.chat_template_kwargs, defaults, template.names)
   if (prompt.reasoning_effort !== undefined && prompt.reasoning_effort !== null) {
     keywords['reasoning_effort'] = prompt.reasoning_effort
+    // Asked for reasoning, the engine turns on what some templates have off, unless the request says otherwise itself.
+    if (template.names.has('enable_thinking') && !asksFor(prompt.chat_template_kwargs, 'enable_thinking')) {
+      keywords['enable_thinking'] = prompt.reasoning_effort !== 'none'
+    }
   }
   const messages = conversationOf(prompt.messages, template.contentFormat, template.knowsDeveloper)
+  const last = continueFinalMessage ? marked(messages.at(-1)) : null
+  if (last !== null) messages[messages.length - 1] = last.message
   const rendered = template.render({
     ...keywords,
     messages,
@@ -71,9 +77,8 @@ export function renderChat(
     const known = [...rendered.slice(0, media), piece.slice(0, piece.indexOf(mediaMark))]
     return new RenderedChat(known, true, addSpecialTokens)
   }
-  if (!continueFinalMessage) return new RenderedChat(rendered, false, addSpecialTokens)
-  const text = cutAfterFinalMessage(rendered.join(''), messages.at(-1)?.['content'])
-  return new RenderedChat([text], false, addSpecialTokens)
+  if (last === null) return new RenderedChat(rendered, false, addSpecialTokens)
+  return new RenderedChat([cutAtMark(rendered.join(''), last.text)], false, addSpecialTokens)
 }
 
 /** Names that a request must not pass, and names that the request's own fields or the conversation take. */
@@ -106,40 +111,55 @@ function keywordArguments(
   return keywords
 }
 
+function asksFor(given: unknown, name: string): boolean {
+  if (typeof given !== 'object' || given === null) return false
+  return given instanceof Map ? given.has(name) : Object.hasOwn(given, name)
+}
+
+/** Transformers' own mark: it decides by how a template treats it, so that another one might be treated otherwise. */
+const continueMark = 'CONTINUE_FINAL_MESSAGE_TAG '
+
+/** A last message whose text ends in the mark, and that text without it. */
+function marked(message: TemplateMessage | undefined): { message: TemplateMessage; text: string } {
+  const content = message?.['content']
+  if (typeof content === 'string') return { message: { ...message, content: content + continueMark }, text: content }
+  const parts = Array.isArray(content) ? (content as Record<string, unknown>[]) : []
+  const at = parts.findLastIndex((part) => 'text' in part)
+  const text = parts[at]?.['text']
+  if (typeof text !== 'string') throw invalid('continue_final_message', 'needs text in the final message')
+  const withMark = parts.with(at, { ...parts[at], text: text + continueMark })
+  return { message: { ...message, content: withMark }, text }
+}
+
 /**
- * Cuts the text right after the last message, so that the model goes on with it (transformers' `continue_final_message`):
- * spaces at its end count only if the template kept them.
+ * Cuts the text where the mark stands, so that the model goes on with the last message (transformers 5,
+ * `continue_final_message`). Where the template trims messages, spaces before the mark go as those after it did.
  */
-function cutAfterFinalMessage(rendered: string, content: unknown): string {
-  const message = typeof content === 'string' ? content : lastText(content)
-  const bare = strip(message)
-  const start = rendered.lastIndexOf(bare)
-  if (start < 0) {
+function cutAtMark(rendered: string, message: string): string {
+  const at = rendered.lastIndexOf(continueMark.trimEnd())
+  if (at < 0 || !rendered.includes(strip(message))) {
     throw new RouterError(
       'TEMPLATE_REFUSED',
       'continue_final_message is set but the final message does not appear in the chat after the template was applied.',
       { param: 'continue_final_message' },
     )
   }
-  const kept = message.slice(leadingSpaces(message))
-  return rendered.slice(0, start + (rendered.startsWith(kept, start) ? kept.length : bare.length))
-}
-
-function lastText(content: unknown): string {
-  const parts = Array.isArray(content) ? (content as Record<string, unknown>[]) : []
-  const text = parts.findLast((part) => 'text' in part)?.['text']
-  if (typeof text !== 'string') throw invalid('continue_final_message', 'needs text in the final message')
-  return text
+  const text = rendered.slice(0, at)
+  return rendered.startsWith(continueMark, at) ? text : text.slice(0, textEnd(text))
 }
 
 /** What Python's `str.strip` removes: JavaScript's `trim` lacks U+001C to U+001F and U+0085, and takes U+FEFF. */
 const space = /[\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]/
 
 function strip(text: string): string {
-  const start = leadingSpaces(text)
+  return text.slice(leadingSpaces(text), textEnd(text))
+}
+
+/** Where the spaces at the end begin. */
+function textEnd(text: string): number {
   let end = text.length
-  while (end > start && space.test(text.charAt(end - 1))) end -= 1
-  return text.slice(start, end)
+  while (end > 0 && space.test(text.charAt(end - 1))) end -= 1
+  return end
 }
 
 function leadingSpaces(text: string): number {
