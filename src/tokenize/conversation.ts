@@ -1,5 +1,6 @@
 import { RouterError } from '../errors.ts'
 import type { ContentFormat } from './content-format.ts'
+import { withoutBillingLine } from './billing-line.ts'
 import { mayNeedExact, parseExactJson } from './exact-json.ts'
 
 /** A message as the template gets it. */
@@ -69,8 +70,9 @@ type TemplatePart = Record<string, unknown>
 function contentOf(content: unknown, role: string, where: string, format: ContentFormat): string | TemplatePart[] {
   if (content === undefined || content === null) return format === 'list' && role !== 'tool' ? [] : ''
   if (typeof content === 'string') {
-    const text = role === 'system' ? (withoutBillingLine(content) ?? '') : content
-    return format === 'list' && role !== 'tool' ? [{ type: 'text', text }] : text
+    const text = role === 'system' ? withoutBillingLine(content, 'chat') : content
+    if (format === 'text' || role === 'tool') return text ?? ''
+    return text === null ? [] : [{ type: 'text', text }]
   }
   if (!Array.isArray(content)) throw invalid(`${where}.content`, 'must be a string, an array of parts, or null')
   const parts = content.flatMap((part: unknown, index) => partOf(part, role, `${where}.content[${index}]`))
@@ -123,7 +125,7 @@ function partOf(part: unknown, role: string, where: string): TemplatePart[] {
     const text = part[field]
     if (text === undefined || text === null) return []
     if (typeof text !== 'string') throw invalid(`${where}.${field}`, 'must be a string')
-    return textPart(text, role)
+    return type === 'text' ? textPart(text, role) : [{ type: 'text', text }]
   }
   const media = mediaTypes[type]
   if (media === undefined) throw invalid(`${where}.type`, `has the unsupported value "${type}"`)
@@ -131,20 +133,8 @@ function partOf(part: unknown, role: string, where: string): TemplatePart[] {
 }
 
 function textPart(text: string, role: string): TemplatePart[] {
-  const kept = role === 'system' ? withoutBillingLine(text) : text
+  const kept = role === 'system' ? withoutBillingLine(text, 'chat') : text
   return kept === null ? [] : [{ type: 'text', text: kept }]
-}
-
-const billingLine = 'x-anthropic-billing-header'
-
-/**
- * Claude Code opens its system text with a line that changes in every request; engines drop it so that the prefix stays
- * cacheable. Null if nothing is left of the part.
- */
-function withoutBillingLine(text: string): string | null {
-  if (!text.startsWith(billingLine)) return text
-  const end = text.indexOf('\n')
-  return end < 0 || end + 1 === text.length ? null : text.slice(end + 1)
 }
 
 function toolCalls(calls: unknown, where: string): TemplateMessage[] {
@@ -219,7 +209,9 @@ export function toolsOf(tools: unknown): TemplateMessage[] | null {
       description: declared['description'] ?? null,
       parameters: declared['parameters'] ?? null,
     }
+    const deferLoading = declared['defer_loading'] ?? tool['defer_loading'] ?? null
     if (declared['strict'] !== undefined && declared['strict'] !== null) inner['strict'] = declared['strict']
+    if (deferLoading !== null) inner['defer_loading'] = deferLoading
     const result: TemplateMessage = { type: tool['type'] ?? 'function', function: inner }
     if (tool['defer_loading'] !== undefined && tool['defer_loading'] !== null)
       result['defer_loading'] = tool['defer_loading']

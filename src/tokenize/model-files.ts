@@ -43,6 +43,8 @@ export interface ModelFiles {
   readonly specialTokens: Readonly<Record<string, unknown>>
   /** The model's own vocabulary size, which may be padded beyond the tokenizer's; null if config.json is not there. */
   readonly modelVocabularySize: number | null
+  /** `model_type` of config.json; null if there is none. */
+  readonly modelType: string | null
 }
 
 /**
@@ -78,6 +80,7 @@ export async function readModelFiles(path: string, templatePath: string | null):
     templates: await readTemplates(path, templatePath, config ?? {}),
     specialTokens: specialTokensOf({ ...specialTokensMap, ...config }),
     modelVocabularySize: vocabularySizeOf(modelConfig),
+    modelType: typeof modelConfig?.['model_type'] === 'string' ? modelConfig['model_type'] : null,
   }
 }
 

@@ -1,7 +1,9 @@
 import { RouterError } from '../errors.ts'
 import { TokenCache } from './cache.ts'
 import { Cuts } from './cuts.ts'
-import { checkTokenIds, type PromptSource } from './request.ts'
+import { chatOfMessages } from './anthropic.ts'
+import type { ChatPrompt } from './chat.ts'
+import { checkTokenIds, type PromptSource } from './prompt-source.ts'
 import { around, loadTokenizer, type Tokenizer } from './tokenizer.ts'
 import type { TokenizerSource } from './thread-messages.ts'
 
@@ -63,24 +65,22 @@ export class PromptTokenizers {
   async tokens(name: string, source: PromptSource): Promise<TokenizedPrompts> {
     const entry = this.#byName.get(name)
     if (source.kind === 'ids') {
-      if (entry !== undefined) checkTokenIds(source.prompts, entry.tokenizer.vocabularySize)
+      if (entry !== undefined) checkTokenIds(source.prompts, entry.tokenizer.vocabularySize, source.param)
       return { prompts: source.prompts, cachedTokens: 0, beforeMedia: false }
     }
     if (entry === undefined) throw new RouterError('TOKENIZER_FAILED', `No tokenizer is loaded for "${name}".`)
     const { tokenizer, cache } = entry
     switch (source.kind) {
       case 'none':
-        return { prompts: [], cachedTokens: 0, beforeMedia: false }
-      case 'chat': {
-        const rendered = tokenizer.renderChat(source.chat)
-        const { prompts, cachedTokens } = await encodeAll(
-          [rendered.pieces],
-          rendered.addSpecialTokens,
-          tokenizer,
-          cache,
-        )
-        return { prompts, cachedTokens, beforeMedia: rendered.beforeMedia }
+        return noPrompt
+      case 'chat':
+        return chatTokens(source.chat, tokenizer, cache)
+      case 'messages': {
+        const chat = tokenizer.harmony ? null : chatOfMessages(source.body, tokenizer.messagesRules())
+        return chat === null ? noPrompt : chatTokens(chat, tokenizer, cache)
       }
+      case 'responses':
+        return tokenizer.harmony ? noPrompt : chatTokens(source.chat, tokenizer, cache)
       case 'texts':
         return {
           ...(await encodeAll(
@@ -95,6 +95,14 @@ export class PromptTokenizers {
         return source satisfies never
     }
   }
+}
+
+const noPrompt: TokenizedPrompts = { prompts: [], cachedTokens: 0, beforeMedia: false }
+
+async function chatTokens(chat: ChatPrompt, tokenizer: Tokenizer, cache: TokenCache): Promise<TokenizedPrompts> {
+  const rendered = tokenizer.renderChat(chat)
+  const made = await encodeAll([rendered.pieces], rendered.addSpecialTokens, tokenizer, cache)
+  return { ...made, beforeMedia: rendered.beforeMedia }
 }
 
 async function encodeAll(

@@ -3,14 +3,8 @@ import { RouterError } from '../errors.ts'
 import type { Log } from '../telemetry/log.ts'
 import { scanBody, type ByteRange } from './body.ts'
 import { PromptTokenizers } from './prompts.ts'
-import {
-  checkTokenIds,
-  promptSource,
-  requestFields,
-  type PromptKind,
-  type PromptSource,
-  type RequestFields,
-} from './request.ts'
+import { checkTokenIds, promptSource, type PromptSource } from './prompt-source.ts'
+import { requestFields, type PromptKind, type RequestFields } from './request.ts'
 import { TokenizerThreads, type Ticket } from './threads.ts'
 import type { TokenizerSource } from './thread-messages.ts'
 import type { Tokenizer } from './tokenizer.ts'
@@ -98,7 +92,7 @@ export function createPromptService(options: PromptServiceOptions): PromptServic
     }
     const scanned = scanBody(body)
     const source = promptSource(scanned.value, kind)
-    return { fields: requestFields(scanned.value), ranges: scanned.ranges, held: { kind: 'here', source } }
+    return { fields: requestFields(scanned.value, kind), ranges: scanned.ranges, held: { kind: 'here', source } }
   }
 
   const tokens = async (read: ReadBody, pool: string): Promise<RequestTokens> => {
@@ -119,7 +113,7 @@ export function createPromptService(options: PromptServiceOptions): PromptServic
     body: Readonly<Record<string, unknown>>,
     poolOf: (model: string) => TokenizedPool,
   ): { tokenizer: Tokenizer; pool: TokenizedPool } => {
-    const pool = poolOf(requestFields(body).model)
+    const pool = poolOf(requestFields(body, 'tokenize').model)
     const tokenizer = here.get(pool.model)
     if (tokenizer === null) throw new RouterError('TOKENIZER_FAILED', `No tokenizer is configured for "${pool.model}".`)
     return { tokenizer, pool }
@@ -156,7 +150,7 @@ export function createPromptService(options: PromptServiceOptions): PromptServic
       if (ids === undefined || (source.kind === 'ids' && source.prompts.length > 1)) {
         throw new RouterError('BODY_INVALID', '"tokens" must be a list of token ids.', { param: 'tokens' })
       }
-      checkTokenIds([ids], tokenizer.vocabularySize)
+      checkTokenIds([ids], tokenizer.vocabularySize, 'tokens')
       return { prompt: await tokenizer.detokenize(ids) }
     },
     stats() {

@@ -78,6 +78,26 @@ export class ChatTemplate {
     }
   }
 
+  /**
+   * Whether a system message may follow others: vLLM's own trial, which lends the template no functions and no special tokens,
+   * so that one that needs them to render such a chat counts as refusing it.
+   */
+  takesInlineSystem(): boolean {
+    // The engine's trial knows no such block, the library does.
+    if (/\{%[-+]?\s*generation\b/.test(this.source)) return false
+    const environment = new JinjaEnvironment(literalsOnly())
+    environment.set('range', range)
+    const messages = ['system', 'user', 'system', 'user'].map((role) => ({ role, content: 't' }))
+    environment.setVariable('messages', toRuntime(messages))
+    environment.setVariable('add_generation_prompt', toRuntime(false))
+    try {
+      new JinjaInterpreter(environment).run(this.#program)
+      return true
+    } catch {
+      return false
+    }
+  }
+
   /** The text as the library's interpreter makes it. @throws as `render` does */
   interpret(variables: Readonly<Record<string, unknown>>): string {
     const environment = new JinjaEnvironment(this.#globals)
@@ -151,6 +171,17 @@ function toRuntime(value: unknown): RuntimeValue {
 }
 
 function globals(constants: Readonly<Record<string, unknown>>, now: () => Date): Environment {
+  const environment = literalsOnly()
+  environment.set('raise_exception', (reason: unknown) => {
+    throw new Refusal(String(reason))
+  })
+  environment.set('range', range)
+  environment.set('strftime_now', (format: unknown) => strftime(now(), String(format)))
+  for (const [name, value] of Object.entries(constants)) environment.setVariable(name, toRuntime(value))
+  return environment
+}
+
+function literalsOnly(): Environment {
   const environment = new JinjaEnvironment()
   for (const [name, value] of Object.entries({
     true: true,
@@ -162,12 +193,6 @@ function globals(constants: Readonly<Record<string, unknown>>, now: () => Date):
   })) {
     environment.set(name, value)
   }
-  environment.set('raise_exception', (reason: unknown) => {
-    throw new Refusal(String(reason))
-  })
-  environment.set('range', range)
-  environment.set('strftime_now', (format: unknown) => strftime(now(), String(format)))
-  for (const [name, value] of Object.entries(constants)) environment.setVariable(name, toRuntime(value))
   return environment
 }
 

@@ -1,6 +1,7 @@
 import { RouterError, type ErrorCode } from '../errors.ts'
 import type { ByteRange } from './body.ts'
-import type { PromptKind, PromptSource, RequestFields } from './request.ts'
+import type { PromptSource } from './prompt-source.ts'
+import type { PromptKind, RequestFields } from './request.ts'
 
 /** What a tokenizer is loaded from. */
 export interface TokenizerSource {

@@ -2,7 +2,8 @@ import { parentPort, workerData, type Transferable } from 'node:worker_threads'
 import { scanBody, type ScannedBody } from './body.ts'
 import { KeptBodies } from './kept-bodies.ts'
 import { PromptTokenizers } from './prompts.ts'
-import { promptSource, requestFields, type PromptSource } from './request.ts'
+import { promptSource, type PromptSource } from './prompt-source.ts'
+import { requestFields } from './request.ts'
 import { toSentError, type ThreadAnswer, type ThreadCommand, type TokensAnswer } from './thread-messages.ts'
 
 /** Parsed bodies that wait for their second call, at most; the oldest go, and are sent again if they are still wanted. */
@@ -50,7 +51,7 @@ async function read(
   transfer: Transferable[],
 ): Promise<ThreadAnswer['result']> {
   const scanned = bodies.read(buffer(body), names)
-  const fields = requestFields(scanned.value)
+  const fields = requestFields(scanned.value, prompt)
   const source = promptSource(scanned.value, prompt)
   // What is wrong with the prompt is told to the call that asks for its tokens.
   const early = pool === null ? null : await tokenized(pool, source, transfer).catch(() => null)

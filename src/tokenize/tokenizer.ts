@@ -1,8 +1,10 @@
 import { Tokenizer as NativeTokenizer } from 'tokenizers'
 import { RouterError } from '../errors.ts'
 import { ByteLevelBpe } from './byte-level-bpe.ts'
+import type { MessagesRules } from './anthropic.ts'
 import { renderChat, type ChatPrompt, type RenderedChat } from './chat.ts'
 import { readModelFiles, unreadable, type CuttingRules, type ModelFiles, type TokenizerJson } from './model-files.ts'
+import { messagesRulesOf } from './messages-rules.ts'
 import { ChatTemplate } from './template.ts'
 
 /** Turns prompts into the token ids that the engine will compute. Immutable; one a model. */
@@ -12,6 +14,10 @@ export interface Tokenizer {
   readonly rules: CuttingRules
   /** The default chat template's text; null if the model has none. */
   readonly templateSource: string | null
+  /** The engine renders this model's chats in OpenAI's harmony format, by code and not by the template. */
+  readonly harmony: boolean
+  /** How bodies of /v1/messages become chats for this template. */
+  messagesRules(): MessagesRules
   /** @throws RouterError BODY_INVALID, TEMPLATE_REFUSED */
   renderChat(prompt: ChatPrompt): RenderedChat
   chat(prompt: ChatPrompt): Promise<Uint32Array>
@@ -73,6 +79,7 @@ class HuggingFaceTokenizer implements Tokenizer {
   readonly vocabularySize: number
   readonly rules: CuttingRules
   readonly templateSource: string | null
+  readonly harmony: boolean
   readonly specialPrefix: Uint32Array
   readonly specialSuffix: Uint32Array
   readonly #native: NativeTokenizer
@@ -81,6 +88,7 @@ class HuggingFaceTokenizer implements Tokenizer {
   readonly #template: ChatTemplate | null
   readonly #toolTemplate: ChatTemplate | null
   readonly #defaults: Readonly<Record<string, unknown>>
+  #messagesRules: MessagesRules | null = null
 
   constructor(
     native: NativeTokenizer,
@@ -102,9 +110,16 @@ class HuggingFaceTokenizer implements Tokenizer {
     this.#template = compile('default')
     this.#toolTemplate = compile('tool_use')
     this.templateSource = this.#template?.source ?? null
+    this.harmony = files.modelType === 'gpt_oss' || /<\|start\|>[^]*<\|channel\|>/.test(this.templateSource ?? '')
     this.#defaults = options.defaultTemplateArguments ?? {}
     this.specialPrefix = special.prefix
     this.specialSuffix = special.suffix
+  }
+
+  messagesRules(): MessagesRules {
+    const templates = [this.#template, this.#toolTemplate].filter((template) => template !== null)
+    this.#messagesRules ??= messagesRulesOf(templates, (prompt) => this.renderChat(prompt).text)
+    return this.#messagesRules
   }
 
   renderChat(prompt: ChatPrompt): RenderedChat {

@@ -147,7 +147,7 @@ test('tools take a fixed form: unknown keys go, absent ones are null, strict sta
   assert.equal(
     JSON.stringify(toolsOf(tools)),
     '[{"type":"function","function":{"name":"f","description":null,"parameters":null,"strict":true}},' +
-      '{"type":"function","function":{"name":"g","description":"d","parameters":{"z":1,"a":2}},"defer_loading":true}]',
+      '{"type":"function","function":{"name":"g","description":"d","parameters":{"z":1,"a":2},"defer_loading":true},"defer_loading":true}]',
   )
   assert.equal(toolsOf(null), null)
 })

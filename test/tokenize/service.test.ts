@@ -67,6 +67,7 @@ test('a body is read into fields and tokens, the same on a thread as on the loop
       sessionId: 'i',
       priority: -1,
       user: 'u',
+      previousResponseId: null,
     })
     const range = read.ranges.get('max_tokens')
     assert.equal(body.toString('utf8', range?.start, range?.end), '5')
