@@ -31,6 +31,9 @@ export const errorCodes = {
   PATH_NOT_FOUND: { status: 404, type: 'NotFoundError' },
   RECORD_NOT_FOUND: { status: 404, type: 'NotFoundError' },
   RATE_LIMITED: { status: 429, type: 'RateLimitError' },
+  WORKER_NOT_FOUND: { status: 404, type: 'NotFoundError' },
+  WORKER_EXISTS: { status: 409, type: 'ConflictError' },
+  WORKER_LEAVING: { status: 409, type: 'ConflictError' },
   // The fleet and the network.
   QUEUE_FULL: { status: 429, type: 'RateLimitError' },
   QUEUE_TIMEOUT: { status: 429, type: 'RateLimitError' },

@@ -1,12 +1,6 @@
 import { randomBytes } from 'node:crypto'
-import { createRequire } from 'node:module'
-import type { AddressInfo } from 'node:net'
-import { isAbsolute, join } from 'node:path'
 import { performance } from 'node:perf_hooks'
-import { pathToFileURL } from 'node:url'
-import type { FastifyInstance } from 'fastify'
 import type { Config } from './config/schema.ts'
-import { RouterError } from './errors.ts'
 import { addAdminRoutes } from './http/admin.ts'
 import { BodyBudget } from './http/bodies.ts'
 import { addPublicRoutes } from './http/public.ts'
@@ -15,20 +9,24 @@ import { createKeyMaker } from './kv/keys.ts'
 import { adminViews } from './main/admin-views.ts'
 import { EventsWiring } from './main/events-wiring.ts'
 import { FleetKeeper } from './main/keeper.ts'
+import { workerCommands } from './main/worker-commands.ts'
+import { drain, listen, timeout } from './main/listening.ts'
+import { loadPlugins, profileChoice } from './main/policies.ts'
 import { probeWorker } from './main/probe.ts'
 import { FlatMap } from './map/flat-map.ts'
 import { Pipeline } from './pipeline.ts'
 import { Forwarder } from './proxy/forward.ts'
-import { createProfile, defaultProfile, type ProfileChoice } from './routing/catalogue.ts'
+import { createProfile } from './routing/catalogue.ts'
 import { DecisionLog } from './routing/decisions.ts'
-import type { PolicyPlugin } from './routing/policy.ts'
 import type { Profile } from './routing/profile.ts'
 import { createLog, type Log } from './telemetry/log.ts'
 import { createMetrics } from './telemetry/metrics.ts'
 import { createPromptService } from './tokenize/service.ts'
 import { createEngineHttp } from './workers/engine-http.ts'
 import { Fleet } from './workers/fleet.ts'
-import { Pools, type Pool } from './workers/pool.ts'
+import { newPool, Pools } from './workers/pool.ts'
+
+export { checkPolicies } from './main/policies.ts'
 
 export interface Router {
   readonly publicUrl: string
@@ -106,9 +104,12 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
       if (config.modelPath !== undefined) await prompts.add(pool.model, { path: config.modelPath })
     },
     onWorker: (worker) => events.addWorker(worker),
+    drainMs: config.shutdown.drainWorkerMs,
+    onCut: (worker) => forwarder.cut(worker),
     onWorkerGone: (worker) => {
       events.removeWorker(worker)
-      forwarder.forget(worker.origin)
+      if (![...fleet.workers()].some(({ origin }) => origin === worker.origin)) forwarder.forget(worker.origin)
+      metrics.forgetWorker(worker.id, () => fleet.get(worker.id) === undefined)
     },
     startEvents: (worker, place) => events.start(worker, place),
     probe: (worker) => probeWorker(worker, { prompts, http: engineHttp, log }),
@@ -167,7 +168,13 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
   const adminBodies = new BodyBudget(limits.bodyBytes)
   const adminApp = createServer({ limits, timeouts, tls: null, bodies: adminBodies, log, onRefused })
   const views = adminViews({ fleet, map, keeper, metrics, prompts })
-  addAdminRoutes(adminApp, { pipeline, readiness, decisions, ...views })
+  addAdminRoutes(adminApp, {
+    pipeline,
+    readiness,
+    decisions,
+    ...views,
+    fleet: workerCommands({ keeper, pools, view: views.workerView }),
+  })
 
   const stopAll = async (): Promise<void> => {
     await keeper.stop()
@@ -180,14 +187,9 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     // Also the profile of pools that are not formed yet: an unknown name is an error now, not at their first request.
     newProfile('')
     for (const pool of config.pools) {
-      const formed: Pool = {
-        model: pool.model,
-        aliases: pool.aliases ?? [],
-        adapters: new Set(pool.adapters ?? []),
-        workers: [],
-        createdSeconds: Math.floor(Date.now() / 1000),
-        maxModelLength: null,
-      }
+      const formed = newPool(pool.model)
+      formed.aliases = pool.aliases ?? []
+      for (const adapter of pool.adapters ?? []) formed.adapters.add(adapter)
       newProfile(pool.model)
       if (pool.tokenizer !== undefined) {
         await prompts.add(pool.model, {
@@ -196,11 +198,15 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
         })
       }
       pools.add(formed)
-      keeper.addPool(formed, pool)
+      keeper.reconcile('config', formed, pool.workers)
     }
     if (config.workerUrls !== undefined) {
       if (config.modelPath !== undefined) await prompts.check({ path: config.modelPath })
-      for (const url of config.workerUrls) keeper.addUrl(url)
+      keeper.reconcile(
+        'config',
+        null,
+        config.workerUrls.map((url) => ({ url })),
+      )
     }
     const publicUrl = await listen(publicApp, config.listen.host, config.listen.port, 'listen.port')
     const adminPort = config.admin.port ?? (config.listen.port === 0 ? 0 : config.listen.port + 1)
@@ -226,94 +232,4 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     await stopAll()
     throw error
   }
-}
-
-/** Checks what the schema cannot: every profile and plugin of the config. Throws RouterError CONFIG_INVALID. */
-export async function checkPolicies(config: Config): Promise<void> {
-  const more = await loadPlugins(config.plugins)
-  for (const model of config.pools.map((pool) => pool.model).concat('')) {
-    createProfile(profileChoice(config, model), {
-      context: { clock: () => 0, random: () => 0 },
-      workers: 1,
-      fault: () => undefined,
-      more,
-    })
-  }
-}
-
-function profileChoice(config: Config, model: string): string | ProfileChoice {
-  return config.pools.find((pool) => pool.model === model)?.profile ?? config.profile ?? defaultProfile
-}
-
-/** Every policy plugin that the modules export, by default or by name. */
-async function loadPlugins(places: readonly string[]): Promise<PolicyPlugin[]> {
-  const found: PolicyPlugin[] = []
-  for (const place of places) {
-    let module: Record<string, unknown>
-    try {
-      module = (await import(pluginUrl(place))) as Record<string, unknown>
-    } catch (cause) {
-      throw new RouterError(
-        'PLUGIN_INVALID',
-        `plugins: cannot load "${place}": ${cause instanceof Error ? cause.message : String(cause)}`,
-        { cause },
-      )
-    }
-    const exported = Object.values(module).flat().filter(isPolicyPlugin)
-    if (exported.length === 0)
-      throw new RouterError('PLUGIN_INVALID', `plugins: "${place}" exports no policy; export what definePolicy returns`)
-    found.push(...exported)
-  }
-  return [...new Set(found)]
-}
-
-/** Packages are looked for beside Warmroute first, then from the working directory, as when Warmroute is installed globally. */
-function pluginUrl(place: string): string {
-  if (isAbsolute(place)) return pathToFileURL(place).href
-  try {
-    return import.meta.resolve(place)
-  } catch {
-    return pathToFileURL(createRequire(join(process.cwd(), 'package.json')).resolve(place)).href
-  }
-}
-
-function isPolicyPlugin(value: unknown): value is PolicyPlugin {
-  if (typeof value !== 'object' || value === null) return false
-  const { kind, type, create } = value as Partial<PolicyPlugin>
-  return (
-    (kind === 'filter' || kind === 'scorer' || kind === 'picker') &&
-    typeof type === 'string' &&
-    typeof create === 'function'
-  )
-}
-
-async function listen(app: FastifyInstance, host: string, port: number, option: string): Promise<string> {
-  try {
-    await app.listen({ host, port })
-  } catch (cause) {
-    const { code } = cause as { code?: string }
-    if (code !== 'EADDRINUSE' && code !== 'EACCES' && code !== 'EADDRNOTAVAIL' && code !== 'ENOTFOUND') throw cause
-    throw new RouterError('PORT_IN_USE', `Cannot listen on ${host}:${port} (${option}): ${code}; choose another one`, {
-      cause,
-    })
-  }
-  const address = app.server.address() as AddressInfo
-  return `http://${address.family === 'IPv6' ? `[${address.address}]` : address.address}:${address.port}`
-}
-
-/** Takes no new connection, lets running answers finish, and cuts what is left after the grace time. */
-async function drain(app: FastifyInstance, graceMs: number): Promise<void> {
-  const closed = app.close()
-  // A connection whose answer ends from now on is kept alive by its client and would hold up the end.
-  const idle = setInterval(() => app.server.closeIdleConnections(), 20)
-  const cut = setTimeout(() => app.server.closeAllConnections(), graceMs)
-  await closed
-  clearInterval(idle)
-  clearTimeout(cut)
-}
-
-function timeout(ms: number): Promise<void> {
-  return new Promise((resolve) => {
-    setTimeout(resolve, ms).unref()
-  })
 }

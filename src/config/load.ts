@@ -1,11 +1,19 @@
 import { readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
+import type Type from 'typebox'
 import { Value } from 'typebox/value'
 import { LineCounter, parseDocument } from 'yaml'
 import { RouterError } from '../errors.ts'
 import { environmentName, flags } from './flags.ts'
 import { faultsOf } from './faults.ts'
-import { configSchema, type Config } from './schema.ts'
+import {
+  addedWorkerSchema,
+  configSchema,
+  workerChangeSchema,
+  type AddedWorker,
+  type Config,
+  type WorkerChange,
+} from './schema.ts'
 
 export interface ConfigSources {
   /** YAML file, if one was named. */
@@ -39,6 +47,26 @@ export function checkConfig(given: unknown, file?: string): Config {
     throw new RouterError('CONFIG_INVALID', faults.map((fault) => `${where}${fault}`).join('\n'))
   }
   return withAbsolutePaths(filled as Config, file)
+}
+
+/** A worker as the admin port takes it, checked as those of the file are. Throws RouterError BODY_INVALID. */
+export function checkAddedWorker(given: unknown): AddedWorker {
+  const worker = checkBody(addedWorkerSchema, given) as AddedWorker
+  const [fault] = urlFaults(worker.url, 'url')
+  if (fault !== undefined) throw new RouterError('BODY_INVALID', fault, { param: 'url' })
+  return worker
+}
+
+/** What the admin port may change of a worker. Throws RouterError BODY_INVALID. */
+export function checkWorkerChange(given: unknown): WorkerChange {
+  return checkBody(workerChangeSchema, given) as WorkerChange
+}
+
+function checkBody(schema: Type.TSchema, given: unknown): unknown {
+  const filled = Value.Default(schema, given)
+  const faults = faultsOf(schema, filled)
+  if (faults.length > 0) throw new RouterError('BODY_INVALID', faults.join('\n'))
+  return filled
 }
 
 function readConfigFile(file: string): Record<string, unknown> {

@@ -28,7 +28,9 @@ const workerEvents = object(
   { description: 'Where KV events come from; omitted: asked of the engine.' },
 )
 
-const worker = object({
+const labels = Type.Record(Type.String(), Type.String(), { description: 'Labels that policies may read, e.g. zone.' })
+
+const workerOptions = {
   url: text('Base URL of the engine. Credentials in it become an authorization header.'),
   engine: Type.Optional(oneOf(['vllm'], 'Kind of engine; omitted: detected.')),
   ranks: Type.Optional(integer('Data-parallel ranks behind this URL; each is a worker of its own.', 1, 1024)),
@@ -41,9 +43,21 @@ const worker = object({
   headers: Type.Optional(
     Type.Record(Type.String(), Type.String(), { description: 'Headers added to every request to this engine.' }),
   ),
-  labels: Type.Optional(
-    Type.Record(Type.String(), Type.String(), { description: 'Labels that policies may read, e.g. zone.' }),
-  ),
+  labels: Type.Optional(labels),
+}
+
+const worker = object(workerOptions)
+
+/** Body of `POST /admin/workers`. */
+export const addedWorkerSchema = object({
+  pool: Type.Optional(text('Model of the pool to join; omitted: the one that the engine says it serves.')),
+  ...workerOptions,
+})
+
+/** Body of `PATCH /admin/workers`. */
+export const workerChangeSchema = object({
+  state: Type.Optional(oneOf(['active', 'draining'], 'Whether the worker gets new requests.')),
+  labels: Type.Optional(labels),
 })
 
 const plugin = object({
@@ -287,7 +301,10 @@ export const configSchema = object({
     { default: {}, description: 'Decision records.' },
   ),
   shutdown: object(
-    { graceMs: integer('For running answers to finish after SIGTERM.', 0, 24 * hourMs, { default: 30_000 }) },
+    {
+      graceMs: integer('For running answers to finish after SIGTERM.', 0, 24 * hourMs, { default: 30_000 }),
+      drainWorkerMs: integer('For running answers of a worker that is removed.', 0, 24 * hourMs, { default: 180_000 }),
+    },
     { default: {}, description: 'Ending.' },
   ),
   profile: Type.Optional(profile),
@@ -305,4 +322,6 @@ export type Config = Static<typeof configSchema>
 export type ApiKeyConfig = Config['apiKeys'][number]
 export type PoolConfig = Config['pools'][number]
 export type WorkerConfig = PoolConfig['workers'][number]
+export type AddedWorker = Static<typeof addedWorkerSchema>
+export type WorkerChange = Static<typeof workerChangeSchema>
 export type ProfileConfig = NonNullable<PoolConfig['profile']>

@@ -13,6 +13,12 @@ export interface AdminPorts {
   readonly metrics: () => Promise<{ readonly contentType: string; readonly text: string }>
   readonly workers: () => readonly object[]
   readonly map: () => object
+  /** Changes the fleet, and answers the workers concerned. Each throws RouterError for what it cannot do. */
+  readonly fleet: {
+    add(given: unknown): readonly object[]
+    change(id: string, given: unknown): readonly object[]
+    remove(id: string, force: boolean): readonly object[]
+  }
   readonly decisions: { latest(limit: number): readonly object[]; find(requestId: string): object | null }
 }
 
@@ -28,6 +34,15 @@ export function addAdminRoutes(app: FastifyInstance, ports: AdminPorts): void {
     return reply.header('content-type', contentType).send(text)
   })
   app.get('/admin/workers', () => ({ workers: ports.workers() }))
+  app.post('/admin/workers', (request, reply) =>
+    reply.code(201).send({ workers: ports.fleet.add(jsonOf(bodyOf(request))) }),
+  )
+  app.patch<Named>('/admin/workers', (request) => ({
+    workers: ports.fleet.change(idOf(request.query), jsonOf(bodyOf(request))),
+  }))
+  app.delete<Named>('/admin/workers', (request, reply) =>
+    reply.code(202).send({ workers: ports.fleet.remove(idOf(request.query), request.query.force === '1') }),
+  )
   app.get('/admin/map', () => ports.map())
   app.get<{ Querystring: { limit?: string } }>('/admin/decisions', (request) => ({
     decisions: ports.decisions.latest(limitOf(request.query.limit)),
@@ -53,6 +68,17 @@ export function addAdminRoutes(app: FastifyInstance, ports: AdminPorts): void {
   })
 }
 
+interface Named {
+  Querystring: { id?: string; force?: string }
+}
+
+/** Ids may hold "#", which ends a URL's query unless it is written %23. */
+function idOf({ id }: Named['Querystring']): string {
+  if (typeof id !== 'string' || id === '')
+    throw new RouterError('BODY_INVALID', 'Name the worker as ?id=, its "#" written %23', { param: 'id' })
+  return id
+}
+
 const defaultLimit = 50
 
 function limitOf(text: string | undefined): number {
@@ -68,12 +94,7 @@ const kinds: Readonly<Record<string, PromptKind>> = { '/v1/chat/completions': 'c
 
 /** A bare request body, or `{ path?, body }` around one; `messages` make a chat, `prompt` a completion. */
 function explained(bytes: Buffer): { kind: PromptKind; path: string; body: Buffer } {
-  let given: unknown
-  try {
-    given = JSON.parse(bytes.toString('utf8'))
-  } catch (cause) {
-    throw new RouterError('BODY_NOT_JSON', `The body is not valid JSON: ${cause instanceof Error ? cause.message : ''}`)
-  }
+  const given = jsonOf(bytes)
   if (typeof given !== 'object' || given === null || Array.isArray(given))
     throw new RouterError('BODY_INVALID', 'The body must be a JSON object')
   const { path, body } = given as { path?: unknown; body?: unknown }
@@ -88,5 +109,13 @@ function explained(bytes: Buffer): { kind: PromptKind; path: string; body: Buffe
     kind,
     path: kind === 'chat' ? '/v1/chat/completions' : '/v1/completions',
     body: wrapped ? Buffer.from(JSON.stringify(body)) : bytes,
+  }
+}
+
+function jsonOf(bytes: Buffer): unknown {
+  try {
+    return JSON.parse(bytes.toString('utf8')) as unknown
+  } catch (cause) {
+    throw new RouterError('BODY_NOT_JSON', `The body is not valid JSON: ${cause instanceof Error ? cause.message : ''}`)
   }
 }

@@ -21,14 +21,20 @@ const states = ['healthy', 'unhealthy', 'ejected', 'draining'] as const
 export function adminViews({ fleet, map, keeper, metrics, prompts }: ViewedParts) {
   const perWorker = (value: (worker: Worker) => number) => () =>
     [...fleet.workers()].map((worker) => [[worker.id], value(worker)] as const)
+  /** A worker that leaves and the one that takes its place have one name between them. */
+  const summed = (value: (worker: Worker) => number) => () => {
+    const sums = new Map<string, number>()
+    for (const worker of fleet.workers()) sums.set(worker.id, (sums.get(worker.id) ?? 0) + value(worker))
+    return [...sums].map(([id, sum]) => [[id], sum] as const)
+  }
 
   metrics.read(
     'in_flight_requests',
-    perWorker(({ slot }) => fleet.counters.requests(slot)),
+    summed(({ slot }) => fleet.counters.requests(slot)),
   )
   metrics.read(
     'in_flight_prefill_tokens',
-    perWorker(({ slot }) => fleet.counters.prefillTokens(slot)),
+    summed(({ slot }) => fleet.counters.prefillTokens(slot)),
   )
   metrics.read(
     'worker_agreement_ratio',
@@ -57,6 +63,7 @@ export function adminViews({ fleet, map, keeper, metrics, prompts }: ViewedParts
     metrics: async () => ({ contentType: metrics.registry.contentType, text: await metrics.registry.metrics() }),
     map: () => map.stats(),
     workers: () => [...fleet.workers()].map((worker) => workerView(worker)),
+    workerView,
   }
 
   function workerView(worker: Worker): object {
@@ -67,7 +74,10 @@ export function adminViews({ fleet, map, keeper, metrics, prompts }: ViewedParts
       pool: worker.pool,
       engine: worker.engine,
       rank: worker.rank,
+      source: keeper.sourceOf(worker),
       state: worker.standing.state,
+      ...(keeper.isLeaving(worker) ? { leaving: true } : {}),
+      labels: worker.labels,
       blockSize: worker.blockSize,
       capacityBlocks: worker.capacityBlocks,
       events: keeper.eventsOf(worker),

@@ -10,7 +10,7 @@ import type { Metrics } from '../telemetry/metrics.ts'
 import { engines } from '../workers/engines.ts'
 import type { Worker } from '../workers/worker.ts'
 import { systemClock } from '../zmtp/clock.ts'
-import type { EventsPlace, WorkerEvents } from './keeper.ts'
+import type { EventsPlace, WorkerEvents } from './worker-events.ts'
 
 export interface EventsWiringOptions {
   readonly map: FlatMap

@@ -1,253 +1,219 @@
-import type { PoolConfig, WorkerConfig } from '../config/schema.ts'
-import type { Log } from '../telemetry/log.ts'
-import type { Metrics } from '../telemetry/metrics.ts'
-import type { EngineHttp } from '../workers/engine-http.ts'
-import type { EngineFacts, RankFacts, RankLoad } from '../workers/engine.ts'
-import { engines } from '../workers/engines.ts'
-import type { Fleet } from '../workers/fleet.ts'
-import type { Pool, Pools } from '../workers/pool.ts'
-import { EndpointWatch } from '../workers/watch.ts'
-import { Standing } from '../workers/standing.ts'
-import { newAgreement, workerAddress, type Worker, type WorkerAddress } from '../workers/worker.ts'
+import type { WorkerConfig } from '../config/schema.ts'
+import { RouterError } from '../errors.ts'
+import { newPool, type Pool, type Pools } from '../workers/pool.ts'
+import { workerAddress, type Worker } from '../workers/worker.ts'
+import { Claims, type Source, type Target } from './claims.ts'
+import { Departures } from './departures.ts'
+import { Endpoint, type EndpointOwner, type EndpointPorts } from './endpoint.ts'
+import { Orders } from './orders.ts'
+import { noEvents, type WorkerEventsStatus } from './worker-events.ts'
 
-/** KV events of one worker, as the keeper starts, questions and stops them. */
-export interface WorkerEvents {
-  status(): WorkerEventsStatus
-  /** Contact was lost: what is known must be verified before it counts again. */
-  workerDown(): void
-  stop(): Promise<void>
-}
-
-export interface WorkerEventsStatus {
-  readonly state: 'live' | 'replaying' | 'unknown' | 'absent'
-  readonly lastSequence: number | null
-  readonly gaps: number
-  readonly restarts: number
-}
-
-export interface EventsPlace {
-  readonly endpoint: string | null
-  readonly replay: string | null
-  readonly topic: string
-  readonly bind: string | null
-}
-
-export interface KeeperOptions {
+export interface KeeperOptions extends EndpointPorts {
   readonly pools: Pools
-  readonly fleet: Fleet
-  readonly http: EngineHttp
-  readonly health: {
-    readonly intervalMs: number
-    readonly timeoutMs: number
-    readonly path: string
-    readonly failures: number
-  }
-  readonly load: { readonly intervalMs: number }
-  readonly probeIntervalMs: number
-  readonly clock: () => number
-  readonly log: Log
-  readonly metrics: Metrics
+  /** How long a worker that leaves may finish what it has. */
+  readonly drainMs: number
   /** A pool was formed from what a worker says it serves. */
   readonly onPool: (pool: Pool) => Promise<void>
-  readonly onWorker: (worker: Worker) => void
+  /** Breaks off what a worker still has when its time to finish is over. */
+  readonly onCut: (worker: Worker) => void
   readonly onWorkerGone: (worker: Worker) => void
-  readonly startEvents: (worker: Worker, place: EventsPlace) => WorkerEvents
-  /** Compares tokenizing with the worker's own. */
-  readonly probe: (worker: Worker) => Promise<'equal' | 'different' | 'unverified'>
 }
 
-interface Kept {
-  readonly worker: Worker
-  events: WorkerEvents | null
-}
-
-interface Endpoint {
-  readonly address: WorkerAddress
-  readonly given: WorkerConfig
-  readonly watch: EndpointWatch
-  pool: Pool | null
-  kept: Kept[]
-  probeTimer: NodeJS.Timeout | null
-}
+/** How long those who leave wait for the first check of those who come. */
+const handOverMs = 2000
 
 /**
- * Keeps the fleet: one watch for each engine endpoint, a worker for each of its ranks, their events, and the
- * comparison of tokenizing. Everything that changes a worker's state happens here, on thread 0.
+ * Keeps the fleet as its sources want it: opens an endpoint for each engine that one of them names, and takes out what
+ * none names any more, once what it has is done. Everything that changes a worker's state happens under it, on thread 0.
  */
 export class FleetKeeper {
   readonly #o: KeeperOptions
-  readonly #endpoints: Endpoint[] = []
+  readonly #owner: EndpointOwner
+  readonly #claims = new Claims()
+  readonly #orders = new Orders()
+  readonly #endpoints = new Map<string, Endpoint>()
+  /** Endpoints that wait for their successors. */
+  readonly #outgoing = new Set<Endpoint>()
+  readonly #departures: Departures
   readonly #forming = new Map<string, Promise<Pool>>()
-  #stopped = false
 
   constructor(options: KeeperOptions) {
     this.#o = options
-  }
-
-  /** Adds the workers of a configured pool. */
-  addPool(pool: Pool, config: PoolConfig): void {
-    for (const given of config.workers) {
-      const endpoint = this.#addEndpoint(given, pool)
-      const ranks = given.ranks === undefined ? [null] : Array.from({ length: given.ranks }, (_, rank) => rank)
-      for (const rank of ranks) this.#addWorker(endpoint, pool, rank)
-      endpoint.watch.start()
+    this.#departures = new Departures({
+      inFlight: ({ slot }) => options.fleet.counters.requests(slot),
+      limitMs: () => options.drainMs,
+      cut: options.onCut,
+      gone: (worker) => this.#gone(worker),
+      clock: options.clock,
+    })
+    this.#owner = {
+      poolFor: (model) => this.#poolFor(model),
+      depart: (worker) => this.#departures.add(worker),
+      orders: this.#orders,
     }
   }
 
-  /** Adds an engine whose pool is formed by the model that it says it serves (decision 25). */
-  addUrl(url: string): void {
-    this.#o.pools.forming = true
-    this.#addEndpoint({ url }, null).watch.start()
+  /**
+   * Makes the source's engines of a pool those that it names now, and leaves alone those of other sources. Engines of no
+   * pool join the pool of the model that they say they serve (decision 25).
+   */
+  reconcile(source: Source, pool: Pool | null, desired: readonly WorkerConfig[]): void {
+    this.#claims.put(source, pool, desired)
+    if (pool === null) this.#o.pools.forming = desired.length > 0 && this.#o.pools.list().length === 0
+    this.#settle()
+  }
+
+  /** The pool is no more: nor are its workers, whoever named them. */
+  dropPool(pool: Pool): void {
+    this.#claims.dropPool(pool)
+    this.#settle()
+  }
+
+  /** Adds an engine in an operator's name. @throws RouterError WORKER_EXISTS */
+  add(pool: Pool | null, given: WorkerConfig): Endpoint {
+    const { id } = workerAddress(given.url, null)
+    if (this.#endpoints.has(id)) throw new RouterError('WORKER_EXISTS', `The worker "${id}" is in the fleet already`)
+    this.#orders.forgetRemoved(id)
+    this.#claims.add('api', pool, given)
+    this.#settle()
+    const endpoint = this.#endpoints.get(id)
+    if (endpoint === undefined) throw new RangeError(`endpoint ${id}`)
+    return endpoint
+  }
+
+  /** The workers that the id names: one, or all ranks behind a URL. @throws RouterError WORKER_NOT_FOUND, WORKER_LEAVING */
+  named(id: string): readonly Worker[] {
+    const workers = this.#current(id)
+    if (workers.length > 0) return workers
+    if (this.#leaving(id).length > 0)
+      throw new RouterError('WORKER_LEAVING', `The worker "${id}" is being removed; add it again once it is gone`)
+    throw new RouterError('WORKER_NOT_FOUND', `No worker "${id}" is known; GET /admin/workers lists them`)
+  }
+
+  /** Gives the workers no new requests, or lets them have them again. What an operator drained stays so after a reload. */
+  setDraining(id: string, draining: boolean): readonly Worker[] {
+    const workers = this.named(id)
+    for (const worker of workers) {
+      worker.standing.draining = draining
+      if (draining) this.#orders.drain(worker)
+      else this.#orders.undrain(worker)
+    }
+    return workers
+  }
+
+  /** Takes the workers out, also where a source still names them, until it ceases to or an operator adds them again. */
+  remove(id: string, force: boolean): readonly Worker[] {
+    const current = this.#current(id)
+    const workers = current.length > 0 ? current : this.#leaving(id)
+    if (workers.length === 0 && !this.#endpoints.has(id)) this.named(id)
+    for (const worker of current) {
+      this.#orders.remove(worker)
+      this.#endpointOf(worker)?.removeWorker(worker)
+    }
+    const endpoint = this.#endpoints.get(workers[0] === undefined ? id : endpointId(workers[0]))
+    if (endpoint?.workers.length === 0) {
+      this.#orders.removeEndpoint(endpoint.id)
+      this.#claims.drop('api', endpoint.id)
+    }
+    this.#settle()
+    if (force) for (const worker of workers) this.#hurry(worker)
+    return workers
   }
 
   /** Every endpoint has answered or failed once. */
   async firstChecks(): Promise<void> {
-    await Promise.all(this.#endpoints.map(({ watch }) => watch.firstCheck))
+    await Promise.all([...this.#endpoints.values()].map(({ firstCheck }) => firstCheck))
   }
 
   reportUnreachable(worker: Worker, refused: boolean): void {
-    this.#endpoints.find(({ kept }) => kept.some((entry) => entry.worker === worker))?.watch.reportUnreachable(refused)
+    this.#endpointOf(worker)?.reportUnreachable(refused)
   }
 
   eventsOf(worker: Worker): WorkerEventsStatus {
-    for (const { kept } of this.#endpoints) {
-      for (const entry of kept) if (entry.worker === worker && entry.events !== null) return entry.events.status()
-    }
-    return { state: 'absent', lastSequence: null, gaps: 0, restarts: 0 }
+    return this.#endpointOf(worker)?.eventsOf(worker) ?? noEvents
+  }
+
+  sourceOf(worker: Worker): Source | null {
+    return this.#endpointOf(worker)?.source ?? null
+  }
+
+  isLeaving(worker: Worker): boolean {
+    return this.#departures.has(worker)
   }
 
   async stop(): Promise<void> {
-    this.#stopped = true
-    for (const { watch, probeTimer } of this.#endpoints) {
-      watch.stop()
-      if (probeTimer !== null) clearTimeout(probeTimer)
-    }
-    await Promise.all(this.#endpoints.flatMap(({ kept }) => kept.flatMap(({ events }) => events?.stop() ?? [])))
+    this.#departures.stop()
+    await Promise.all([...this.#endpoints.values(), ...this.#outgoing].map((endpoint) => endpoint.stop()))
   }
 
-  #addEndpoint(given: WorkerConfig, pool: Pool | null): Endpoint {
-    const address = workerAddress(given.url, null)
-    const engine = engines[given.engine ?? 'vllm']
-    if (engine === undefined) throw new RangeError(`engine ${given.engine ?? ''}`)
-    const watch = new EndpointWatch({
-      baseUrl: address.origin + address.basePath,
-      headers: headersFor(address, given),
-      engine,
-      http: this.#o.http,
-      health: this.#o.health,
-      load: this.#o.load,
-      onUp: (facts) => this.#up(endpoint, facts),
-      onDown: () => this.#down(endpoint),
-      onRestart: (facts) => {
-        this.#o.log.warn({ worker: address.id }, 'engine restarted')
-        void this.#up(endpoint, facts)
-      },
-      onLoad: (load) => this.#loaded(endpoint, load),
-    })
-    const endpoint: Endpoint = { address, given, watch, pool, kept: [], probeTimer: null }
-    this.#endpoints.push(endpoint)
+  /** Makes the endpoints those that the sources want together. */
+  #settle(): void {
+    const targets = this.#claims.targets()
+    this.#orders.keepFor(targets)
+    for (const id of targets.keys()) if (this.#orders.isRemoved(id)) targets.delete(id)
+    const outgoing = [...this.#endpoints.values()].filter((endpoint) => !targets.has(endpoint.id))
+    const incoming: Endpoint[] = []
+    for (const target of targets.values()) {
+      const current = this.#endpoints.get(target.id)
+      if (current?.mayBecome(target) === true) {
+        current.become(target)
+        continue
+      }
+      if (current !== undefined) outgoing.push(current)
+      incoming.push(this.#open(target))
+    }
+    for (const endpoint of outgoing) {
+      if (this.#endpoints.get(endpoint.id) === endpoint) this.#endpoints.delete(endpoint.id)
+      this.#retire(
+        endpoint,
+        incoming.filter(({ pool }) => pool === null || pool === endpoint.pool),
+      )
+    }
+  }
+
+  #open(target: Target): Endpoint {
+    const endpoint = new Endpoint(target, this.#o, this.#owner)
+    this.#endpoints.set(target.id, endpoint)
+    endpoint.start()
     return endpoint
   }
 
-  #addWorker(endpoint: Endpoint, pool: Pool, rank: number | null): Kept | null {
-    const { given } = endpoint
-    const address = workerAddress(given.url, rank)
-    const worker = this.#o.fleet.add((slot, serial) => ({
-      id: address.id,
-      origin: address.origin,
-      basePath: address.basePath,
-      rank,
-      slot,
-      serial,
-      pool: pool.model,
-      engine: given.engine ?? 'vllm',
-      headers: headersFor(address, given),
-      labels: given.labels ?? {},
-      standing: new Standing(),
-      blockSize: given.blockSize ?? null,
-      capacityBlocks: given.capacityBlocks ?? null,
-      load: null,
-      degraded: given.blockSize === undefined ? 'block_size_unknown' : null,
-      exact: false,
-      agreement: newAgreement(),
-    }))
-    if (worker === null) {
-      this.#o.log.error(
-        { worker: address.id, limit: this.#o.fleet.limit },
-        'worker left out: the fleet is full (limits.workers)',
-      )
-      return null
+  /** Those who leave serve until those who take their place can, so that a pool is never without workers in between. */
+  #retire(endpoint: Endpoint, successors: readonly Endpoint[]): void {
+    this.#o.log.info({ worker: endpoint.id, source: endpoint.source }, 'worker leaves')
+    if (successors.length === 0) {
+      endpoint.leave()
+      return
     }
-    const kept: Kept = { worker, events: null }
-    endpoint.kept.push(kept)
-    pool.workers.push(worker)
-    this.#o.onWorker(worker)
-    return kept
-  }
-
-  async #up(endpoint: Endpoint, facts: EngineFacts | null): Promise<void> {
-    if (facts !== null) await this.#learn(endpoint, facts)
-    if (this.#stopped) return
-    for (const kept of endpoint.kept) {
-      const { worker } = kept
-      const rank = facts?.ranks.find((candidate) => candidate.rank === (worker.rank ?? 0)) ?? null
-      // A restarted engine may have another block size or capacity than before.
-      const blockSize = endpoint.given.blockSize ?? rank?.blockSize ?? worker.blockSize
-      if (blockSize !== worker.blockSize) {
-        worker.blockSize = blockSize
-        this.#o.onWorker(worker)
-      }
-      if (facts !== null) worker.models = new Set(facts.models.map(({ id }) => id))
-      worker.capacityBlocks = endpoint.given.capacityBlocks ?? rank?.capacityBlocks ?? worker.capacityBlocks
-      if (worker.blockSize !== null && worker.degraded === 'block_size_unknown') worker.degraded = null
-      const place = eventsPlace(endpoint.given, worker.rank, rank)
-      if (kept.events === null && place !== null) kept.events = this.#o.startEvents(worker, place)
-      worker.standing.up = true
-      this.#o.log.info(
-        {
-          worker: worker.id,
-          model: worker.pool,
-          blockSize: worker.blockSize,
-          capacityBlocks: worker.capacityBlocks,
-          events: kept.events === null ? 'absent' : 'present',
-        },
-        'worker up',
-      )
-    }
-    void this.#probe(endpoint)
-  }
-
-  #down(endpoint: Endpoint): void {
-    for (const { worker, events } of endpoint.kept) {
-      worker.standing.up = false
-      worker.load = null
-      events?.workerDown()
-      this.#o.log.warn({ worker: worker.id }, 'worker down')
+    this.#outgoing.add(endpoint)
+    const timer = setTimeout(leave, handOverMs, this.#outgoing)
+    void Promise.all(successors.map(({ firstCheck }) => firstCheck)).then(() => {
+      clearTimeout(timer)
+      leave(this.#outgoing)
+    })
+    function leave(waiting: Set<Endpoint>): void {
+      if (waiting.delete(endpoint)) endpoint.leave()
     }
   }
 
-  /** Forms the pool, finds adapters, and splits an endpoint that turns out to have several ranks. */
-  async #learn(endpoint: Endpoint, facts: EngineFacts): Promise<void> {
-    const base = facts.models.find(({ parent }) => parent === null)
-    if (endpoint.pool === null) {
-      if (base === undefined) return
-      endpoint.pool = await this.#poolFor(base.id)
+  #hurry(worker: Worker): void {
+    for (const endpoint of this.#outgoing) {
+      if (!endpoint.has(worker)) continue
+      this.#outgoing.delete(endpoint)
+      endpoint.leave()
     }
-    const { pool } = endpoint
-    for (const { id, parent } of facts.models) if (parent !== null) pool.adapters.add(id)
-    pool.maxModelLength ??= base?.maxModelLength ?? null
-    if (base !== undefined && !facts.models.some(({ id }) => id === pool.model || pool.aliases.includes(id))) {
-      this.#o.log.warn(
-        { worker: endpoint.address.id, model: pool.model, serves: base.id },
-        'the engine does not serve the model of its pool',
-      )
+    this.#departures.hurry(worker)
+  }
+
+  #gone(worker: Worker): void {
+    const { pools, fleet, log } = this.#o
+    for (const { workers } of pools.list()) {
+      const at = workers.indexOf(worker)
+      if (at !== -1) workers.splice(at, 1)
     }
-    const several = facts.ranks.length > 1 && endpoint.given.ranks === undefined
-    if (several && endpoint.kept.every(({ worker }) => worker.rank === null)) {
-      for (const { worker } of endpoint.kept) this.#removeWorker(pool, worker)
-      endpoint.kept = []
-      for (const { rank } of facts.ranks) this.#addWorker(endpoint, pool, rank)
-    } else if (endpoint.kept.length === 0) this.#addWorker(endpoint, pool, null)
+    fleet.remove(worker)
+    this.#o.onWorkerGone(worker)
+    log.info({ worker: worker.id }, 'worker gone')
   }
 
   /** The pool of a model, formed once however many workers tell of it at the same time. */
@@ -256,88 +222,42 @@ export class FleetKeeper {
     if (known !== null) return Promise.resolve(known.pool)
     let forming = this.#forming.get(model)
     if (forming === undefined) {
-      forming = this.#formPool(model)
+      forming = this.#formPool(model).finally(() => this.#forming.delete(model))
       this.#forming.set(model, forming)
     }
     return forming
   }
 
   async #formPool(model: string): Promise<Pool> {
-    const pool: Pool = {
-      model,
-      aliases: [],
-      adapters: new Set(),
-      workers: [],
-      createdSeconds: Math.floor(Date.now() / 1000),
-      maxModelLength: null,
-    }
+    const pool = newPool(model)
     await this.#o.onPool(pool)
+    const known = this.#o.pools.target(model)
+    if (known !== null) return known.pool
     this.#o.pools.add(pool)
     this.#o.pools.forming = false
     return pool
   }
 
-  #removeWorker(pool: Pool, worker: Worker): void {
-    const at = pool.workers.indexOf(worker)
-    if (at !== -1) pool.workers.splice(at, 1)
-    this.#o.fleet.remove(worker)
-    this.#o.onWorkerGone(worker)
+  #current(id: string): Worker[] {
+    return [...this.#endpoints.values()].flatMap((endpoint) =>
+      endpoint.workers.filter((worker) => endpoint.id === id || worker.id === id),
+    )
   }
 
-  #loaded(endpoint: Endpoint, load: ReadonlyMap<number, RankLoad>): void {
-    const atMs = this.#o.clock()
-    for (const { worker } of endpoint.kept) {
-      const own = load.get(worker.rank ?? 0)
-      if (own !== undefined) worker.load = { ...own, atMs }
-    }
+  #leaving(id: string): Worker[] {
+    const outgoing = [...this.#outgoing].flatMap(({ workers }) => workers)
+    return [...this.#departures.workers(), ...outgoing].filter(
+      (worker) => worker.id === id || endpointId(worker) === id,
+    )
   }
 
-  async #probe(endpoint: Endpoint): Promise<void> {
-    if (endpoint.probeTimer !== null) clearTimeout(endpoint.probeTimer)
-    const first = endpoint.kept[0]?.worker
-    if (first !== undefined) {
-      const result = await this.#o.probe(first)
-      for (const { worker } of endpoint.kept) {
-        this.#o.metrics.tokenizerProbes.add(1, worker.id, result)
-        if (result === 'different') worker.degraded = 'tokenizer_differs'
-        else if (worker.degraded === 'tokenizer_differs' && result === 'equal') worker.degraded = null
-      }
-    }
-    endpoint.probeTimer = setTimeout(() => void this.#probe(endpoint), this.#o.probeIntervalMs)
-    endpoint.probeTimer.unref()
+  #endpointOf(worker: Worker): Endpoint | undefined {
+    const endpoint = this.#endpoints.get(endpointId(worker))
+    if (endpoint?.has(worker) === true) return endpoint
+    return [...this.#outgoing].find((candidate) => candidate.has(worker))
   }
 }
 
-function headersFor(address: WorkerAddress, given: WorkerConfig): Record<string, string> {
-  const own = Object.fromEntries(
-    Object.entries(given.headers ?? {}).map(([name, value]) => [name.toLowerCase(), value]),
-  )
-  return {
-    ...address.headers,
-    ...own,
-    ...(given.apiKey === undefined ? {} : { authorization: `Bearer ${given.apiKey}` }),
-  }
-}
-
-/** Where a worker's events are: as configured (port + rank for data-parallel ranks), else as the engine tells. */
-function eventsPlace(given: WorkerConfig, rank: number | null, facts: RankFacts | null): EventsPlace | null {
-  const { events } = given
-  if (events === false) return null
-  if (events?.endpoint !== undefined || events?.bind !== undefined) {
-    const shifted = (endpoint: string | undefined): string | null =>
-      endpoint === undefined ? null : endpoint.replace(/:(\d+)$/, (_, port: string) => `:${Number(port) + (rank ?? 0)}`)
-    return {
-      endpoint: shifted(events.endpoint),
-      replay: shifted(events.replay),
-      topic: events.topic ?? '',
-      bind: shifted(events.bind),
-    }
-  }
-  if (facts?.events == null) return null
-  return {
-    endpoint: facts.events.endpoint,
-    replay: facts.events.replay,
-    topic: events?.topic ?? facts.events.topic,
-    bind: null,
-  }
+function endpointId(worker: Worker): string {
+  return worker.origin + worker.basePath
 }

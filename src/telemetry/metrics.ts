@@ -43,6 +43,7 @@ export interface Cell {
 /** Counts per label values. The hot path keeps its Cell; prom-client sees the sums when it is scraped. */
 export class CountedBy<Label extends string> {
   readonly #labels: readonly Label[]
+  readonly #counter: Counter
   readonly #cells = new Map<string, { cell: Cell; values: readonly string[]; flushed: number }>()
 
   constructor(registry: Registry, name: string, help: string, labels: readonly Label[]) {
@@ -54,7 +55,7 @@ export class CountedBy<Label extends string> {
         entry.flushed = entry.cell.value
       }
     }
-    new Counter({
+    this.#counter = new Counter({
       name,
       help,
       labelNames: [...labels],
@@ -82,10 +83,24 @@ export class CountedBy<Label extends string> {
     this.cell(...values).value += amount
   }
 
+  /** Drops every count with this value of a label, once what it names is no more. Who holds a cell counts in vain. */
+  forget(label: string, value: string): void {
+    const at = (this.#labels as readonly string[]).indexOf(label)
+    if (at === -1) return
+    for (const [key, { values }] of this.#cells) {
+      if (values[at] !== value) continue
+      this.#cells.delete(key)
+      this.#counter.remove(this.#named(values))
+    }
+  }
+
   #named(values: readonly string[]): Record<string, string> {
     return Object.fromEntries(this.#labels.map((label, index) => [label, values[index] ?? '']))
   }
 }
+
+/** How long the counts of a worker that is gone can still be scraped and added to. */
+const forgetAfterMs = 1000
 
 /** A gauge that is read when scraped: the reader answers rows of [label values, value]. */
 export type GaugeReader = () => Iterable<readonly [readonly string[], number]>
@@ -98,8 +113,12 @@ const fineSecondsBuckets = [
 /** Every metric of Warmroute, each declared once. `docs/metrics.md` is generated from these declarations. */
 export function createMetrics() {
   const registry = new Registry()
-  const counted = <Label extends string>(name: string, help: string, labels: readonly Label[] = []) =>
-    new CountedBy(registry, `warmroute_${name}`, help, labels)
+  const counters: CountedBy<string>[] = []
+  const counted = <Label extends string>(name: string, help: string, labels: readonly Label[] = []) => {
+    const counter = new CountedBy(registry, `warmroute_${name}`, help, labels)
+    counters.push(counter)
+    return counter
+  }
   const timed = (name: string, help: string, buckets = secondsBuckets) =>
     new Timed(registry, `warmroute_${name}`, help, buckets)
   const readers = new Map<string, GaugeReader>()
@@ -234,6 +253,15 @@ export function createMetrics() {
     /** Gives a declared gauge its reader. */
     read(name: string, reader: GaugeReader): void {
       readers.set(name, reader)
+    },
+    /**
+     * Drops the counts of a worker that is gone: their number would grow with every worker that ever was. A moment later,
+     * since the end of its last request is still to be counted, and only if none of its name has come back by then.
+     */
+    forgetWorker(id: string, isGone: () => boolean): void {
+      setTimeout(() => {
+        if (isGone()) for (const counter of counters) counter.forget('worker', id)
+      }, forgetAfterMs).unref()
     },
     /** Starts what costs something while it runs: the event-loop monitor and the process's own figures. */
     start(): void {

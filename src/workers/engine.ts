@@ -2,6 +2,7 @@ import type { EngineHttp } from './engine-http.ts'
 
 /** What an engine tells about itself; null where it does not say. */
 export interface EngineFacts {
+  /** Empty where it does not say. */
   readonly models: readonly {
     readonly id: string
     readonly parent: string | null
@@ -38,7 +39,7 @@ export interface Engine {
   readonly name: string
   /** Stores of one block count and need as many removals (decision 6). */
   readonly countsStores: boolean
-  /** Null when the engine cannot be reached or is not of this kind. */
+  /** Null when the engine cannot be reached or does not answer properly: it is to be asked again. */
   facts(http: EngineHttp, baseUrl: string, headers: Readonly<Record<string, string>>): Promise<EngineFacts | null>
   /** Load by rank; null when it cannot be read. */
   load(

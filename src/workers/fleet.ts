@@ -96,12 +96,15 @@ export class InFlight {
   }
 }
 
-/** All workers, by slot and by name. A slot is reused once its worker is gone; a serial never is. */
+/**
+ * All workers, by slot. A slot is reused once its worker is gone; a serial never is. Two workers may have one id for a
+ * while: one that leaves, and the one that takes its place.
+ */
 export class Fleet {
   readonly counters: InFlightCounters
   readonly limit: number
   readonly #bySlot: (Worker | undefined)[] = []
-  readonly #byId = new Map<string, Worker>()
+  readonly #workers = new Set<Worker>()
   #nextSerial = 0
 
   constructor(limit: number) {
@@ -116,21 +119,22 @@ export class Fleet {
     if (slot >= this.limit) return null
     const worker = make(slot, this.#nextSerial++)
     this.#bySlot[slot] = worker
-    this.#byId.set(worker.id, worker)
+    this.#workers.add(worker)
     return worker
   }
 
   remove(worker: Worker): void {
     if (this.#bySlot[worker.slot] !== worker) return
     this.#bySlot[worker.slot] = undefined
-    this.#byId.delete(worker.id)
+    this.#workers.delete(worker)
   }
 
+  /** The newest worker of this id. */
   get(id: string): Worker | undefined {
-    return this.#byId.get(id)
+    return [...this.#workers].findLast((worker) => worker.id === id)
   }
 
   workers(): IterableIterator<Worker> {
-    return this.#byId.values()
+    return this.#workers.values()
   }
 }

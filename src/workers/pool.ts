@@ -4,7 +4,7 @@ import type { Worker } from './worker.ts'
 export interface Pool {
   /** Canonical model name; part of every block key's root. */
   readonly model: string
-  readonly aliases: readonly string[]
+  aliases: readonly string[]
   /** LoRA adapter names that clients may send as `model`. */
   readonly adapters: Set<string>
   readonly workers: Worker[]
@@ -12,6 +12,30 @@ export interface Pool {
   readonly createdSeconds: number
   /** Largest prompt and answer together, in tokens, as the engines report it. */
   maxModelLength: number | null
+}
+
+export function newPool(model: string): Pool {
+  return {
+    model,
+    aliases: [],
+    adapters: new Set(),
+    workers: [],
+    createdSeconds: Math.floor(Date.now() / 1000),
+    maxModelLength: null,
+  }
+}
+
+/**
+ * Whether an engine that tells of these models serves the pool's, under its name, an alias or an adapter's. An engine that
+ * tells of none is believed.
+ */
+export function poolServes(
+  pool: Pool,
+  models: readonly { readonly id: string; readonly parent: string | null }[],
+): boolean {
+  const isOurs = (name: string): boolean =>
+    name === pool.model || pool.aliases.includes(name) || pool.adapters.has(name)
+  return models.length === 0 || models.some(({ id, parent }) => isOurs(parent ?? id))
 }
 
 /** What a model name in a request stands for. */
@@ -29,6 +53,12 @@ export class Pools {
 
   add(pool: Pool): void {
     this.#pools.push(pool)
+  }
+
+  /** Requests for its names are refused from now on; those that it has go on. */
+  remove(pool: Pool): void {
+    const at = this.#pools.indexOf(pool)
+    if (at !== -1) this.#pools.splice(at, 1)
   }
 
   list(): readonly Pool[] {

@@ -1,26 +1,38 @@
 import type { Engine, EngineFacts, RankLoad } from './engine.ts'
 import type { EngineHttp } from './engine-http.ts'
 
+export interface HealthTiming {
+  readonly intervalMs: number
+  readonly timeoutMs: number
+  readonly path: string
+  readonly failures: number
+}
+
+export interface LoadTiming {
+  readonly intervalMs: number
+}
+
 export interface WatchOptions {
   /** Origin and base path. */
   readonly baseUrl: string
   readonly headers: Readonly<Record<string, string>>
   readonly engine: Engine
   readonly http: EngineHttp
-  readonly health: {
-    readonly intervalMs: number
-    readonly timeoutMs: number
-    readonly path: string
-    readonly failures: number
-  }
-  readonly load: { readonly intervalMs: number }
-  /** The engine answers its health check: what it tells about itself (null where it tells nothing). */
-  readonly onUp: (facts: EngineFacts | null) => Promise<void>
+  /** Read anew for each check. */
+  readonly timing: { readonly health: HealthTiming; readonly load: LoadTiming }
+  /**
+   * The engine answers its health check: what it tells about itself, null where it should and does not. False: it may not
+   * serve, and is asked again.
+   */
+  readonly onUp: (facts: EngineFacts | null) => Promise<boolean>
   readonly onDown: () => void
-  /** The engine's process is another one than before, although no check failed in between. */
-  readonly onRestart: (facts: EngineFacts) => void
+  /** The engine's process is another one than before, although no check failed in between. The same answers. */
+  readonly onRestart: (facts: EngineFacts) => Promise<boolean>
   readonly onLoad: (load: ReadonlyMap<number, RankLoad>) => void
 }
+
+/** Health intervals between two questions to an engine that answers but may not serve: they cost it more than a check. */
+const refusedIntervals = 4
 
 /** Watches one engine endpoint: health, facts, load. Nothing here waits on anything but the engine itself. */
 export class EndpointWatch {
@@ -31,8 +43,12 @@ export class EndpointWatch {
   #up = false
   #failed = 0
   #startedAt: number | null = null
+  /** Model names that the engine told last. */
+  #models = ''
   #stopped = false
   #checking = false
+  /** A request broke off: the process behind the address may be another one. */
+  #suspect = false
   #healthTimer: NodeJS.Timeout | null = null
   #loadTimer: NodeJS.Timeout | null = null
 
@@ -43,7 +59,7 @@ export class EndpointWatch {
 
   start(): void {
     void this.#check()
-    this.#loadTimer = setTimeout(() => void this.#readLoad(), this.#o.load.intervalMs)
+    this.#loadTimer = setTimeout(() => void this.#readLoad(), this.#o.timing.load.intervalMs)
   }
 
   stop(): void {
@@ -60,6 +76,7 @@ export class EndpointWatch {
   reportUnreachable(refused: boolean): void {
     if (!this.#up || this.#stopped) return
     if (refused) this.#down()
+    this.#suspect = true
     if (!this.#checking) {
       if (this.#healthTimer !== null) clearTimeout(this.#healthTimer)
       void this.#check()
@@ -67,31 +84,41 @@ export class EndpointWatch {
   }
 
   async #check(): Promise<void> {
-    const { baseUrl, headers, engine, http, health } = this.#o
+    const { baseUrl, headers, http, timing } = this.#o
     this.#checking = true
     const seen = { refused: false }
-    const answer = await http.ask(baseUrl + health.path, {
+    const answer = await http.ask(baseUrl + timing.health.path, {
       headers,
-      timeoutMs: health.timeoutMs,
+      timeoutMs: timing.health.timeoutMs,
       limitBytes: 65_536,
       onRefused: () => (seen.refused = true),
     })
     // An answer that comes after the end must start nothing anew.
     if (this.#isStopped()) return
+    let intervals = 1
     if (answer?.status === 200) {
       this.#failed = 0
-      if (!this.#up) {
-        const facts = await engine.facts(http, baseUrl, headers)
-        if (!this.#isStopped()) {
-          this.#up = true
-          this.#startedAt = facts?.startedAt ?? null
-          await this.#o.onUp(facts)
-        }
-      }
-    } else if ((++this.#failed >= health.failures || seen.refused) && this.#isUp()) this.#down()
+      if (!this.#up || this.#suspect) await this.#ask()
+      if (!this.#isUp()) intervals = refusedIntervals
+    } else if ((++this.#failed >= timing.health.failures || seen.refused) && this.#isUp()) this.#down()
     this.#checking = false
     this.#settleFirst()
-    if (!this.#isStopped()) this.#healthTimer = setTimeout(() => void this.#check(), health.intervalMs)
+    if (!this.#isStopped())
+      this.#healthTimer = setTimeout(() => void this.#check(), timing.health.intervalMs * intervals)
+  }
+
+  /** Asks the engine about itself: when it comes up, and when its process may have become another one. */
+  async #ask(): Promise<void> {
+    const { baseUrl, headers, engine, http } = this.#o
+    this.#suspect = false
+    const facts = await engine.facts(http, baseUrl, headers)
+    if (this.#isStopped()) return
+    if (!this.#up) {
+      this.#note(facts)
+      this.#up = true
+      this.#up = (await this.#o.onUp(facts)) && this.#isUp()
+    } else if (facts !== null && (facts.startedAt !== this.#startedAt || namesOf(facts) !== this.#models))
+      await this.#restarted(facts)
   }
 
   #down(): void {
@@ -100,23 +127,28 @@ export class EndpointWatch {
   }
 
   async #readLoad(): Promise<void> {
-    const { baseUrl, headers, engine, http, load } = this.#o
+    const { baseUrl, headers, engine, http, timing } = this.#o
     if (this.#up) {
-      const read = await engine.load(http, baseUrl, headers, load.intervalMs * 2)
+      const read = await engine.load(http, baseUrl, headers, timing.load.intervalMs * 2)
       if (read !== null && this.#isUp() && !this.#isStopped()) {
         this.#o.onLoad(read.byRank)
-        if (read.startedAt !== null && this.#startedAt !== null && read.startedAt !== this.#startedAt)
-          await this.#restarted()
+        if (read.startedAt !== null && this.#startedAt !== null && read.startedAt !== this.#startedAt) {
+          const facts = await engine.facts(http, baseUrl, headers)
+          if (facts !== null && !this.#isStopped()) await this.#restarted(facts)
+        }
       }
     }
-    if (!this.#isStopped()) this.#loadTimer = setTimeout(() => void this.#readLoad(), load.intervalMs)
+    if (!this.#isStopped()) this.#loadTimer = setTimeout(() => void this.#readLoad(), timing.load.intervalMs)
   }
 
-  async #restarted(): Promise<void> {
-    const facts = await this.#o.engine.facts(this.#o.http, this.#o.baseUrl, this.#o.headers)
-    if (facts === null || this.#isStopped()) return
-    this.#startedAt = facts.startedAt
-    this.#o.onRestart(facts)
+  async #restarted(facts: EngineFacts): Promise<void> {
+    this.#note(facts)
+    if (!(await this.#o.onRestart(facts))) this.#up = false
+  }
+
+  #note(facts: EngineFacts | null): void {
+    this.#startedAt = facts?.startedAt ?? null
+    this.#models = facts === null ? '' : namesOf(facts)
   }
 
   /** Read through a call, since it may change while an `await` waits. */
@@ -127,4 +159,8 @@ export class EndpointWatch {
   #isStopped(): boolean {
     return this.#stopped
   }
+}
+
+function namesOf({ models }: EngineFacts): string {
+  return JSON.stringify(models.map(({ id }) => id))
 }

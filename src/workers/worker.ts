@@ -1,8 +1,11 @@
 import { RouterError } from '../errors.ts'
 import type { Standing } from './standing.ts'
 
-/** Why a worker gets no credit for its cache although it serves requests. */
-export type Degradation = 'block_size_unknown' | 'tokenizer_differs' | 'events_unknown'
+/**
+ * Why a worker gets no credit for its cache although it serves requests; `wrong_model`: why it serves none, since its
+ * engine has another model than its pool.
+ */
+export type Degradation = 'block_size_unknown' | 'tokenizer_differs' | 'events_unknown' | 'wrong_model'
 
 /** Load that the engine itself reports, with the time at which it was read. */
 export interface MeasuredLoad {
@@ -32,8 +35,8 @@ export interface Worker {
   readonly pool: string
   readonly engine: string
   /** Headers added to every request to this worker, lower-case names; `authorization` replaces the client's. */
-  readonly headers: Readonly<Record<string, string>>
-  readonly labels: Readonly<Record<string, string>>
+  headers: Readonly<Record<string, string>>
+  labels: Readonly<Record<string, string>>
   readonly standing: Standing
   blockSize: number | null
   capacityBlocks: number | null

@@ -20,6 +20,8 @@ export interface ScriptedEngine {
   /** Generation requests whose connection is open. */
   readonly open: () => number
   script: Script
+  /** The model that it says it serves. */
+  model: string
 }
 
 export async function scriptedEngine(t: TestContext, script: Script, model = 'demo'): Promise<ScriptedEngine> {
@@ -33,7 +35,10 @@ export async function scriptedEngine(t: TestContext, script: Script, model = 'de
         const known = url === '/health' || url === '/v1/models'
         response.writeHead(known ? 200 : 404, { 'content-type': 'application/json' })
         response.end(
-          JSON.stringify({ object: 'list', data: [{ id: model, object: 'model', parent: null, max_model_len: 4096 }] }),
+          JSON.stringify({
+            object: 'list',
+            data: [{ id: engine.model, object: 'model', parent: null, max_model_len: 4096 }],
+          }),
         )
         return
       }
@@ -54,6 +59,7 @@ export async function scriptedEngine(t: TestContext, script: Script, model = 'de
     received: [],
     open: () => open,
     script,
+    model,
   }
   t.after(() => {
     server.closeAllConnections()

@@ -50,7 +50,7 @@ test('a recorded vLLM tells its load', async () => {
 })
 
 test('an engine without events, metrics or models is unknown, not wrong', async () => {
-  assert.equal(await vllm.facts(answering({}), 'http://a:1', {}), null)
+  assert.deepEqual((await vllm.facts(answering({}), 'http://a:1', {}))?.models, [])
   const facts = await vllm.facts(answering({ '/v1/models': recorded('v1_models') }), 'http://a:1', {})
   assert.deepEqual(facts?.ranks, [{ rank: 0, blockSize: null, capacityBlocks: null, events: null }])
 })

@@ -13,8 +13,9 @@ export const vllm: Engine = {
       http.ask(`${baseUrl}/kv_event_sources`, { headers }),
       http.ask(`${baseUrl}/metrics`, { headers }),
     ])
-    const rows = modelRows(jsonOf(models))
-    if (rows === null) return null
+    // An engine without this path tells of no models; one that fails to answer is asked again.
+    if (models === null || models.status >= 500) return null
+    const rows = modelRows(jsonOf(models)) ?? []
     const samples =
       metrics?.status === 200
         ? samplesOf(metrics.text, ['vllm:cache_config_info', 'process_start_time_seconds'])

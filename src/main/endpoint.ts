@@ -1,0 +1,346 @@
+import type { WorkerConfig } from '../config/schema.ts'
+import type { Log } from '../telemetry/log.ts'
+import type { Metrics } from '../telemetry/metrics.ts'
+import type { EngineHttp } from '../workers/engine-http.ts'
+import type { EngineFacts, RankLoad } from '../workers/engine.ts'
+import { engines } from '../workers/engines.ts'
+import type { Fleet } from '../workers/fleet.ts'
+import { poolServes, type Pool } from '../workers/pool.ts'
+import { Standing } from '../workers/standing.ts'
+import { EndpointWatch, type HealthTiming, type LoadTiming } from '../workers/watch.ts'
+import { newAgreement, workerAddress, type Worker, type WorkerAddress } from '../workers/worker.ts'
+import type { Source, Target } from './claims.ts'
+import { differInPassing, eventsPlace, headersFor } from './worker-config.ts'
+import { noEvents, type EventsPlace, type WorkerEvents, type WorkerEventsStatus } from './worker-events.ts'
+
+/** What an endpoint needs of the rooms around it. The timings are read anew each time: a reload may change them. */
+export interface EndpointPorts {
+  readonly fleet: Fleet
+  readonly http: EngineHttp
+  readonly health: HealthTiming
+  readonly load: LoadTiming
+  readonly probeIntervalMs: number
+  readonly clock: () => number
+  readonly log: Log
+  readonly metrics: Metrics
+  readonly onWorker: (worker: Worker) => void
+  readonly startEvents: (worker: Worker, place: EventsPlace) => WorkerEvents
+  /** Compares tokenizing with the worker's own. */
+  readonly probe: (worker: Worker) => Promise<'equal' | 'different' | 'unverified'>
+}
+
+/** What an endpoint asks of its keeper. */
+export interface EndpointOwner {
+  /** The pool of a model, formed if there is none. */
+  poolFor(model: string): Promise<Pool>
+  /** A worker is no longer the endpoint's: it ends what it has and goes. */
+  depart(worker: Worker): void
+  /** What operators ordered of the worker with this id before it appeared. */
+  readonly orders: { isDrained(id: string): boolean; isRemoved(id: string): boolean }
+}
+
+interface Kept {
+  readonly worker: Worker
+  events: WorkerEvents | null
+}
+
+/** One engine: its watch, a worker for each of its ranks, their events, and the comparison of tokenizing. */
+export class Endpoint {
+  readonly id: string
+  readonly #o: EndpointPorts
+  readonly #owner: EndpointOwner
+  readonly #address: WorkerAddress
+  readonly #watch: EndpointWatch
+  /** Whether the pool is that of the model which the engine serves. */
+  readonly #learnsPool: boolean
+  #source: Source
+  #given: WorkerConfig
+  #pool: Pool | null
+  #kept: Kept[] = []
+  #probeTimer: NodeJS.Timeout | null = null
+  /** The model for which the engine is kept out. */
+  #wrongModel: string | null = null
+  /** The fleet had no place for one of its workers; told once. */
+  #leftOut = false
+  #left = false
+
+  constructor(target: Target, ports: EndpointPorts, owner: EndpointOwner) {
+    this.#o = ports
+    this.#owner = owner
+    this.id = target.id
+    this.#source = target.source
+    this.#given = target.given
+    this.#pool = target.pool
+    this.#learnsPool = target.pool === null
+    this.#address = workerAddress(target.given.url, null)
+    const engine = engines[target.given.engine ?? 'vllm']
+    if (engine === undefined) throw new RangeError(`engine ${target.given.engine ?? ''}`)
+    const headers = (): Record<string, string> => headersFor(this.#address, this.#given)
+    this.#watch = new EndpointWatch({
+      baseUrl: this.#address.origin + this.#address.basePath,
+      get headers() {
+        return headers()
+      },
+      engine,
+      http: ports.http,
+      timing: ports,
+      onUp: (facts) => this.#up(facts),
+      onDown: () => this.#down(),
+      onRestart: (facts) => {
+        ports.log.warn({ worker: this.id }, 'engine restarted')
+        return this.#up(facts)
+      },
+      onLoad: (load) => this.#loaded(load),
+    })
+  }
+
+  get source(): Source {
+    return this.#source
+  }
+
+  get pool(): Pool | null {
+    return this.#pool
+  }
+
+  get workers(): readonly Worker[] {
+    return this.#kept.map(({ worker }) => worker)
+  }
+
+  /** Fulfilled when the engine has answered or failed once. */
+  get firstCheck(): Promise<void> {
+    return this.#watch.firstCheck
+  }
+
+  start(): void {
+    const { ranks } = this.#given
+    if (this.#pool !== null)
+      this.#addWorkers(ranks === undefined ? [null] : Array.from({ length: ranks }, (_, rank) => rank))
+    this.#watch.start()
+  }
+
+  /** Whether the endpoint can become the target as it runs, without losing what is known of its cache. */
+  mayBecome({ pool, given }: Target): boolean {
+    return (this.#learnsPool ? pool === null : pool === this.#pool) && differInPassing(this.#given, given)
+  }
+
+  become({ source, given }: Target): void {
+    this.#source = source
+    if (this.#given === given) return
+    const address = workerAddress(given.url, null)
+    const labels = this.#given.labels ?? {}
+    for (const { worker } of this.#kept) {
+      // What an operator changed stays until the source says something new.
+      if (JSON.stringify(labels) !== JSON.stringify(given.labels ?? {})) worker.labels = given.labels ?? {}
+      worker.headers = headersFor(address, given)
+    }
+    this.#given = given
+  }
+
+  has(worker: Worker): boolean {
+    return this.#kept.some((kept) => kept.worker === worker)
+  }
+
+  eventsOf(worker: Worker): WorkerEventsStatus {
+    return this.#kept.find((kept) => kept.worker === worker)?.events?.status() ?? noEvents
+  }
+
+  reportUnreachable(refused: boolean): void {
+    this.#watch.reportUnreachable(refused)
+  }
+
+  /** Takes one of the endpoint's workers out. */
+  removeWorker(worker: Worker): void {
+    const at = this.#kept.findIndex((kept) => kept.worker === worker)
+    const [kept] = at === -1 ? [] : this.#kept.splice(at, 1)
+    if (kept !== undefined) this.#depart(kept)
+  }
+
+  /** Takes the endpoint out: its workers end what they have. */
+  leave(): void {
+    this.#halt()
+    for (const kept of this.#kept.splice(0)) this.#depart(kept)
+  }
+
+  /** Ends with the process. */
+  async stop(): Promise<void> {
+    this.#halt()
+    await Promise.all(this.#kept.flatMap(({ events }) => events?.stop() ?? []))
+  }
+
+  #halt(): void {
+    this.#left = true
+    this.#watch.stop()
+    if (this.#probeTimer !== null) clearTimeout(this.#probeTimer)
+  }
+
+  /** Its events end at once: nobody asks any more what it holds, and its successor may want their place. */
+  #depart({ worker, events }: Kept): void {
+    void events?.stop()
+    worker.exact = false
+    this.#owner.depart(worker)
+  }
+
+  #addWorkers(ranks: readonly (number | null)[]): void {
+    for (const rank of ranks) this.#addWorker(rank)
+  }
+
+  #addWorker(rank: number | null): void {
+    const given = this.#given
+    const pool = this.#pool
+    const address = workerAddress(given.url, rank)
+    if (pool === null || this.#owner.orders.isRemoved(address.id)) return
+    const standing = new Standing()
+    standing.draining = this.#owner.orders.isDrained(address.id)
+    const worker = this.#o.fleet.add((slot, serial) => ({
+      id: address.id,
+      origin: address.origin,
+      basePath: address.basePath,
+      rank,
+      slot,
+      serial,
+      pool: pool.model,
+      engine: given.engine ?? 'vllm',
+      headers: headersFor(address, given),
+      labels: given.labels ?? {},
+      standing,
+      blockSize: given.blockSize ?? null,
+      capacityBlocks: given.capacityBlocks ?? null,
+      load: null,
+      degraded: given.blockSize === undefined ? 'block_size_unknown' : null,
+      exact: false,
+      agreement: newAgreement(),
+    }))
+    if (worker === null) {
+      this.#leaveOut(address.id)
+      return
+    }
+    this.#kept.push({ worker, events: null })
+    pool.workers.push(worker)
+    this.#o.onWorker(worker)
+  }
+
+  #leaveOut(id: string): void {
+    if (this.#leftOut) return
+    this.#leftOut = true
+    this.#o.log.error({ worker: id, limit: this.#o.fleet.limit }, 'worker left out: the fleet is full (limits.workers)')
+  }
+
+  /** The engine answers. False: it may not serve, and is asked again. */
+  async #up(facts: EngineFacts | null): Promise<boolean> {
+    if (facts === null || !(await this.#learn(facts)) || this.#left) return false
+    for (const kept of this.#kept) this.#workerUp(kept, facts)
+    void this.#probe()
+    return true
+  }
+
+  #workerUp(kept: Kept, facts: EngineFacts): void {
+    const { worker } = kept
+    const rank = facts.ranks.find((candidate) => candidate.rank === (worker.rank ?? 0)) ?? null
+    // A restarted engine may have another block size or capacity than before.
+    const blockSize = this.#given.blockSize ?? rank?.blockSize ?? worker.blockSize
+    if (blockSize !== worker.blockSize) {
+      worker.blockSize = blockSize
+      this.#o.onWorker(worker)
+    }
+    worker.models = new Set(facts.models.map(({ id }) => id))
+    worker.capacityBlocks = this.#given.capacityBlocks ?? rank?.capacityBlocks ?? worker.capacityBlocks
+    if (worker.degraded === 'wrong_model') worker.degraded = 'block_size_unknown'
+    if (worker.blockSize !== null && worker.degraded === 'block_size_unknown') worker.degraded = null
+    const place = eventsPlace(this.#given, worker.rank, rank)
+    if (kept.events === null && place !== null) kept.events = this.#o.startEvents(worker, place)
+    worker.standing.up = true
+    this.#o.log.info(
+      {
+        worker: worker.id,
+        model: worker.pool,
+        blockSize: worker.blockSize,
+        capacityBlocks: worker.capacityBlocks,
+        events: kept.events === null ? 'absent' : 'present',
+      },
+      'worker up',
+    )
+  }
+
+  #down(): void {
+    for (const { worker, events } of this.#kept) {
+      worker.standing.up = false
+      worker.load = null
+      events?.workerDown()
+      this.#o.log.warn({ worker: worker.id }, 'worker down')
+    }
+  }
+
+  /**
+   * Forms the pool, checks that the engine serves its model, finds adapters, and splits an endpoint that turns out to have
+   * several ranks. False: the engine must not get this pool's requests.
+   */
+  async #learn(facts: EngineFacts): Promise<boolean> {
+    const base = facts.models.find(({ parent }) => parent === null)
+    if (this.#learnsPool) {
+      if (base === undefined) return false
+      if (this.#pool === null || !poolServes(this.#pool, facts.models)) {
+        // An engine that was started anew with another model goes over to that model's pool.
+        for (const kept of this.#kept.splice(0)) this.#depart(kept)
+        this.#pool = await this.#owner.poolFor(base.id)
+        if (this.#left) return false
+      }
+    }
+    const pool = this.#pool
+    if (pool === null) return false
+    if (!poolServes(pool, facts.models)) {
+      this.#keepOut(pool, base?.id ?? '')
+      return false
+    }
+    this.#wrongModel = null
+    for (const { id, parent } of facts.models) if (parent !== null) pool.adapters.add(id)
+    pool.maxModelLength ??= base?.maxModelLength ?? null
+    const several = facts.ranks.length > 1 && this.#given.ranks === undefined
+    if (several && this.#kept.every(({ worker }) => worker.rank === null)) {
+      for (const kept of this.#kept.splice(0)) this.#depart(kept)
+      this.#addWorkers(facts.ranks.map(({ rank }) => rank))
+    } else if (this.#kept.length === 0) this.#addWorker(null)
+    return this.#kept.length > 0
+  }
+
+  /** An address that is used again by another model must never get this one's requests. */
+  #keepOut(pool: Pool, serves: string): void {
+    for (const kept of this.#kept) {
+      kept.worker.standing.up = false
+      kept.worker.load = null
+      kept.worker.degraded = 'wrong_model'
+      void kept.events?.stop()
+      kept.events = null
+    }
+    if (this.#wrongModel === serves) return
+    this.#wrongModel = serves
+    this.#o.log.error(
+      { worker: this.id, model: pool.model, serves },
+      'the engine does not serve the model of its pool: it gets no requests until it does',
+    )
+  }
+
+  #loaded(load: ReadonlyMap<number, RankLoad>): void {
+    const atMs = this.#o.clock()
+    for (const { worker } of this.#kept) {
+      const own = load.get(worker.rank ?? 0)
+      if (own !== undefined) worker.load = { ...own, atMs }
+    }
+  }
+
+  async #probe(): Promise<void> {
+    if (this.#probeTimer !== null) clearTimeout(this.#probeTimer)
+    const first = this.#kept[0]?.worker
+    if (first !== undefined) {
+      const result = await this.#o.probe(first)
+      if (this.#left) return
+      for (const { worker } of this.#kept) {
+        this.#o.metrics.tokenizerProbes.add(1, worker.id, result)
+        if (result === 'different') worker.degraded = 'tokenizer_differs'
+        else if (worker.degraded === 'tokenizer_differs' && result === 'equal') worker.degraded = null
+      }
+    }
+    if (this.#probeTimer !== null) clearTimeout(this.#probeTimer)
+    this.#probeTimer = setTimeout(() => void this.#probe(), this.#o.probeIntervalMs)
+    this.#probeTimer.unref()
+  }
+}

@@ -1,0 +1,50 @@
+import { isDeepStrictEqual } from 'node:util'
+import type { WorkerConfig } from '../config/schema.ts'
+import type { RankFacts } from '../workers/engine.ts'
+import type { WorkerAddress } from '../workers/worker.ts'
+import type { EventsPlace } from './worker-events.ts'
+
+/** Headers of every request to the worker: credentials of its URL, its own headers, its key; the last one wins. */
+export function headersFor(address: WorkerAddress, given: WorkerConfig): Record<string, string> {
+  const own = Object.fromEntries(
+    Object.entries(given.headers ?? {}).map(([name, value]) => [name.toLowerCase(), value]),
+  )
+  return {
+    ...address.headers,
+    ...own,
+    ...(given.apiKey === undefined ? {} : { authorization: `Bearer ${given.apiKey}` }),
+  }
+}
+
+/** Options that a worker takes over as it runs; any other one makes a new worker. */
+const passing: readonly string[] = ['url', 'labels', 'headers', 'apiKey'] satisfies (keyof WorkerConfig)[]
+
+/** Whether one can become the other as it runs; both are of one engine. */
+export function differInPassing(one: WorkerConfig, other: WorkerConfig): boolean {
+  const lasting = (given: WorkerConfig): object =>
+    Object.fromEntries(Object.entries(given).filter(([name]) => !passing.includes(name)))
+  return isDeepStrictEqual(lasting(one), lasting(other))
+}
+
+/** Where a worker's events are: as configured (port + rank for data-parallel ranks), else as the engine tells. */
+export function eventsPlace(given: WorkerConfig, rank: number | null, facts: RankFacts | null): EventsPlace | null {
+  const { events } = given
+  if (events === false) return null
+  if (events?.endpoint !== undefined || events?.bind !== undefined) {
+    const shifted = (endpoint: string | undefined): string | null =>
+      endpoint === undefined ? null : endpoint.replace(/:(\d+)$/, (_, port: string) => `:${Number(port) + (rank ?? 0)}`)
+    return {
+      endpoint: shifted(events.endpoint),
+      replay: shifted(events.replay),
+      topic: events.topic ?? '',
+      bind: shifted(events.bind),
+    }
+  }
+  if (facts?.events == null) return null
+  return {
+    endpoint: facts.events.endpoint,
+    replay: facts.events.replay,
+    topic: events?.topic ?? facts.events.topic,
+    bind: null,
+  }
+}

@@ -1,0 +1,23 @@
+/** KV events of one worker, as its endpoint starts, questions and stops them. */
+export interface WorkerEvents {
+  status(): WorkerEventsStatus
+  /** Contact was lost: what is known must be verified before it counts again. */
+  workerDown(): void
+  stop(): Promise<void>
+}
+
+export interface WorkerEventsStatus {
+  readonly state: 'live' | 'replaying' | 'unknown' | 'absent'
+  readonly lastSequence: number | null
+  readonly gaps: number
+  readonly restarts: number
+}
+
+export const noEvents: WorkerEventsStatus = { state: 'absent', lastSequence: null, gaps: 0, restarts: 0 }
+
+export interface EventsPlace {
+  readonly endpoint: string | null
+  readonly replay: string | null
+  readonly topic: string
+  readonly bind: string | null
+}
