@@ -29,6 +29,7 @@ export const errorCodes = {
   PROMPT_TOO_LONG: { status: 400, type: 'BadRequestError' },
   MODEL_NOT_FOUND: { status: 404, type: 'NotFoundError' },
   PATH_NOT_FOUND: { status: 404, type: 'NotFoundError' },
+  RESPONSE_NOT_FOUND: { status: 404, type: 'NotFoundError' },
   RECORD_NOT_FOUND: { status: 404, type: 'NotFoundError' },
   RATE_LIMITED: { status: 429, type: 'RateLimitError' },
   WORKER_NOT_FOUND: { status: 404, type: 'NotFoundError' },

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { performance } from 'node:perf_hooks'
+import { ApiKeys } from './admission/api-keys.ts'
 import type { Config } from './config/schema.ts'
 import { addAdminRoutes } from './http/admin.ts'
 import { BodyBudget } from './http/bodies.ts'
@@ -12,11 +13,13 @@ import { FleetKeeper } from './main/keeper.ts'
 import { workerCommands } from './main/worker-commands.ts'
 import { drain, listen, timeout } from './main/listening.ts'
 import { loadPlugins, profileChoice } from './main/policies.ts'
+import { createOutliers } from './main/outliers.ts'
 import { probeWorker } from './main/probe.ts'
 import { FlatMap } from './map/flat-map.ts'
 import { Pipeline } from './pipeline.ts'
 import { Forwarder } from './proxy/forward.ts'
 import { createProfile } from './routing/catalogue.ts'
+import { RetryBudget } from './proxy/retry-budget.ts'
 import { DecisionLog } from './routing/decisions.ts'
 import type { Profile } from './routing/profile.ts'
 import { createLog, type Log } from './telemetry/log.ts'
@@ -71,12 +74,16 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     {
       ...config.timeouts,
       heldEventBytes: config.limits.heldEventBytes,
+      heldAnswerBytes: config.limits.heldAnswerBytes,
+      answerHeaderBytes: config.limits.answerHeaderBytes,
       connectionsPerWorker: config.limits.connectionsPerWorker,
     },
     clock,
   )
-  const decisions = new DecisionLog(config.decisions.kept, config.limits.workers)
   const random = parts.random ?? Math.random
+  const outliers = createOutliers({ limits: config.outliers, clock, random, metrics, log })
+  const apiKeys = new ApiKeys(config.apiKeys)
+  const decisions = new DecisionLog(config.decisions.kept, config.limits.workers)
   const events = new EventsWiring({ map, keys, metrics, log, random })
 
   const newProfile = (model: string): Profile =>
@@ -123,6 +130,8 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     fleet,
     profileOf: (pool) => newProfile(pool.model),
     forwarder,
+    outliers,
+    retries: new RetryBudget(config.retries),
     decisions,
     explained: new DecisionLog(1, config.limits.workers),
     metrics,
@@ -130,6 +139,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     clock,
     wallClock: Date.now,
     staleLoadMs: config.load.staleMs,
+    responsesKept: config.limits.responsesKept,
     onUnreachable: (worker, refused) => keeper.reportUnreachable(worker, refused),
   })
 
@@ -156,6 +166,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     pools,
     prompts,
     exposure: config.expose,
+    authenticate: (headers) => apiKeys.authenticate(headers),
     ready: () => readiness().ready,
     draining: () => draining,
     onInternalError: (error, requestId) =>

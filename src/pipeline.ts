@@ -3,35 +3,31 @@ import { RouterError } from './errors.ts'
 import type { KeyMaker } from './kv/keys.ts'
 import { PromptKeys } from './kv/prompt-keys.ts'
 import type { MapReader, MatchQuery, PrefixMatch } from './map/map.ts'
-import { openAiDeathNote } from './proxy/death-note.ts'
-import type { Forwarder, ForwardOutcome } from './proxy/forward.ts'
+import { Accounting, type Accounted } from './pipeline/accounting.ts'
+import { addedHeaders, bodyFor, requestIdHeaders } from './pipeline/forwarding.ts'
+import { promptTokensOf, type Incoming, type Prepared } from './pipeline/incoming.ts'
+import { Preparation } from './pipeline/preparation.ts'
+import { ResponseOwners } from './pipeline/response-owners.ts'
+import type { Forwarder } from './proxy/forward.ts'
+import type { ForwardOutcome } from './proxy/outcome.ts'
 import { requestHeaders } from './proxy/headers.ts'
+import { isBackPressure } from './proxy/held-answer.ts'
+import type { RetryBudget } from './proxy/retry-budget.ts'
 import { Candidates } from './routing/candidates.ts'
 import type { DecisionLog, DecisionRecord } from './routing/decisions.ts'
-import type { Dispatch, PolicyRequest } from './routing/policy.ts'
+import type { Dispatch } from './routing/policy.ts'
 import type { Profile } from './routing/profile.ts'
 import { predictedMs, reasonOf } from './routing/reason.ts'
 import type { Log } from './telemetry/log.ts'
 import type { Metrics } from './telemetry/metrics.ts'
-import type { PromptKind, PromptService, ReadBody } from './tokenize/service.ts'
+import type { PromptService } from './tokenize/service.ts'
 import { InFlight, type Fleet } from './workers/fleet.ts'
 import { LinearRelease } from './workers/linear-release.ts'
-import type { ModelTarget, Pool, Pools } from './workers/pool.ts'
-import { agree, type Worker } from './workers/worker.ts'
+import type { Outliers } from './workers/outliers.ts'
+import type { Pool, Pools } from './workers/pool.ts'
+import type { Worker } from './workers/worker.ts'
 
-export interface Incoming {
-  readonly requestId: string
-  readonly kind: PromptKind
-  /** Path and query as the client sent them. */
-  readonly path: string
-  readonly rawHeaders: readonly string[]
-  readonly body: Buffer
-  readonly sessionId: string | null
-  /** Whether this client may see `x-warmroute-*` (decision 24). */
-  readonly trusted: boolean
-  /** Whether it asked for the decision in a header. */
-  readonly wantsDecision: boolean
-}
+export type { Endpoint, Incoming } from './pipeline/incoming.ts'
 
 export interface PipelineOptions {
   readonly prompts: PromptService
@@ -41,6 +37,8 @@ export interface PipelineOptions {
   readonly fleet: Fleet
   readonly profileOf: (pool: Pool) => Profile
   readonly forwarder: Forwarder
+  readonly outliers: Outliers
+  readonly retries: RetryBudget
   readonly decisions: DecisionLog
   /** Holds one decision at a time: what /admin/explain would have chosen. */
   readonly explained: DecisionLog
@@ -50,6 +48,8 @@ export interface PipelineOptions {
   readonly clock: () => number
   readonly wallClock: () => number
   readonly staleLoadMs: number
+  /** Responses of the Responses API whose worker is remembered. */
+  readonly responsesKept: number
   /**
    * A worker broke off a request: whoever watches its health wants to know at once. `refused` says that it did not take
    * the connection; else it may only have closed one that was idle.
@@ -57,36 +57,13 @@ export interface PipelineOptions {
   readonly onUnreachable: (worker: Worker, refused: boolean) => void
 }
 
-/** Every request is tried on at most this many workers. */
-const maxAttempts = 2
 /** Prefill rate for releasing outstanding tokens where the profile predicts no time itself. */
 const assumedTokensPerMs = 8
 
-/** What is known of a request once it has been read, resolved and tokenized. */
-interface Prepared {
-  readonly incoming: Incoming
-  readonly read: ReadBody
-  readonly target: ModelTarget
-  /** Empty where the prompt could not be tokenized. */
-  readonly prompts: readonly Uint32Array[]
-  /** The longest prompt: the request is routed by it (decision 17). */
-  readonly longest: Uint32Array | null
-  /** Why the prefix match cannot be used, if it cannot. */
-  readonly fallback: string | null
-  readonly policy: PolicyRequest
-  readonly tokenizeUs: number
-  readonly arrivedMs: number
-}
-
-interface Decision {
-  readonly worker: Worker
+interface Decision extends Accounted {
   readonly profile: Profile
-  readonly ticket: number
-  readonly predictedCachedTokens: number
   readonly predictedPrefillMs: number
-  readonly credited: boolean
   readonly dispatch: Dispatch
-  readonly summary: object
 }
 
 interface Route {
@@ -101,8 +78,10 @@ export class Pipeline {
   readonly #routes = new Map<Pool, Route>()
   readonly #promptKeys: PromptKeys
   readonly #release: LinearRelease
-  /** Errors of requests that a worker had: they are in the log and the metrics already. */
-  readonly #accounted = new WeakSet<RouterError>()
+  readonly #owners: ResponseOwners
+  readonly #preparation: Preparation
+  readonly #accounting: Accounting
+  #requestsInFlight = 0
 
   constructor(options: PipelineOptions) {
     this.#o = options
@@ -115,6 +94,9 @@ export class Pipeline {
     }
     this.#promptKeys = new PromptKeys(options.keys)
     this.#release = new LinearRelease(options.clock)
+    this.#owners = new ResponseOwners(options.fleet, options.responsesKept)
+    this.#preparation = new Preparation({ ...options, owners: this.#owners })
+    this.#accounting = new Accounting(options)
   }
 
   /**
@@ -122,45 +104,51 @@ export class Pipeline {
    * whatever happens is told within the answer.
    */
   async serve(incoming: Incoming, response: ServerResponse): Promise<void> {
+    let request: Prepared
     try {
-      await this.#serve(incoming, response)
+      request = await this.#preparation.of(incoming)
     } catch (error) {
-      if (error instanceof RouterError) this.#refused(incoming, error)
+      this.#refused(incoming, error)
       throw error
+    }
+    this.#o.metrics.tokenize.observe(request.tokenizeUs / 1e6)
+    this.#requestsInFlight++
+    try {
+      await this.#route(request, response)
+    } finally {
+      this.#requestsInFlight--
     }
   }
 
-  async #serve(incoming: Incoming, response: ServerResponse): Promise<void> {
-    const request = await this.#prepare(incoming, this.#o.clock())
-    this.#o.metrics.tokenize.observe(request.tokenizeUs / 1e6)
-    const tried = new Set<number>()
-    for (let attempt = 1; ; attempt++) {
-      if (response.destroyed) {
-        this.#o.metrics.clientAborts.add(1)
-        return
-      }
-      const decision = this.#decide(request, tried, attempt, this.#o.decisions)
-      const outcome = await this.#dispatch(request, decision, response)
-      tried.add(decision.worker.serial)
-      if (outcome.kind === 'died' || (outcome.kind === 'failed' && outcome.error.code === 'UPSTREAM_UNREACHABLE')) {
-        this.#o.onUnreachable(decision.worker, outcome.kind === 'failed' && outcome.refused)
-      }
-      if (outcome.kind === 'failed' && this.#mayTryAgain(outcome, request, attempt, tried)) {
-        this.#o.metrics.retries.add(1, outcome.error.code.toLowerCase())
-        continue
-      }
-      this.#account(request, decision, outcome, attempt)
-      if (outcome.kind === 'failed') {
-        this.#accounted.add(outcome.error)
-        throw outcome.error
-      }
-      return
+  /** Hands a request on to the worker that holds a response: there is nothing to choose. */
+  async serveOwned(incoming: Incoming, method: 'GET' | 'POST', responseId: string, response: ServerResponse) {
+    try {
+      const worker = this.#owners.owner(responseId)
+      const outcome = await this.#o.forwarder.send(
+        {
+          worker,
+          method,
+          path: incoming.path,
+          headers: this.#requestHeaders(incoming, worker),
+          body: method === 'GET' ? null : incoming.body,
+          stream: /[?&]stream=true(&|$)/.test(incoming.path),
+          protocol: incoming.endpoint.protocol,
+          answerHeaders: requestIdHeaders(incoming),
+        },
+        response,
+      )
+      if (outcome.kind === 'errored') outcome.answer.send(response)
+      if (outcome.kind === 'failed') throw outcome.error
+      this.#o.metrics.requests.add(1, worker.pool, worker.id, String(outcome.status))
+    } catch (error) {
+      this.#refused(incoming, error)
+      throw error
     }
   }
 
   /** The decision that `serve` would make now; sends nothing and changes nothing. Throws what the client would get. */
   async explain(incoming: Incoming): Promise<DecisionRecord> {
-    const request = await this.#prepare(incoming, this.#o.clock())
+    const request = await this.#preparation.of(incoming)
     this.#decide(request, new Set(), 1, this.#o.explained)
     const [record] = this.#o.explained.latest(1)
     if (record === undefined) throw new RouterError('INTERNAL', 'The decision was not kept')
@@ -176,58 +164,56 @@ export class Pipeline {
     this.#release.close()
   }
 
-  async #prepare(incoming: Incoming, arrivedMs: number): Promise<Prepared> {
-    const { prompts: service, pools, clock } = this.#o
-    const read = await service.read(incoming.body, incoming.kind)
-    if (read.fields.model === '') throw new RouterError('BODY_INVALID', '"model" is missing', { param: 'model' })
-    const target = pools.target(read.fields.model)
-    if (target === null) throw unknownModel(read.fields.model, pools)
-    const startMs = clock()
-    let prompts: readonly Uint32Array[] = []
-    let fallback: string | null = null
+  /** Tries workers until one answers, or no other may be tried. */
+  async #route(request: Prepared, response: ServerResponse): Promise<void> {
+    const { retries, metrics } = this.#o
+    const tried = new Set<number>()
+    let budgeted = false
     try {
-      const tokenized = await service.tokens(read, target.pool.model)
-      prompts = tokenized.prompts
-      fallback = tokenized.unusable
-    } catch (error) {
-      if (!(error instanceof RouterError) || (error.code !== 'TOKENIZER_BUSY' && error.code !== 'TOKENIZER_FAILED'))
-        throw error
-      fallback = error.code.toLowerCase()
+      for (let attempt = 1; ; attempt++) {
+        if (response.destroyed) {
+          this.#accounting.clientLeft()
+          return
+        }
+        const decision = this.#decideOrRefuse(request, tried, attempt)
+        const outcome = await this.#dispatch(request, decision, response)
+        this.#judge(request, decision.worker, outcome)
+        const reason = this.#mayTryAgain(request, decision.worker, outcome, attempt, tried)
+        if (reason !== null) {
+          // What a broken connection cost is lost with its worker; only retries of answered requests multiply the load.
+          budgeted ||= !isBroken(outcome) && retries.tryTake(this.#requestsInFlight)
+          if (budgeted || isBroken(outcome)) {
+            metrics.retries.add(1, reason)
+            continue
+          }
+          metrics.retriesRefused.add(1)
+        }
+        this.#accounting.settled(request, decision, outcome)
+        if (outcome.kind === 'errored') outcome.answer.send(response)
+        if (outcome.kind === 'failed') throw outcome.error
+        if (outcome.kind === 'answered' && outcome.facts.responseId !== null)
+          this.#owners.add(outcome.facts.responseId, decision.worker)
+        return
+      }
+    } finally {
+      if (budgeted) retries.release()
     }
-    const tokenizeMs = clock() - startMs
-    const longest = prompts.reduce<Uint32Array | null>(
-      (best, prompt) => (best === null || prompt.length > best.length ? prompt : best),
-      null,
-    )
-    const { fields } = read
-    return {
-      incoming,
-      read,
-      target,
-      prompts,
-      longest,
-      fallback,
-      tokenizeUs: tokenizeMs * 1000,
-      arrivedMs,
-      policy: {
-        model: target.pool.model,
-        adapter: target.adapter,
-        promptTokens: longest?.length ?? 0,
-        promptTokensEstimate: longest?.length ?? Math.ceil(incoming.body.length / 4),
-        sessionId: incoming.sessionId ?? fields.sessionId,
-        priority: fields.priority,
-        stream: fields.stream,
-        maxTokens: fields.maxTokens,
-      },
+  }
+
+  #decideOrRefuse(request: Prepared, tried: ReadonlySet<number>, attempt: number): Decision {
+    try {
+      return this.#decide(request, tried, attempt, this.#o.decisions)
+    } catch (error) {
+      this.#refused(request.incoming, error)
+      throw error
     }
   }
 
   /** Keys, match, choose: no `await` in between, so that a decision sees one consistent picture. */
   #decide(request: Prepared, tried: ReadonlySet<number>, attempt: number, log: DecisionLog): Decision {
-    const { clock, fleet, map, metrics } = this.#o
+    const { clock, fleet, map, metrics, outliers } = this.#o
     const { pool } = request.target
-    const route = this.#route(pool)
-    const { candidates, profile } = route
+    const { candidates, profile } = this.#routeOf(pool)
 
     const startMs = clock()
     const queries = request.longest === null || request.fallback !== null ? [] : this.#queries(request, request.longest)
@@ -235,11 +221,11 @@ export class Pipeline {
     map.match(queries, this.#match)
     const matchedMs = clock()
     const promptTokens = queries.length > 0 ? request.policy.promptTokens : 0
-    candidates.gather(pool.workers, fleet.counters, this.#match, {
+    const workers = request.owner === null ? pool.workers : [request.owner]
+    candidates.gather(outliers.eligible(workers, tried), fleet.counters, this.#match, {
       nowMs: startMs,
       staleLoadMs: this.#o.staleLoadMs,
       promptTokens,
-      tried,
     })
     if (candidates.count === 0) throw noWorker(pool)
     const chosen = profile.choose(request.policy, candidates, candidates)
@@ -266,7 +252,7 @@ export class Pipeline {
       chooseUs: (chosenMs - matchedMs) * 1000,
     }
     const ticket = log.keep(facts, candidates, profile)
-    const uncached = Math.max(0, this.#promptTokens(request) - predictedCachedTokens)
+    const uncached = Math.max(0, promptTokensOf(request) - predictedCachedTokens)
     if (log === this.#o.decisions) {
       metrics.decision.observe((chosenMs - startMs) / 1000)
       if (fallback !== null) metrics.fallbacks.add(1, fallback)
@@ -275,13 +261,14 @@ export class Pipeline {
       worker,
       profile,
       ticket,
+      attempt,
       predictedCachedTokens,
       predictedPrefillMs: predictedMs(profile, chosen) ?? uncached / assumedTokensPerMs,
       // Engines report the cached tokens of one prompt only where a request has several.
       credited: (fallback === null || fallback === 'no_match') && request.prompts.length === 1,
       dispatch: {
         serial: worker.serial,
-        promptTokens: this.#promptTokens(request),
+        promptTokens: promptTokensOf(request),
         uncachedTokens: uncached,
         prefillTokensAhead: candidates.prefillTokens[chosen] as number,
         requestsAhead: candidates.requests[chosen] as number,
@@ -295,7 +282,7 @@ export class Pipeline {
   async #dispatch(request: Prepared, decision: Decision, response: ServerResponse): Promise<ForwardOutcome> {
     const { incoming, read } = request
     const { worker, profile, dispatch } = decision
-    const { clock, metrics } = this.#o
+    const { clock, metrics, outliers, decisions } = this.#o
     const inFlight = new InFlight(this.#o.fleet.counters, worker.slot, {
       promptTokens: dispatch.promptTokens,
       uncachedTokens: dispatch.uncachedTokens,
@@ -305,6 +292,7 @@ export class Pipeline {
     const releasing = dispatch.stream
       ? null
       : this.#release.add(inFlight, dispatch.atMs, decision.predictedPrefillMs, dispatch.uncachedTokens)
+    outliers.dispatched(worker)
     profile.dispatched(dispatch)
     try {
       return await this.#o.forwarder.send(
@@ -312,15 +300,13 @@ export class Pipeline {
           worker,
           method: 'POST',
           path: incoming.path,
-          headers: requestHeaders(incoming.rawHeaders, {
-            requestId: incoming.requestId,
-            rank: worker.rank,
-            worker: worker.headers,
-          }),
+          headers: this.#requestHeaders(incoming, worker),
           body: bodyFor(request, worker),
           stream: dispatch.stream,
-          answerHeaders: this.#answerHeaders(incoming, decision),
-          deathNote: openAiDeathNote,
+          protocol: incoming.endpoint.protocol,
+          answerHeaders: addedHeaders(incoming, worker, decision.predictedCachedTokens, () =>
+            decisions.find(incoming.requestId),
+          ),
           onFirstByte: () => {
             const nowMs = clock()
             metrics.timeToFirstToken.observe((nowMs - request.arrivedMs) / 1000)
@@ -339,83 +325,66 @@ export class Pipeline {
     }
   }
 
-  #mayTryAgain(
-    outcome: ForwardOutcome & { kind: 'failed' },
-    request: Prepared,
-    attempt: number,
-    tried: ReadonlySet<number>,
-  ): boolean {
-    if (!outcome.mayRetry || attempt >= maxAttempts) return false
-    return request.target.pool.workers.some(
-      (worker) => worker.standing.state === 'healthy' && !tried.has(worker.serial),
-    )
+  #requestHeaders({ rawHeaders, requestId }: Incoming, worker: Worker): string[] {
+    return requestHeaders(rawHeaders, { requestId, rank: worker.rank, worker: worker.headers })
   }
 
-  /** Metrics, truth check and the one log line of a request. */
-  #account(request: Prepared, decision: Decision, outcome: ForwardOutcome, attempt: number): void {
-    const { metrics, log, clock } = this.#o
-    const { worker, predictedCachedTokens } = decision
-    const status = outcome.kind === 'failed' ? outcome.error.status : outcome.status
-    const durationMs = clock() - request.arrivedMs
-    metrics.requests.add(1, request.target.adapter ?? request.target.pool.model, worker.id, String(status))
-    metrics.promptTokens.add(decision.dispatch.promptTokens)
-    metrics.predictedCachedTokens.add(predictedCachedTokens, worker.id)
-    metrics.requestDuration.observe(durationMs / 1000)
-    let actual: number | null = null
+  /** What the outcome says of the worker, whoever asked. */
+  #judge({ target }: Prepared, worker: Worker, outcome: ForwardOutcome): void {
+    const { outliers } = this.#o
     switch (outcome.kind) {
       case 'answered':
-        actual = outcome.cachedTokens
-        if (status < 300) this.#verify(decision, actual)
+        outliers.succeeded(worker)
         break
-      case 'clientGone':
-        metrics.clientAborts.add(1)
-        break
-      case 'died':
-        metrics.upstreamDied.add(1, worker.id)
+      case 'errored':
+        if (isBackPressure(outcome.status))
+          outliers.pressed(worker, (outcome.answer.retryAfterSeconds ?? defaultPressureSeconds) * 1000)
+        else if (outcome.status >= 500 && outcome.status !== 501) outliers.failed(worker, target.pool.workers)
+        else outliers.succeeded(worker)
         break
       case 'failed':
+      case 'died':
+        outliers.failed(worker, target.pool.workers)
+        if (outcome.kind === 'died') this.#o.onUnreachable(worker, false)
+        else if (isBroken(outcome)) this.#o.onUnreachable(worker, outcome.refused)
+        break
+      case 'clientGone':
+        outliers.undecided(worker)
         break
       default:
         outcome satisfies never
     }
-    log.info(
-      {
-        requestId: request.incoming.requestId,
-        model: request.read.fields.model,
-        worker: worker.id,
-        status,
-        outcome: outcome.kind,
-        promptTokens: decision.dispatch.promptTokens,
-        predictedCachedTokens,
-        ...(actual === null ? {} : { actualCachedTokens: actual }),
-        ...(attempt === 1 ? {} : { attempt }),
-        ...decision.summary,
-        durationMs: Math.round(durationMs * 10) / 10,
-      },
-      'request',
-    )
   }
 
-  /** A request that no worker had: counted without a model, which may be anything that a client makes up. */
-  #refused({ requestId }: Incoming, error: RouterError): void {
-    if (this.#accounted.has(error)) return
-    const { status, code } = error
-    this.#o.metrics.requests.add(1, '', '', String(status))
-    this.#o.log.info({ requestId, status, code: code.toLowerCase() }, 'request refused')
-  }
-
-  #verify(decision: Decision, actual: number | null): void {
-    const { metrics, decisions } = this.#o
-    const { worker } = decision
-    if (actual !== null) {
-      metrics.actualCachedTokens.add(actual, worker.id)
-      metrics.verifiedRequests.add(1, worker.id)
-      decisions.actual(decision.ticket, actual)
+  /** Why the request is tried again, null if it is not. Adds the worker to those that it was tried on. */
+  #mayTryAgain(
+    { target, owner }: Prepared,
+    worker: Worker,
+    outcome: ForwardOutcome,
+    attempt: number,
+    tried: Set<number>,
+  ): string | null {
+    const { outliers, retries } = this.#o
+    if (attempt > retries.limits.attempts || owner !== null) return null
+    if (outcome.kind === 'errored') {
+      if (!retriedStatuses.has(outcome.status)) return null
+    } else if (outcome.kind !== 'failed' || !outcome.mayRetry) return null
+    tried.add(worker.serial)
+    const reason = outcome.kind === 'errored' ? `status_${outcome.status}` : outcome.error.code.toLowerCase()
+    if (outliers.hasOther(target.pool.workers, tried)) return reason
+    // A connection that broke may have been an idle one that the engine was just closing; a new one tells.
+    if (isBroken(outcome) && !outcome.refused) {
+      tried.delete(worker.serial)
+      return reason
     }
-    if (decision.credited) agree(worker.agreement, decision.predictedCachedTokens, actual)
+    return null
   }
 
-  #route(pool: Pool): Route {
+  #refused(incoming: Incoming, error: unknown): void {
+    if (error instanceof RouterError) this.#accounting.refused(incoming, error)
+  }
+
+  #routeOf(pool: Pool): Route {
     let route = this.#routes.get(pool)
     if (route === undefined) {
       route = { candidates: new Candidates(this.#o.fleet.limit), profile: this.#o.profileOf(pool) }
@@ -461,63 +430,16 @@ export class Pipeline {
     }
     return sum
   }
-
-  #promptTokens(request: Prepared): number {
-    if (request.prompts.length < 2) return request.policy.promptTokensEstimate
-    return request.prompts.reduce((total, prompt) => total + prompt.length, 0)
-  }
-
-  #answerHeaders(incoming: Incoming, decision: Decision): string[] {
-    const headers = ['x-request-id', incoming.requestId]
-    if (!incoming.trusted) return headers
-    headers.push(
-      'x-warmroute-worker',
-      decision.worker.id,
-      'x-warmroute-cached-tokens',
-      String(decision.predictedCachedTokens),
-    )
-    if (incoming.wantsDecision) {
-      const record = this.#o.decisions.find(incoming.requestId)
-      if (record !== null) headers.push('x-warmroute-decision', asciiJson(record))
-    }
-    return headers
-  }
 }
 
-/** The client's bytes; an alias that the engine does not know is replaced in them by the name that it does know. */
-function bodyFor({ incoming, read, target }: Prepared, worker: Worker): Buffer {
-  const { model } = read.fields
-  const range = read.ranges.get('model')
-  const { models } = worker
-  if (
-    range === undefined ||
-    target.adapter !== null ||
-    models === undefined ||
-    models.has(model) ||
-    !models.has(target.pool.model)
-  ) {
-    return incoming.body
-  }
-  const name = Buffer.from(JSON.stringify(target.pool.model))
-  return Buffer.concat([incoming.body.subarray(0, range.start), name, incoming.body.subarray(range.end)])
-}
+/** Seconds for which a worker that is too busy, and does not say for how long, is given less. */
+const defaultPressureSeconds = 1
+/** Error answers for which another worker may do better. */
+const retriedStatuses: ReadonlySet<number> = new Set([429, 500, 502, 503, 504, 529])
 
-/** JSON for a header, which may hold ASCII only: a model's name may be any text. */
-function asciiJson(value: object): string {
-  return JSON.stringify(value).replace(
-    /[^\x20-\x7e]/g,
-    (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, '0')}`,
-  )
-}
-
-function unknownModel(model: string, pools: Pools): RouterError {
-  if (pools.forming) {
-    return new RouterError('NOT_READY', 'No worker has told its model yet; try again', { retryAfterSeconds: 1 })
-  }
-  const known = pools.names().map(({ name }) => name)
-  return new RouterError('MODEL_NOT_FOUND', `The model "${model}" does not exist. Known models: ${known.join(', ')}`, {
-    param: 'model',
-  })
+/** The worker did not take the connection, or broke it before it answered. */
+function isBroken(outcome: ForwardOutcome): outcome is ForwardOutcome & { kind: 'failed' } {
+  return outcome.kind === 'failed' && outcome.error.code === 'UPSTREAM_UNREACHABLE'
 }
 
 function noWorker(pool: Pool): RouterError {

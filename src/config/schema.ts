@@ -160,6 +160,18 @@ export const configSchema = object({
       heldEventBytes: integer('Largest server-sent event held back until it is complete.', 1024, 64 * 1024 * 1024, {
         default: 1024 * 1024,
       }),
+      heldAnswerBytes: integer(
+        'Largest error answer of an engine that is read and passed on.',
+        1024,
+        64 * 1024 * 1024,
+        {
+          default: 1024 * 1024,
+        },
+      ),
+      answerHeaderBytes: integer('Largest head of an engine’s answer.', 1024, 1024 * 1024, { default: 32_768 }),
+      responsesKept: integer('Stored responses (Responses API) whose worker is remembered.', 1, 10_000_000, {
+        default: 100_000,
+      }),
       connectionsPerWorker: integer('Connections to one engine; requests beyond wait for one.', 1, 65_536, {
         default: 4096,
       }),
@@ -220,7 +232,7 @@ export const configSchema = object({
   ),
   timeouts: object(
     {
-      connectMs: integer('To connect to an engine.', 1, hourMs, { default: 5000 }),
+      connectMs: integer('To connect to an engine.', 1, hourMs, { default: 800 }),
       firstTokenMs: integer('From sending a streaming request to its first body byte.', 1, hourMs, {
         default: 300_000,
       }),
@@ -240,8 +252,71 @@ export const configSchema = object({
         60_000,
         { default: 2000 },
       ),
+      streamTotalMs: integer('Whole answer of a streaming request.', 1, 7 * 24 * hourMs, { default: 4 * hourMs }),
+      clientStallMs: integer('For a client that has stopped reading its answer.', 1, 24 * hourMs, {
+        default: 120_000,
+      }),
     },
     { default: {}, description: 'Time limits on engines and clients, in milliseconds.' },
+  ),
+  retries: object(
+    {
+      attempts: integer('Other workers that a request is tried on before its first byte; 0 turns retries off.', 0, 5, {
+        default: 1,
+      }),
+      budgetShare: Type.Number({
+        description: 'Retries that may be under way, as a share of the requests that are.',
+        minimum: 0,
+        maximum: 1,
+        default: 0.2,
+      }),
+      minimum: integer('Retries that may be under way however few requests are.', 0, 10_000, { default: 3 }),
+    },
+    { default: {}, description: 'Retries on another worker, before the first byte of an answer.' },
+  ),
+  outliers: object(
+    {
+      failures: integer(
+        'Failures in a row (refused or broken connection, 5xx, late first token) that eject a worker.',
+        1,
+        1000,
+        {
+          default: 5,
+        },
+      ),
+      baseEjectionMs: integer('First ejection; each further one takes twice as long.', 1, hourMs, { default: 1000 }),
+      maxEjectionMs: integer('Longest ejection.', 1, 24 * hourMs, { default: 60_000 }),
+      maxEjectedShare: Type.Number({
+        description: 'Most workers of a pool that may be ejected, as a share; yet at least one.',
+        minimum: 0,
+        maximum: 1,
+        default: 0.5,
+      }),
+      panicShare: Type.Number({
+        description: 'With a smaller share of the pool’s workers left, ejections are ignored.',
+        minimum: 0,
+        maximum: 1,
+        default: 0.5,
+      }),
+      slowStart: object(
+        {
+          windowMs: integer('For which a worker that came back or joined gets less than its share.', 0, hourMs, {
+            default: 10_000,
+          }),
+          floorShare: Type.Number({
+            description: 'Its share at the start, of a fair one.',
+            minimum: 0.01,
+            maximum: 1,
+            default: 0.1,
+          }),
+        },
+        { default: {}, description: 'Slow start; not where all workers of a pool are new.' },
+      ),
+      maxPressureMs: integer('Longest time for which a worker’s own `retry-after` is believed.', 0, hourMs, {
+        default: 10_000,
+      }),
+    },
+    { default: {}, description: 'Passive health: workers that fail requests are taken out for a while.' },
   ),
   health: object(
     {

@@ -1,9 +1,10 @@
 import type { FastifyInstance } from 'fastify'
+import { anonymous } from '../admission/caller.ts'
 import { RouterError } from '../errors.ts'
-import type { Pipeline } from '../pipeline.ts'
-import type { PromptKind } from '../tokenize/service.ts'
+import type { Endpoint, Pipeline } from '../pipeline.ts'
 import { bodyOf } from './public.ts'
 import { requestIdOf } from './client.ts'
+import { endpoints } from './endpoints.ts'
 
 /** What the admin port shows of the other rooms; `main.ts` fills it in. */
 export interface AdminPorts {
@@ -54,16 +55,19 @@ export function addAdminRoutes(app: FastifyInstance, ports: AdminPorts): void {
     return record
   })
   app.post('/admin/explain', async (request) => {
-    const { kind, path, body } = explained(bodyOf(request))
+    const { endpoint, body } = explained(bodyOf(request))
     return ports.pipeline.explain({
       requestId: requestIdOf(request.raw),
-      kind,
-      path,
+      endpoint,
+      caller: anonymous,
+      path: endpoint.path,
       rawHeaders: [],
+      contentType: 'application/json',
       body,
       sessionId: null,
       trusted: true,
       wantsDecision: false,
+      retryCount: 0,
     })
   })
 }
@@ -90,26 +94,21 @@ function limitOf(text: string | undefined): number {
   return limit
 }
 
-const kinds: Readonly<Record<string, PromptKind>> = { '/v1/chat/completions': 'chat', '/v1/completions': 'completion' }
-
 /** A bare request body, or `{ path?, body }` around one; `messages` make a chat, `prompt` a completion. */
-function explained(bytes: Buffer): { kind: PromptKind; path: string; body: Buffer } {
+function explained(bytes: Buffer): { endpoint: Endpoint; body: Buffer } {
   const given = jsonOf(bytes)
   if (typeof given !== 'object' || given === null || Array.isArray(given))
     throw new RouterError('BODY_INVALID', 'The body must be a JSON object')
   const { path, body } = given as { path?: unknown; body?: unknown }
   const wrapped = typeof body === 'object' && body !== null && !Array.isArray(body)
   const request = wrapped ? body : given
-  if (path !== undefined && (typeof path !== 'string' || kinds[path] === undefined)) {
-    throw new RouterError('BODY_INVALID', `"path" must be one of ${Object.keys(kinds).join(', ')}`, { param: 'path' })
+  const assumed = 'messages' in request ? '/v1/chat/completions' : '/v1/completions'
+  const endpoint = endpoints.find((known) => known.path === (path ?? assumed) && !known.multipart)
+  if (endpoint === undefined) {
+    const known = endpoints.filter(({ multipart }) => !multipart).map((candidate) => candidate.path)
+    throw new RouterError('BODY_INVALID', `"path" must be one of ${known.join(', ')}`, { param: 'path' })
   }
-  const kind: PromptKind =
-    (typeof path === 'string' ? kinds[path] : undefined) ?? ('messages' in request ? 'chat' : 'completion')
-  return {
-    kind,
-    path: kind === 'chat' ? '/v1/chat/completions' : '/v1/completions',
-    body: wrapped ? Buffer.from(JSON.stringify(body)) : bytes,
-  }
+  return { endpoint, body: wrapped ? Buffer.from(JSON.stringify(body)) : bytes }
 }
 
 function jsonOf(bytes: Buffer): unknown {

@@ -16,7 +16,8 @@ export function requestIdOf(request: IncomingMessage): string {
     : `${idPrefix}-${(issuedIds++).toString(16).padStart(8, '0')}`
 }
 
-export function isTrusted(request: IncomingMessage, exposure: Exposure): boolean {
+/** @param hasKey whether the client sent a valid API key */
+export function isTrusted(request: IncomingMessage, exposure: Exposure, hasKey: boolean): boolean {
   switch (exposure) {
     case 'all':
       return true
@@ -25,8 +26,7 @@ export function isTrusted(request: IncomingMessage, exposure: Exposure): boolean
       return address === '::1' || address.startsWith('127.') || address.startsWith('::ffff:127.')
     }
     case 'keys':
-      // No API keys are configured anywhere yet, so that nobody holds one.
-      return false
+      return hasKey
     default:
       return exposure satisfies never
   }

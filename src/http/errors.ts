@@ -1,5 +1,7 @@
 import type { ServerResponse } from 'node:http'
 import { RouterError, type ErrorCode } from '../errors.ts'
+import type { Protocol } from '../protocol/protocol.ts'
+import { protocols } from '../protocol/protocols.ts'
 
 /** Errors for which another try by the client cannot help; SDKs obey `x-should-retry`. */
 const final: ReadonlySet<ErrorCode> = new Set([
@@ -7,31 +9,35 @@ const final: ReadonlySet<ErrorCode> = new Set([
   'PROMPT_TOO_LONG',
   'TEMPLATE_REFUSED',
   'PATH_NOT_FOUND',
+  'RESPONSE_NOT_FOUND',
 ])
 
-/** OpenAI's error form. */
-export function errorBody(error: RouterError): string {
-  return JSON.stringify({
-    error: { message: error.message, type: error.type, param: error.param, code: error.code.toLowerCase() },
-  })
+export function errorBody(error: RouterError, protocol: Protocol = protocols.openai): string {
+  return protocol.errorBody(error)
 }
 
 export function errorHeaders(error: RouterError, requestId: string | null): Record<string, string> {
   return {
     'content-type': 'application/json',
-    ...(requestId === null ? {} : { 'x-request-id': requestId }),
+    // Anthropic's SDK reads the second one; no other minds it.
+    ...(requestId === null ? {} : { 'x-request-id': requestId, 'request-id': requestId }),
     ...(error.retryAfterSeconds === null ? {} : { 'retry-after': String(error.retryAfterSeconds) }),
     ...(final.has(error.code) ? { 'x-should-retry': 'false' } : {}),
   }
 }
 
 /** Answers with the error, or, where an answer has begun, cuts the connection: never a silent clean end. */
-export function writeError(response: ServerResponse, error: RouterError, requestId: string): void {
+export function writeError(
+  response: ServerResponse,
+  error: RouterError,
+  requestId: string,
+  protocol: Protocol = protocols.openai,
+): void {
   if (response.headersSent || response.destroyed) {
     response.destroy()
     return
   }
-  const body = errorBody(error)
+  const body = errorBody(error, protocol)
   response.writeHead(error.status, { ...errorHeaders(error, requestId), 'content-length': Buffer.byteLength(body) })
   response.end(body)
 }

@@ -1,9 +1,11 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { anonymous, mayUse, type Caller } from '../admission/caller.ts'
 import { RouterError } from '../errors.ts'
-import type { Incoming, Pipeline } from '../pipeline.ts'
-import type { PromptKind, PromptService } from '../tokenize/service.ts'
+import type { Endpoint, Incoming, Pipeline } from '../pipeline.ts'
+import type { PromptService } from '../tokenize/service.ts'
 import type { Pool, Pools } from '../workers/pool.ts'
 import { isTrusted, requestIdOf, shortHeader, type Exposure } from './client.ts'
+import { endpoints, storedResponses } from './endpoints.ts'
 import { asRouterError, errorBody, errorHeaders, writeError } from './errors.ts'
 
 export interface PublicPorts {
@@ -11,69 +13,112 @@ export interface PublicPorts {
   readonly pools: Pools
   readonly prompts: PromptService
   readonly exposure: Exposure
+  /** Who sends these headers. @throws RouterError AUTHENTICATION_FAILED */
+  readonly authenticate: (headers: FastifyRequest['headers']) => Caller
   readonly ready: () => boolean
   readonly draining: () => boolean
   /** Told of what failed inside the router, never of a client's own mistakes. */
   readonly onInternalError: (error: unknown, requestId: string) => void
 }
 
-/** Paths whose requests are routed, and how their bodies are read. */
-const routed: Readonly<Record<string, PromptKind>> = {
-  '/v1/chat/completions': 'chat',
-  '/v1/completions': 'completion',
+declare module 'fastify' {
+  interface FastifyRequest {
+    caller: Caller
+  }
 }
 
-/** The public port: an allow-list of OpenAI's paths. */
+/** The public port: an allow-list of the paths that clients of inference use. */
 export function addPublicRoutes(app: FastifyInstance, ports: PublicPorts): void {
-  for (const [path, kind] of Object.entries(routed)) {
-    app.post(path, (request, reply) => serve(ports, kind, request, reply))
+  app.decorateRequest('caller', null as unknown as Caller)
+  app.get('/health', (_request, reply) => reply.code(ports.ready() ? 200 : 503).send())
+  void app.register((guarded, _options, done) => {
+    // Before the body is read: who may not send one need not be listened to.
+    guarded.addHook('onRequest', (request, _reply, next) => next(admit(ports, request)))
+    addGuardedRoutes(guarded, ports)
+    done()
+  })
+}
+
+function addGuardedRoutes(app: FastifyInstance, ports: PublicPorts): void {
+  const { pipeline, pools, prompts } = ports
+  for (const endpoint of endpoints) {
+    app.post(endpoint.path, (request, reply) =>
+      serve(ports, endpoint, request, reply, (incoming) => pipeline.serve(incoming, reply.raw)),
+    )
   }
-  app.get('/v1/models', () => ({ object: 'list', data: modelRows(ports.pools) }))
-  app.get<{ Params: { '*': string } }>('/v1/models/*', (request) => {
-    const id = request.params['*']
-    const row = modelRows(ports.pools).find((candidate) => candidate.id === id)
+  app.get<{ Params: { id: string } }>('/v1/responses/:id', (request, reply) =>
+    serve(ports, storedResponses, request, reply, (incoming) =>
+      pipeline.serveOwned(incoming, 'GET', request.params.id, reply.raw),
+    ),
+  )
+  app.post<{ Params: { id: string } }>('/v1/responses/:id/cancel', (request, reply) =>
+    serve(ports, storedResponses, request, reply, (incoming) =>
+      pipeline.serveOwned(incoming, 'POST', request.params.id, reply.raw),
+    ),
+  )
+  app.get('/v1/models', ({ caller }) => ({ object: 'list', data: modelRows(pools, caller) }))
+  app.get<{ Params: { '*': string } }>('/v1/models/*', ({ params, caller }) => {
+    const id = params['*']
+    const row = modelRows(pools, caller).find((candidate) => candidate.id === id)
     if (row === undefined)
       throw new RouterError('MODEL_NOT_FOUND', `The model "${id}" does not exist`, { param: 'model' })
     return row
   })
-  const poolOf = (model: string): Pool => poolNamed(ports.pools, model)
-  app.post('/tokenize', async (request, reply) => reply.send(await ports.prompts.tokenize(bodyOf(request), poolOf)))
-  app.post('/detokenize', async (request, reply) => reply.send(await ports.prompts.detokenize(bodyOf(request), poolOf)))
-  app.get('/health', (_request, reply) => reply.code(ports.ready() ? 200 : 503).send())
+  const poolOf = (model: string): Pool => poolNamed(pools, model)
+  for (const path of ['/tokenize', '/v1/tokenize'])
+    app.post(path, async (request, reply) => reply.send(await prompts.tokenize(bodyOf(request), poolOf)))
+  for (const path of ['/detokenize', '/v1/detokenize'])
+    app.post(path, async (request, reply) => reply.send(await prompts.detokenize(bodyOf(request), poolOf)))
+}
+
+/** Notes who the client is; an error is what it gets instead of an answer. */
+function admit(ports: PublicPorts, request: FastifyRequest): RouterError | undefined {
+  if (ports.draining()) {
+    return new RouterError('DRAINING', 'The router is shutting down; try another replica', { retryAfterSeconds: 1 })
+  }
+  try {
+    request.caller = ports.authenticate(request.headers)
+    return undefined
+  } catch (error) {
+    return asRouterError(error)
+  }
 }
 
 async function serve(
   ports: PublicPorts,
-  kind: PromptKind,
+  endpoint: Endpoint,
   request: FastifyRequest,
   reply: FastifyReply,
+  send: (incoming: Incoming) => Promise<void>,
 ): Promise<void> {
   const requestId = requestIdOf(request.raw)
+  const { protocol } = endpoint
   try {
-    const incoming = incomingOf(ports, kind, request, requestId)
+    const incoming = incomingOf(ports, endpoint, request, requestId)
     reply.hijack()
-    await ports.pipeline.serve(incoming, reply.raw)
+    await send(incoming)
   } catch (error) {
     const known = asRouterError(error)
     if (known.code === 'INTERNAL') ports.onInternalError(error, requestId)
-    if (reply.sent) writeError(reply.raw, known, requestId)
-    else await reply.code(known.status).headers(errorHeaders(known, requestId)).send(errorBody(known))
+    if (reply.sent) writeError(reply.raw, known, requestId, protocol)
+    else await reply.code(known.status).headers(errorHeaders(known, requestId)).send(errorBody(known, protocol))
   }
 }
 
-function incomingOf(ports: PublicPorts, kind: PromptKind, request: FastifyRequest, requestId: string): Incoming {
-  if (ports.draining())
-    throw new RouterError('DRAINING', 'The router is shutting down; try another replica', { retryAfterSeconds: 1 })
-  const { raw } = request
+function incomingOf(ports: PublicPorts, endpoint: Endpoint, request: FastifyRequest, requestId: string): Incoming {
+  const { raw, caller } = request
   return {
     requestId,
-    kind,
+    endpoint,
+    caller,
     path: request.url,
     rawHeaders: raw.rawHeaders,
+    contentType: raw.headers['content-type'] ?? '',
     body: bodyOf(request),
     sessionId: shortHeader(raw, 'x-session-id'),
-    trusted: isTrusted(raw, ports.exposure),
+    trusted: isTrusted(raw, ports.exposure, caller !== anonymous),
     wantsDecision: raw.headers['x-warmroute-explain'] === '1',
+    retryCount: Math.min(99, Number(shortHeader(raw, 'x-stainless-retry-count') ?? 0) || 0),
   }
 }
 
@@ -101,10 +146,12 @@ function poolNamed(pools: Pools, model: string): Pool {
   return target.pool
 }
 
-function modelRows(pools: Pools) {
+/** The models that the caller may use, among those that some worker can answer for. */
+function modelRows(pools: Pools, caller: Caller) {
   return pools
     .names()
-    .filter(({ pool }) => pool.workers.some((worker) => worker.standing.state === 'healthy'))
+    .filter(({ name, pool }) => mayUse(caller, name) || mayUse(caller, pool.model))
+    .filter(({ pool }) => pool.workers.some(({ standing }) => standing.up && !standing.draining))
     .map(({ name, pool, parent }) => ({
       id: name,
       object: 'model',

@@ -5,6 +5,7 @@ import { RouterError } from '../errors.ts'
 import type { Log } from '../telemetry/log.ts'
 import { readBody, type BodyBudget } from './bodies.ts'
 import { requestIdOf } from './client.ts'
+import { protocolOf } from './endpoints.ts'
 import { asRouterError, errorBody, errorHeaders } from './errors.ts'
 import { bodyPending, headFault } from './head.ts'
 import { continueIfAwaited, createListener, type TlsFiles } from './listener.ts'
@@ -92,7 +93,10 @@ export function createServer(options: ServerOptions): FastifyInstance {
       refuseUnread(reply.raw, known, requestId, { lingerMs: timeouts.lingerMs, lingerBytes: limits.bodyBytes })
       return
     }
-    void reply.code(known.status).headers(errorHeaders(known, requestId)).send(errorBody(known))
+    void reply
+      .code(known.status)
+      .headers(errorHeaders(known, requestId))
+      .send(errorBody(known, protocolOf(request.url)))
   }
   return app
 }

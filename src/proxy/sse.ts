@@ -1,6 +1,8 @@
 const lineFeed = 10
 const carriageReturn = 13
 const empty = Buffer.alloc(0)
+/** Bytes of what is held that may belong to a blank line which the next chunk completes. */
+const overlapBytes = 3
 
 /**
  * Passes a server-sent event stream on up to its last complete event and holds the rest until the event's blank line
@@ -8,7 +10,8 @@ const empty = Buffer.alloc(0)
  * chunk that ends with a complete event, as engines write them, is handed through without a copy.
  */
 export class EventBoundary {
-  #held: Buffer = empty
+  #held: Buffer[] = []
+  #heldBytes = 0
   readonly #limitBytes: number
 
   constructor(limitBytes: number) {
@@ -16,26 +19,41 @@ export class EventBoundary {
   }
 
   get heldBytes(): number {
-    return this.#held.length
+    return this.#heldBytes
   }
 
   /** The bytes that may go on now, empty if none. Over the limit everything goes on as it is: holding is a courtesy. */
   push(chunk: Buffer): Buffer {
-    const bytes = this.#held.length === 0 ? chunk : Buffer.concat([this.#held, chunk])
-    const end = lastEventEnd(bytes)
-    if (end === bytes.length || bytes.length - end > this.#limitBytes) {
-      this.#held = empty
-      return bytes
-    }
-    this.#held = end === 0 ? bytes : bytes.subarray(end)
-    return bytes.subarray(0, end)
+    if (this.#heldBytes === 0) return this.#split(chunk, lastEventEnd(chunk))
+    const overlap = this.#overlap()
+    const end = lastEventEnd(Buffer.concat([overlap, chunk])) - overlap.length
+    this.#held.push(chunk)
+    this.#heldBytes += chunk.length
+    if (end <= 0 && this.#heldBytes <= this.#limitBytes) return empty
+    const before = this.#heldBytes - chunk.length
+    return this.#split(this.take(), end <= 0 ? 0 : before + end)
   }
 
   /** Takes what is held, at the end of a stream that ended well. */
-  flush(): Buffer {
-    const held = this.#held
-    this.#held = empty
+  take(): Buffer {
+    const held = this.#held.length === 1 ? (this.#held[0] as Buffer) : Buffer.concat(this.#held)
+    this.#held = []
+    this.#heldBytes = 0
     return held
+  }
+
+  #split(bytes: Buffer, end: number): Buffer {
+    const rest = bytes.length - end
+    if (rest === 0 || rest > this.#limitBytes) return bytes
+    this.#held = [end === 0 ? bytes : bytes.subarray(end)]
+    this.#heldBytes = rest
+    return bytes.subarray(0, end)
+  }
+
+  #overlap(): Buffer {
+    const last = this.#held.at(-1) ?? empty
+    if (last.length >= overlapBytes) return last.subarray(-overlapBytes)
+    return Buffer.concat(this.#held.slice(-overlapBytes)).subarray(-overlapBytes)
   }
 }
 
@@ -48,21 +66,43 @@ function lastEventEnd(bytes: Buffer): number {
   ) {
     return bytes.length
   }
-  const afterLf = bytes.lastIndexOf('\n\n')
-  const afterCrLf = bytes.lastIndexOf('\n\r\n')
-  const afterCr = bytes.lastIndexOf('\r\r')
-  return Math.max(
-    afterLf === -1 ? 0 : afterLf + 2,
-    afterCrLf === -1 ? 0 : afterCrLf + 3,
-    afterCr === -1 ? 0 : afterCr + 2,
-  )
+  return Math.max(...blankLines.map((line) => endOf(bytes.lastIndexOf(line), line.length)))
 }
 
-/** Complete events in the bytes, counted by their `data:` lines' blank-line ends; what streams count generated tokens by. */
+const blankLines = ['\n\n', '\n\r\n', '\r\r'] as const
+
+function endOf(at: number, length: number): number {
+  return at === -1 ? 0 : at + length
+}
+
+/** Complete events in the bytes, counted by their blank lines; what streams count generated tokens by. */
 export function countEvents(bytes: Buffer): number {
   let events = 0
   for (let at = bytes.indexOf('\n\n'); at !== -1; at = bytes.indexOf('\n\n', at + 2)) events++
   if (events > 0) return events
   for (let at = bytes.indexOf('\n\r\n'); at !== -1; at = bytes.indexOf('\n\r\n', at + 3)) events++
   return events
+}
+
+/**
+ * Position after the event that ends the stream, −1 if it is not among these complete events. Within JSON a line end is
+ * always escaped, so that a mark at the start of a line is never part of an answer's text.
+ */
+export function streamEnd(bytes: Buffer, lastEvents: readonly string[]): number {
+  for (const mark of lastEvents) {
+    for (let at = bytes.indexOf(mark); at !== -1; at = bytes.indexOf(mark, at + mark.length)) {
+      const before = bytes[at - 1]
+      const after = bytes[at + mark.length]
+      if (at > 0 && before !== lineFeed && before !== carriageReturn) continue
+      if (after !== undefined && after !== lineFeed && after !== carriageReturn) continue
+      return eventEnd(bytes, at)
+    }
+  }
+  return -1
+}
+
+/** Position after the blank line that ends the event at `from`. */
+function eventEnd(bytes: Buffer, from: number): number {
+  const ends = blankLines.map((line) => endOf(bytes.indexOf(line, from), line.length)).filter((end) => end > 0)
+  return ends.length === 0 ? bytes.length : Math.min(...ends)
 }

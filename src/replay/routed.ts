@@ -54,7 +54,7 @@ export class Routed implements Chooser {
     const candidates = this.#candidates
     const promptTokens = tokens.length
     this.#map.match([{ blockSize: this.#scope.blockSize, keys: blockKeys(tokens, this.#scope) }], this.#match)
-    candidates.gather(this.#workers, counters, this.#match, { nowMs, staleLoadMs: 0, promptTokens, tried: new Set() })
+    candidates.gather(this.#workers, counters, this.#match, { nowMs, staleLoadMs: 0, promptTokens })
     const chosen = this.#profile.choose(
       {
         model: 'model',

@@ -16,8 +16,6 @@ export interface GatherOptions {
   readonly staleLoadMs: number
   /** 0 where the prompt was not tokenized: nobody gets credit then. */
   readonly promptTokens: number
-  /** Workers already tried by this request. */
-  readonly tried: ReadonlySet<number>
 }
 
 /**
@@ -65,11 +63,10 @@ export class Candidates implements PolicyFleet, PolicyMatch {
     this.exact = new Uint8Array(limit)
   }
 
-  /** Takes the workers that may be chosen now: healthy and not tried before by this request. */
+  /** Takes the workers that may be chosen now, as `Outliers.eligible` names them. */
   gather(workers: readonly Worker[], counters: InFlightCounters, match: MatchBySlot, options: GatherOptions): void {
     let i = 0
     for (const worker of workers) {
-      if (worker.standing.state !== 'healthy' || options.tried.has(worker.serial)) continue
       const { slot } = worker
       this.workers[i] = worker
       this.ids[i] = worker.id

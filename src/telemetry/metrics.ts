@@ -216,6 +216,9 @@ export function createMetrics() {
       'queue_wait_seconds',
       'Waiting for room in a pool, of the requests that had to wait and then got through.',
     ),
+    retriesRefused: counted('retries_refused_total', 'Retries that the retry budget did not allow.'),
+    ejections: counted('ejections_total', 'Ejections of a worker by outlier detection.', ['worker']),
+    panics: counted('panic_decisions_total', 'Decisions that ignored ejections, since too few workers were left.'),
     clientAborts: counted('client_aborts_total', 'Requests whose client left before the answer was complete.'),
     upstreamDied: counted('upstream_died_total', 'Answers cut off by a worker after the first byte.', ['worker']),
     policyErrors: counted('policy_errors_total', 'Failures inside a policy plugin, which was then skipped.', [

@@ -2,6 +2,7 @@ import { availableParallelism } from 'node:os'
 import { RouterError } from '../errors.ts'
 import type { Log } from '../telemetry/log.ts'
 import { scanBody, type ByteRange } from './body.ts'
+import { readMultipartModel } from './multipart.ts'
 import { PromptTokenizers } from './prompts.ts'
 import { checkTokenIds, promptSource, type PromptSource } from './prompt-source.ts'
 import { requestFields, type PromptKind, type RequestFields } from './request.ts'
@@ -57,6 +58,8 @@ export interface PromptService {
   tokenizer(pool: string): Tokenizer | null
   /** Checks and parses a body, on a thread if it is long. @throws RouterError BODY_*, TOKEN_ID_INVALID, TOKENIZER_BUSY, TOKENIZER_FAILED */
   read(body: Buffer, kind: PromptKind): Promise<ReadBody>
+  /** A multipart/form-data body: its model, and no prompt. @throws RouterError BODY_INVALID */
+  readForm(body: Buffer, contentType: string): Promise<ReadBody>
   /** The tokens of a body that was read. @throws RouterError BODY_INVALID, TEMPLATE_REFUSED, TOKEN_ID_INVALID, TOKENIZER_BUSY, TOKENIZER_FAILED */
   tokens(read: ReadBody, pool: string): Promise<RequestTokens>
   /** POST /tokenize in vLLM's form. `poolOf` finds the pool by the model's name or throws. */
@@ -129,6 +132,10 @@ export function createPromptService(options: PromptServiceOptions): PromptServic
     },
     tokenizer: (pool) => here.get(pool),
     read,
+    async readForm(body, contentType) {
+      const fields = requestFields({ model: await readMultipartModel(body, contentType) }, 'other')
+      return { fields, ranges: new Map(), held: { kind: 'here', source: { kind: 'none' } } }
+    },
     tokens,
     async tokenize(body, poolOf) {
       const fields = await read(body, 'tokenize')

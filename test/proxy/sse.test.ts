@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { countEvents, EventBoundary } from '../../src/proxy/sse.ts'
+import { countEvents, EventBoundary, streamEnd } from '../../src/proxy/sse.ts'
 
 const limitBytes = 1024
 
@@ -18,7 +18,7 @@ test('half an event is held until its blank line comes', () => {
   assert.equal(boundary.heldBytes, 11)
   assert.equal(boundary.push(Buffer.from('2}\n')).toString(), '')
   assert.equal(boundary.push(Buffer.from('\ndata: 3')).toString(), 'data: {"a":2}\n\n')
-  assert.equal(boundary.flush().toString(), 'data: 3')
+  assert.equal(boundary.take().toString(), 'data: 3')
 })
 
 for (const [name, end] of [
@@ -62,10 +62,22 @@ test('however a stream is cut into chunks, its bytes come out unchanged and in w
           counted += countEvents(bytes)
           out.push(Buffer.from(bytes))
         }
-        out.push(boundary.flush())
+        out.push(boundary.take())
         assert.deepEqual(Buffer.concat(out), whole)
         assert.equal(counted, texts.length)
       },
     ),
   )
+})
+
+test('the end of a stream is a mark at the start of a line, never the text of an answer', () => {
+  const marks = ['data: [DONE]', 'event: message_stop']
+  const end = (text: string): number => streamEnd(Buffer.from(text), marks)
+  assert.equal(end('data: {"a":1}\n\n'), -1)
+  assert.equal(end('data: {"a":"data: [DONE]"}\n\n'), -1)
+  assert.equal(end('data: [DONE] or not\n\n'), -1)
+  assert.equal(end('data: [DONE]\n\n'), 14)
+  assert.equal(end('data: 1\n\ndata: [DONE]\r\n\r\nrest\n\n'), 25)
+  assert.equal(end('event: message_stop\ndata: {"type":"message_stop"}\n\n: more\n\n'), 51)
+  assert.equal(end('data: [DONE]'), 12)
 })

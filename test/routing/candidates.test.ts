@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict'
-import { Standing } from '../../src/workers/standing.ts'
 import { test } from 'node:test'
 import { InFlightCounters } from '../../src/workers/fleet.ts'
 import { aWorker, candidatesOf } from '../support/routing.ts'
@@ -21,24 +20,6 @@ test('a degraded worker or one of unknown block size gets no credit', () => {
   assert.deepEqual([...candidates.cachedTokens.subarray(0, 3)], [0, 0, 64])
 })
 
-test('only healthy workers that were not tried are candidates', () => {
-  const draining = aWorker(2)
-  draining.standing.draining = true
-  const workers = [aWorker(0), aWorker(1, { standing: new Standing(false) }), draining, aWorker(3)]
-  const candidates = new Candidates(8)
-  const none = new Uint32Array(8)
-  candidates.gather(
-    workers,
-    new InFlightCounters(8),
-    { gpu: none, host: none, disk: none, shared: none },
-    { nowMs: 0, staleLoadMs: 1, promptTokens: 10, tried: new Set([3]) },
-  )
-  assert.deepEqual(
-    candidates.workers.map(({ serial }) => serial),
-    [0],
-  )
-})
-
 test('load figures older than the limit are not used', () => {
   const load = { running: 3, waiting: 1, kvUsage: 0.5, atMs: 0 }
   const candidates = new Candidates(8)
@@ -48,7 +29,7 @@ test('load figures older than the limit are not used', () => {
       [aWorker(0, { load })],
       new InFlightCounters(8),
       { gpu: none, host: none, disk: none, shared: none },
-      { nowMs, staleLoadMs: 1000, promptTokens: 10, tried: new Set() },
+      { nowMs, staleLoadMs: 1000, promptTokens: 10 },
     )
     return candidates.running[0]!
   }

@@ -58,6 +58,6 @@ export function candidatesOf(
     shared: new Uint32Array(64),
   }
   match.gpu.set(gpuBlocks)
-  candidates.gather(workers, counters, match, { nowMs: 0, staleLoadMs: 1000, promptTokens, tried: new Set() })
+  candidates.gather(workers, counters, match, { nowMs: 0, staleLoadMs: 1000, promptTokens })
   return candidates
 }

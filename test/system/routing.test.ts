@@ -235,7 +235,7 @@ test('explain answers the error that the request would get', async (t) => {
   const unknown = await fleet.explain({ model: 'other', prompt: 'Hi' })
   assert.equal(unknown.status, 404)
   assert.equal((await fleet.explain({ model })).status, 400)
-  assert.equal((await fleet.explain({ path: '/v1/embeddings', body: { model } })).status, 400)
+  assert.equal((await fleet.explain({ path: '/v1/nothing', body: { model } })).status, 400)
 })
 
 test('a decision record is complete', async (t) => {

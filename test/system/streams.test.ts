@@ -2,6 +2,8 @@ import assert from 'node:assert/strict'
 import { get, request as httpRequest } from 'node:http'
 import { connect } from 'node:net'
 import { test } from 'node:test'
+import { RouterError } from '../../src/errors.ts'
+import { openAi } from '../../src/protocol/openai.ts'
 import { fleetFor, model, prose } from '../support/fleet.ts'
 import { scriptedEngine } from '../support/scripted-engine.ts'
 import { until } from '../support/until.ts'
@@ -72,18 +74,20 @@ test('an answer’s head and first event go out as they come, and the stream’s
   assert.equal((await reader.read()).done, true)
 })
 
-test('odd streams pass byte for byte: comments, CRLF, cut characters, no end marker, bytes after it', async (t) => {
-  const streams = [
-    ': hello\n\ndata: {"a":"é"}\r\n\r\n:\n\ndata: [DONE]\n\n',
-    'data: 1\r\rdata: 2\r\r',
-    'event: x\nid: 5\ndata: 1\n\ndata: no blank line at the end',
-    'data: [DONE]\n\ndata: [DONE]\n\nrest',
-    `data: ${'x'.repeat(300_000)}\n\ndata: [DONE]\n\n`,
-  ].map((text) => Buffer.from(text))
+test('odd streams pass byte for byte up to their end mark; without one the client is told that the answer is cut', async (t) => {
+  const note = openAi.deathNote(new RouterError('UPSTREAM_DIED', 'The worker ended its answer before it was complete'))
+  const streams: readonly (readonly [string, string?])[] = [
+    [': hello\n\ndata: {"a":"é"}\r\n\r\n:\n\ndata: [DONE]\n\n'],
+    ['data: 1\r\rdata: 2\r\r', `data: 1\r\rdata: 2\r\r${note}`],
+    ['event: x\nid: 5\ndata: 1\n\ndata: no blank line at the end', `event: x\nid: 5\ndata: 1\n\n${note}`],
+    ['data: 1\n\ndata: [DONE]\n\ndata: [DONE]\n\nrest', 'data: 1\n\ndata: [DONE]\n\n'],
+    ['data: {"text":"data: [DONE]"}\n\ndata:[DONE]\n\n'],
+    [`data: ${'x'.repeat(300_000)}\n\ndata: [DONE]\n\n`],
+  ]
   let at = 0
   const engine = await scriptedEngine(t, (_request, response) => {
     response.writeHead(200, { 'content-type': 'text/event-stream' })
-    const bytes = streams[at] as Buffer
+    const bytes = Buffer.from(streams[at]?.[0] ?? '')
     const step = bytes.length > 1000 ? 50_000 : 1
     let sent = 0
     const next = (): void => {
@@ -95,7 +99,8 @@ test('odd streams pass byte for byte: comments, CRLF, cut characters, no end mar
   const fleet = await fleetFor(t, { workers: 0, urls: [engine.url] })
   for (at = 0; at < streams.length; at++) {
     const answer = await fleet.chat('Hi', { stream: true })
-    assert.deepEqual(Buffer.from(await answer.arrayBuffer()).toString(), streams[at]?.toString())
+    const [sent, expected = sent] = streams[at] ?? []
+    assert.deepEqual(Buffer.from(await answer.arrayBuffer()).toString(), expected)
   }
   await fleet.settled()
 })

@@ -1,0 +1,92 @@
+import { RouterError } from '../errors.ts'
+import type { PromptService, ReadBody, RequestTokens } from '../tokenize/service.ts'
+import type { ModelTarget, Pools } from '../workers/pool.ts'
+import type { Incoming, Prepared } from './incoming.ts'
+import type { ResponseOwners } from './response-owners.ts'
+
+export interface PreparationParts {
+  readonly prompts: PromptService
+  readonly pools: Pools
+  readonly owners: ResponseOwners
+  /** Monotonic milliseconds, with a fraction. */
+  readonly clock: () => number
+}
+
+/** Reads a request, resolves its model and tokenizes its prompt: all of a request that takes time before it is routed. */
+export class Preparation {
+  readonly #o: PreparationParts
+
+  constructor(parts: PreparationParts) {
+    this.#o = parts
+  }
+
+  /** @throws RouterError BODY_*, MODEL_NOT_FOUND, RESPONSE_NOT_FOUND, TEMPLATE_REFUSED, TOKEN_ID_INVALID */
+  async of(incoming: Incoming): Promise<Prepared> {
+    const { prompts: service, pools, owners, clock } = this.#o
+    const arrivedMs = clock()
+    const { endpoint } = incoming
+    const read = await (endpoint.multipart
+      ? service.readForm(incoming.body, incoming.contentType)
+      : service.read(incoming.body, endpoint.prompt))
+    const { fields } = read
+    const target = targetOf(fields.model, endpoint.modelOptional, pools)
+    const owner = fields.previousResponseId === null ? null : owners.owner(fields.previousResponseId)
+    const startMs = clock()
+    const { prompts, unusable } = await this.#tokens(read, target)
+    const longest = prompts.reduce<Uint32Array | null>(
+      (best, prompt) => (best === null || prompt.length > best.length ? prompt : best),
+      null,
+    )
+    return {
+      incoming,
+      read,
+      target,
+      owner,
+      prompts,
+      longest,
+      fallback: unusable,
+      tokenizeUs: (clock() - startMs) * 1000,
+      arrivedMs,
+      policy: {
+        model: target.pool.model,
+        adapter: target.adapter,
+        promptTokens: longest?.length ?? 0,
+        promptTokensEstimate: longest?.length ?? Math.ceil(incoming.body.length / 4),
+        sessionId: incoming.sessionId ?? fields.sessionId,
+        priority: fields.priority,
+        stream: fields.stream,
+        maxTokens: fields.maxTokens,
+      },
+    }
+  }
+
+  async #tokens(read: ReadBody, target: ModelTarget): Promise<Pick<RequestTokens, 'prompts' | 'unusable'>> {
+    try {
+      return await this.#o.prompts.tokens(read, target.pool.model)
+    } catch (error) {
+      if (!(error instanceof RouterError) || !withoutTokens.has(error.code)) throw error
+      return { prompts: [], unusable: error.code.toLowerCase() }
+    }
+  }
+}
+
+/** Faults of ours, not of the request: it is routed by load. */
+const withoutTokens: ReadonlySet<string> = new Set(['TOKENIZER_BUSY', 'TOKENIZER_FAILED'])
+
+function targetOf(model: string, optional: boolean, pools: Pools): ModelTarget {
+  if (model === '') {
+    const [only, second] = pools.list()
+    if (optional && only !== undefined && second === undefined) return { pool: only, adapter: null }
+    throw new RouterError('BODY_INVALID', '"model" is missing', { param: 'model' })
+  }
+  const target = pools.target(model)
+  if (target !== null) return target
+  if (pools.forming) {
+    throw new RouterError('NOT_READY', 'No worker has told its model yet; try again', { retryAfterSeconds: 1 })
+  }
+  const known = pools.names().map(({ name }) => name)
+  const shown = model.length > 200 ? `${model.slice(0, 200)}…` : model
+  throw new RouterError('MODEL_NOT_FOUND', `The model "${shown}" does not exist. Known models: ${known.join(', ')}`, {
+    param: 'model',
+  })
+}

@@ -1,0 +1,19 @@
+import type { RouterError } from '../errors.ts'
+import { hasNestedError, openAiErrorBody, openAiUpstreamErrorBody } from './openai.ts'
+import type { Protocol } from './protocol.ts'
+
+/** OpenAI's /v1/responses. */
+export const responses: Protocol = {
+  name: 'responses',
+  errorBody: openAiErrorBody,
+  upstreamErrorBody: openAiUpstreamErrorBody,
+  hasErrorForm: hasNestedError,
+  deathNote,
+  lastEvents: ['event: response.completed', 'event: response.failed', 'event: response.incomplete', 'data: [DONE]'],
+}
+
+/** The flat fields are those of the API's own `error` event; SDKs of all versions throw on the nested ones. */
+function deathNote({ message, type, param, code }: RouterError): string {
+  const flat = { code: code.toLowerCase(), message, param, sequence_number: 0 }
+  return `event: error\ndata: ${JSON.stringify({ type: 'error', ...flat, error: { type, ...flat } })}\n\n`
+}
