@@ -32,7 +32,7 @@ const everyone = ['errors\\.ts$', 'telemetry/']
 
 /** Only these rooms may use these packages: one library, one door. */
 const doors = [
-  { name: 'fastify', path: 'node_modules/fastify/', rooms: '^src/(http|simulator)/|^src/main\\.ts$' },
+  { name: 'fastify', path: 'node_modules/fastify/', rooms: '^src/(http|simulator|main)/|^src/main\\.ts$' },
   { name: 'undici', path: 'node_modules/undici/', rooms: '^src/(proxy|workers)/' },
   { name: 'ioredis', path: 'node_modules/ioredis/', rooms: '^src/(replication|gateway)/' },
   { name: 'tokenizers', path: 'node_modules/(tokenizers|@huggingface/jinja)/', rooms: '^src/tokenize/' },
