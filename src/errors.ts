@@ -20,6 +20,7 @@ export const errorCodes = {
   BODY_TOO_LARGE: { status: 413, type: 'RequestTooLargeError' },
   CONTENT_ENCODING_UNSUPPORTED: { status: 415, type: 'BadRequestError' },
   HEADER_INVALID: { status: 400, type: 'BadRequestError' },
+  ORIGIN_REFUSED: { status: 403, type: 'PermissionDeniedError' },
   HEADERS_TOO_LARGE: { status: 431, type: 'BadRequestError' },
   REQUEST_TIMEOUT: { status: 408, type: 'RequestTimeoutError' },
   TEMPLATE_REFUSED: { status: 400, type: 'BadRequestError' },

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { performance } from 'node:perf_hooks'
 import { ApiKeys } from './admission/api-keys.ts'
 import type { Config } from './config/schema.ts'
+import { adminGuard } from './http/admin-guard.ts'
 import { addAdminRoutes } from './http/admin.ts'
 import { BodyBudget } from './http/bodies.ts'
 import { addPublicRoutes } from './http/public.ts'
@@ -25,6 +26,7 @@ import type { Profile } from './routing/profile.ts'
 import { createLog, type Log } from './telemetry/log.ts'
 import { createMetrics } from './telemetry/metrics.ts'
 import { createPromptService } from './tokenize/service.ts'
+import { checkWorkerTls, WorkerConnections } from './workers/connect.ts'
 import { createEngineHttp } from './workers/engine-http.ts'
 import { Fleet } from './workers/fleet.ts'
 import { newPool, Pools } from './workers/pool.ts'
@@ -69,7 +71,8 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     queued: config.tokenizer.queued,
     log,
   })
-  const engineHttp = createEngineHttp()
+  const connections = new WorkerConnections()
+  const engineHttp = createEngineHttp(connections)
   const forwarder = new Forwarder(
     {
       ...config.timeouts,
@@ -79,6 +82,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
       connectionsPerWorker: config.limits.connectionsPerWorker,
     },
     clock,
+    connections,
   )
   const random = parts.random ?? Math.random
   const outliers = createOutliers({ limits: config.outliers, clock, random, metrics, log })
@@ -110,6 +114,8 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     onPool: async (pool) => {
       if (config.modelPath !== undefined) await prompts.add(pool.model, { path: config.modelPath })
     },
+    onEndpoint: ({ url, tls }, pool) =>
+      connections.use(url, tls ?? config.pools.find(({ model }) => model === pool?.model)?.tls ?? null),
     onWorker: (worker) => events.addWorker(worker),
     drainMs: config.shutdown.drainWorkerMs,
     onCut: (worker) => forwarder.cut(worker),
@@ -160,7 +166,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
   const bodies = new BodyBudget(limits.bodiesBytes)
   metrics.read('request_body_bytes', () => [[[], bodies.heldBytes]])
   const onRefused = (reason: string): void => metrics.refusedAtDoor.add(1, reason)
-  const publicApp = createServer({ limits, timeouts, tls: null, bodies, log, onRefused })
+  const publicApp = createServer({ limits, timeouts, tls: config.listen.tls ?? null, bodies, log, onRefused })
   addPublicRoutes(publicApp, {
     pipeline,
     pools,
@@ -177,7 +183,18 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
   })
   // A budget of its own: operators are let in also while clients fill theirs.
   const adminBodies = new BodyBudget(limits.bodyBytes)
-  const adminApp = createServer({ limits, timeouts, tls: null, bodies: adminBodies, log, onRefused })
+  const adminApp = createServer({
+    limits,
+    timeouts,
+    tls: config.admin.tls ?? null,
+    bodies: adminBodies,
+    log,
+    onRefused,
+    admit: adminGuard({
+      keyHash: config.admin.keyHash ?? null,
+      mutualTls: config.admin.tls?.clientCa !== undefined,
+    }),
+  })
   const views = adminViews({ fleet, map, keeper, metrics, prompts })
   addAdminRoutes(adminApp, {
     pipeline,
@@ -202,6 +219,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
       formed.aliases = pool.aliases ?? []
       for (const adapter of pool.adapters ?? []) formed.adapters.add(adapter)
       newProfile(pool.model)
+      for (const tls of [pool, ...pool.workers].map((given) => given.tls)) checkWorkerTls(tls ?? {})
       if (pool.tokenizer !== undefined) {
         await prompts.add(pool.model, {
           path: pool.tokenizer,

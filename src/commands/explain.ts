@@ -29,21 +29,27 @@ interface Decision {
 export const explain: Command = {
   name: 'explain',
   summary: 'show where a request would go and why, without sending it',
-  usage: `warmroute explain [--url ADMIN_URL] [--json] FILE
+  usage: `warmroute explain [--url ADMIN_URL] [--admin-key KEY] [--json] FILE
 
   FILE             an OpenAI request body (chat or completion); - reads standard input
   --url ADMIN_URL  admin port of the router (default ${defaultAdminUrl})
+  --admin-key KEY  key of the admin port, where it has one (better in WARMROUTE_ADMIN_KEY, which no process list shows)
   --json           print the decision record as JSON`,
   async run(argv, io) {
     const { values, positionals } = parseArgs({
       args: [...argv],
-      options: { url: { type: 'string', default: defaultAdminUrl }, json: { type: 'boolean', default: false } },
+      options: {
+        url: { type: 'string', default: defaultAdminUrl },
+        'admin-key': { type: 'string' },
+        json: { type: 'boolean', default: false },
+      },
       allowPositionals: true,
     })
     const [file, ...rest] = positionals
     if (file === undefined || rest.length > 0)
       throw new RouterError('CONFIG_INVALID', 'explain takes one file: warmroute explain --url ADMIN_URL FILE')
-    const decision = await ask(values.url, readBody(file))
+    const key = values['admin-key'] ?? io.environment['WARMROUTE_ADMIN_KEY'] ?? ''
+    const decision = await ask(values.url, key, readBody(file))
     io.out(values.json ? JSON.stringify(decision, null, 2) : table(decision))
     return 0
   },
@@ -60,12 +66,12 @@ function readBody(file: string): string {
   }
 }
 
-async function ask(url: string, body: string): Promise<Decision> {
+async function ask(url: string, key: string, body: string): Promise<Decision> {
   let answer: Response
   try {
     answer = await fetch(new URL('/admin/explain', url), {
       method: 'POST',
-      headers: { 'content-type': 'application/json' },
+      headers: { 'content-type': 'application/json', ...(key === '' ? {} : { authorization: `Bearer ${key}` }) },
       body,
     })
   } catch (cause) {

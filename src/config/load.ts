@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { isIPv4, isIPv6 } from 'node:net'
 import { dirname, resolve } from 'node:path'
 import type Type from 'typebox'
 import { Value } from 'typebox/value'
@@ -132,6 +133,8 @@ function place(target: Record<string, unknown>, path: readonly string[], value: 
   at[path.at(-1) ?? ''] = value
 }
 
+const keyHashForm = /^sha256:[0-9a-f]{64}$/
+
 /** What no schema can say: conditions between options. */
 function crossFaults(config: Config): string[] {
   const faults: string[] = []
@@ -161,11 +164,46 @@ function crossFaults(config: Config): string[] {
   for (const [index, url] of (config.workerUrls ?? []).entries()) {
     faults.push(...urlFaults(url, `workerUrls[${index}]`), ...once(url, `workerUrls[${index}]`))
   }
-  faults.push(...apiKeyFaults(config))
+  faults.push(...apiKeyFaults(config), ...doorFaults(config))
   if (config.pools.length === 0 && (config.workerUrls ?? []).length === 0) {
     faults.push('no workers: give --worker-urls http://HOST:PORT … or a config file with pools')
   }
   return faults
+}
+
+/** What the two ports and the connections to engines need beside their schema. */
+function doorFaults({ admin, forwarded, pools }: Config): string[] {
+  const faults: string[] = []
+  if (admin.keyHash !== undefined && !keyHashForm.test(admin.keyHash)) {
+    faults.push('admin.keyHash: not the hash of a key; "warmroute hash-key" makes one, as sha256:…')
+  }
+  if (admin.keyHash === undefined && admin.tls?.clientCa === undefined && !isLoopback(admin.host)) {
+    faults.push(
+      `admin.host: ${admin.host} is open to other machines, which could drain workers and read decisions; ` +
+        'give admin.keyHash ("warmroute hash-key" makes one) or admin.tls.clientCa, or listen on 127.0.0.1',
+    )
+  }
+  for (const [index, range] of forwarded.trustedProxies.entries()) {
+    if (!isAddressRange(range))
+      faults.push(`forwarded.trustedProxies[${index}]: "${range}" is no address and no range such as 10.0.0.0/8`)
+  }
+  for (const [index, pool] of pools.entries()) {
+    const given = [pool, ...pool.workers].map(({ tls }) => tls)
+    const halves = given.some((tls) => tls !== undefined && (tls.cert === undefined) !== (tls.key === undefined))
+    if (halves) faults.push(`pools[${index}]: tls.cert and tls.key go together`)
+  }
+  return faults
+}
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || (isIPv4(host) && host.startsWith('127.'))
+}
+
+function isAddressRange(text: string): boolean {
+  const [address = '', bits, ...rest] = text.split('/')
+  const most = isIPv4(address) ? 32 : isIPv6(address) ? 128 : -1
+  if (bits === undefined) return most >= 0
+  return rest.length === 0 && /^\d{1,3}$/.test(bits) && Number(bits) <= most
 }
 
 /** Messages never repeat a hash: a key may stand there by mistake. */
@@ -175,7 +213,7 @@ function apiKeyFaults({ apiKeys }: Config): string[] {
   const hashes = new Map<string, number>()
   for (const [index, { id, hash }] of apiKeys.entries()) {
     const place = `apiKeys[${index}]`
-    if (!/^sha256:[0-9a-f]{64}$/.test(hash)) {
+    if (!keyHashForm.test(hash)) {
       faults.push(`${place}.hash: not the hash of a key; "warmroute hash-key" makes one, as sha256:…`)
     }
     const sameId = ids.get(id)
@@ -200,12 +238,30 @@ function withAbsolutePaths(config: Config, file: string | undefined): Config {
   const absolute = (path: string): string => resolve(base, path)
   return {
     ...config,
+    listen: withAbsoluteTls(config.listen, absolute),
+    admin: withAbsoluteTls(config.admin, absolute),
     ...(config.modelPath === undefined ? {} : { modelPath: resolve(config.modelPath) }),
     pools: config.pools.map((pool) => ({
-      ...pool,
+      ...withAbsoluteTls(pool, absolute),
+      workers: pool.workers.map((worker) => withAbsoluteTls(worker, absolute)),
       ...(pool.tokenizer === undefined ? {} : { tokenizer: absolute(pool.tokenizer) }),
       ...(pool.chatTemplate === undefined ? {} : { chatTemplate: absolute(pool.chatTemplate) }),
     })),
     plugins: config.plugins.map((plugin) => (plugin.startsWith('.') ? absolute(plugin) : plugin)),
   }
+}
+
+type TlsPaths = Partial<Record<'ca' | 'cert' | 'key' | 'clientCa', string>>
+
+function withAbsoluteTls<Given extends { readonly tls?: TlsPaths }>(
+  given: Given,
+  absolute: (path: string) => string,
+): Given {
+  if (given.tls === undefined) return given
+  const tls: TlsPaths = { ...given.tls }
+  for (const name of ['ca', 'cert', 'key', 'clientCa'] as const) {
+    const path = tls[name]
+    if (path !== undefined) tls[name] = absolute(path)
+  }
+  return { ...given, tls }
 }

@@ -8,6 +8,7 @@ export function printedConfig(config: Config): string {
   const shown = structuredClone(config)
   if (shown.keys.secret !== undefined) shown.keys.secret = hidden
   for (const key of shown.apiKeys) key.hash = hidden
+  if (shown.admin.keyHash !== undefined) shown.admin.keyHash = hidden
   for (const pool of shown.pools) {
     for (const worker of pool.workers) {
       worker.url = withoutCredentials(worker.url)

@@ -28,6 +28,30 @@ const workerEvents = object(
   { description: 'Where KV events come from; omitted: asked of the engine.' },
 )
 
+const workerTls = object(
+  {
+    ca: Type.Optional(text('File of CA certificates that sign the engine’s; omitted: those that Node trusts.')),
+    cert: Type.Optional(text('File of the certificate that the router shows to the engine.')),
+    key: Type.Optional(text('File of that certificate’s private key.')),
+    serverName: Type.Optional(text('Name that the engine’s certificate must bear; omitted: the host in its URL.')),
+    insecure: Type.Optional(
+      Type.Boolean({ description: 'Take any certificate, so that anyone on the way can read along.', default: false }),
+    ),
+  },
+  { description: 'TLS towards engines with https URLs.' },
+)
+
+const portTls = object(
+  {
+    cert: text('File of the certificate chain, PEM.'),
+    key: text('File of its private key, PEM.'),
+    clientCa: Type.Optional(
+      text('File of CA certificates; given, only clients with a certificate that one of them signed are let in.'),
+    ),
+  },
+  { description: 'TLS on this port; omitted: plain HTTP.' },
+)
+
 const labels = Type.Record(Type.String(), Type.String(), { description: 'Labels that policies may read, e.g. zone.' })
 
 const workerOptions = {
@@ -44,6 +68,7 @@ const workerOptions = {
     Type.Record(Type.String(), Type.String(), { description: 'Headers added to every request to this engine.' }),
   ),
   labels: Type.Optional(labels),
+  tls: Type.Optional(workerTls),
 }
 
 const worker = object(workerOptions)
@@ -99,6 +124,7 @@ const pool = object({
     }),
   ),
   profile: Type.Optional(profile),
+  tls: Type.Optional(workerTls),
   workers: Type.Array(worker, { description: 'Engines that serve this model.' }),
 })
 
@@ -131,6 +157,7 @@ export const configSchema = object({
     {
       host: text('Address of the public port.', { default: '127.0.0.1' }),
       port: integer('Public port; 0 lets the system choose.', 0, 65_535, { default: 8080 }),
+      tls: Type.Optional(portTls),
     },
     { default: {}, description: 'The public, OpenAI-compatible port.' },
   ),
@@ -138,6 +165,11 @@ export const configSchema = object({
     {
       host: text('Address of the admin port.', { default: '127.0.0.1' }),
       port: Type.Optional(integer('Admin port; omitted: the public port + 1.', 0, 65_535)),
+      keyHash: Type.Optional(
+        // Its form is checked beside the schema, whose messages would repeat a key that was put here by mistake.
+        text('`sha256:` and the hash of the key that operators send; needed where `host` is not loopback.'),
+      ),
+      tls: Type.Optional(portTls),
     },
     { default: {}, description: 'The admin port: health, metrics, workers, map, decisions.' },
   ),
@@ -149,6 +181,16 @@ export const configSchema = object({
     ['loopback', 'keys', 'all'],
     'Who sees x-warmroute-* headers: clients on loopback, clients with a key, or all.',
     { default: 'loopback' },
+  ),
+  forwarded: object(
+    {
+      trustedProxies: Type.Array(text('Address or range, e.g. 10.0.0.0/8.'), {
+        default: [],
+        description:
+          'Proxies in front whose x-forwarded-* headers are believed and added to; those of others are dropped.',
+      }),
+    },
+    { default: {}, description: 'Headers that tell where a request came from.' },
   ),
   readiness: oneOf(['started', 'anyWorker'], '/readyz is 200 once started, or only while a worker is healthy.', {
     default: 'started',

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
+import { cameByProxy } from './forwarded.ts'
 
 /** Who sees `x-warmroute-*` and the explain header (decision 24). */
 export type Exposure = 'loopback' | 'keys' | 'all'
@@ -23,7 +24,9 @@ export function isTrusted(request: IncomingMessage, exposure: Exposure, hasKey: 
       return true
     case 'loopback': {
       const address = request.socket.remoteAddress ?? ''
-      return address === '::1' || address.startsWith('127.') || address.startsWith('::ffff:127.')
+      const local = address === '::1' || address.startsWith('127.') || address.startsWith('::ffff:127.')
+      // A proxy on this machine stands for clients that are elsewhere.
+      return local && !cameByProxy(request)
     }
     case 'keys':
       return hasKey

@@ -1,6 +1,7 @@
 import { STATUS_CODES, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { RouterError } from '../errors.ts'
+import { protocolOf } from './endpoints.ts'
 import { asRouterError, errorBody, errorHeaders } from './errors.ts'
 
 /**
@@ -15,7 +16,7 @@ export function refuseUnread(
   linger: { readonly lingerMs: number; readonly lingerBytes: number },
 ): void {
   const request = response.req
-  const body = errorBody(error)
+  const body = errorBody(error, protocolOf(request.url ?? ''))
   response.writeHead(error.status, {
     ...errorHeaders(error, requestId),
     connection: 'close',
@@ -54,8 +55,8 @@ export function answerBroken(
     return null
   }
   const known = brokenRequest(error)
-  const body = errorBody(known)
   const open = exchange !== undefined && !exchange.writableFinished ? exchange : null
+  const body = errorBody(known, protocolOf(open?.req.url ?? ''))
   if (open === null) {
     socket.end(
       `HTTP/1.1 ${known.status} ${STATUS_CODES[known.status] ?? ''}\r\ncontent-type: application/json\r\n` +

@@ -1,4 +1,4 @@
-import type { ServerResponse } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { RouterError } from '../errors.ts'
@@ -28,6 +28,8 @@ export interface ServerOptions {
   /** Memory for the bodies of this server's requests. */
   readonly bodies: BodyBudget
   readonly log: Log
+  /** Whether a request is let in at all; asked before its body is read. */
+  readonly admit?: (request: IncomingMessage) => RouterError | undefined
   /** Told of each request that is refused before its body was read: the error's code; `connections` for a connection. */
   readonly onRefused: (reason: string) => void
 }
@@ -55,7 +57,10 @@ export function createServer(options: ServerOptions): FastifyInstance {
   app.addHook('onRequest', (request, reply, done) => {
     exchanges.set(request.raw.socket, reply.raw)
     // A path that does not exist is refused here and not by its handler, which would come after the body.
-    const fault = headFault(request.raw, limits) ?? (request.is404 ? pathNotFound(request) : undefined)
+    const fault =
+      headFault(request.raw, limits) ??
+      options.admit?.(request.raw) ??
+      (request.is404 ? pathNotFound(request) : undefined)
     if (fault !== undefined) onRefused(fault.code.toLowerCase())
     done(fault)
   })

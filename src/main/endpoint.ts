@@ -23,6 +23,8 @@ export interface EndpointPorts {
   readonly clock: () => number
   readonly log: Log
   readonly metrics: Metrics
+  /** An engine is about to be spoken to for the first time, or with other options. */
+  readonly onEndpoint: (given: WorkerConfig, pool: Pool | null) => void
   readonly onWorker: (worker: Worker) => void
   readonly startEvents: (worker: Worker, place: EventsPlace) => WorkerEvents
   /** Compares tokenizing with the worker's own. */
@@ -73,6 +75,12 @@ export class Endpoint {
     this.#pool = target.pool
     this.#learnsPool = target.pool === null
     this.#address = workerAddress(target.given.url, null)
+    try {
+      ports.onEndpoint(target.given, target.pool)
+    } catch (error) {
+      // Its connections are made without what it asked for, and fail where the engine insists on it.
+      ports.log.error({ worker: this.id, error: String(error) }, 'the options of an engine cannot be used')
+    }
     const engine = engines[target.given.engine ?? 'vllm']
     if (engine === undefined) throw new RangeError(`engine ${target.given.engine ?? ''}`)
     const headers = (): Record<string, string> => headersFor(this.#address, this.#given)

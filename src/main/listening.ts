@@ -1,4 +1,5 @@
 import type { AddressInfo } from 'node:net'
+import { Server as TlsServer } from 'node:tls'
 import type { FastifyInstance } from 'fastify'
 import { RouterError } from '../errors.ts'
 
@@ -14,7 +15,8 @@ export async function listen(app: FastifyInstance, host: string, port: number, o
     })
   }
   const address = app.server.address() as AddressInfo
-  return `http://${address.family === 'IPv6' ? `[${address.address}]` : address.address}:${address.port}`
+  const scheme = app.server instanceof TlsServer ? 'https' : 'http'
+  return `${scheme}://${address.family === 'IPv6' ? `[${address.address}]` : address.address}:${address.port}`
 }
 
 /** Takes no new connection, lets running answers finish, and cuts what is left after the grace time. */

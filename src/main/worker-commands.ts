@@ -2,6 +2,7 @@ import { checkAddedWorker, checkWorkerChange } from '../config/load.ts'
 import { RouterError } from '../errors.ts'
 import type { Pools } from '../workers/pool.ts'
 import type { Worker } from '../workers/worker.ts'
+import { checkWorkerTls, type WorkerTls } from '../workers/connect.ts'
 import type { FleetKeeper } from './keeper.ts'
 
 export interface CommandedParts {
@@ -18,6 +19,7 @@ export function workerCommands({ keeper, pools, view }: CommandedParts) {
       const { pool: model, ...worker } = checkAddedWorker(given)
       const pool = model === undefined ? null : pools.target(model)?.pool
       if (pool === undefined) throw new RouterError('MODEL_NOT_FOUND', `There is no pool "${model}"`, { param: 'pool' })
+      if (worker.tls !== undefined) checkFiles(worker.tls)
       return keeper.add(pool, worker).workers.map(view)
     },
     /** @throws RouterError BODY_INVALID, WORKER_NOT_FOUND, WORKER_LEAVING */
@@ -30,5 +32,15 @@ export function workerCommands({ keeper, pools, view }: CommandedParts) {
     },
     /** @throws RouterError WORKER_NOT_FOUND */
     remove: (id: string, force: boolean): readonly object[] => keeper.remove(id, force).map(view),
+  }
+}
+
+/** Throws RouterError BODY_INVALID. */
+function checkFiles(tls: WorkerTls): void {
+  try {
+    checkWorkerTls(tls)
+  } catch (error) {
+    if (!(error instanceof RouterError)) throw error
+    throw new RouterError('BODY_INVALID', error.message, { param: 'tls', cause: error })
   }
 }

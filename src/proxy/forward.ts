@@ -1,6 +1,7 @@
 import type { ServerResponse } from 'node:http'
 import { Pool } from 'undici'
 import { Bag } from '../workers/bag.ts'
+import type { WorkerConnections } from '../workers/connect.ts'
 import type { Worker } from '../workers/worker.ts'
 import { Exchange } from './exchange.ts'
 import type { ForwardLimits, ForwardOutcome, ForwardRequest } from './outcome.ts'
@@ -11,10 +12,12 @@ export class Forwarder {
   readonly #pools = new Map<string, Pool>()
   readonly #active = new Bag<Exchange>()
   readonly #clock: () => number
+  readonly #connections: WorkerConnections
   readonly #sweep: NodeJS.Timeout
 
-  constructor(limits: ForwardLimits, clock: () => number) {
+  constructor(limits: ForwardLimits, clock: () => number, connections: WorkerConnections) {
     this.#limits = limits
+    this.#connections = connections
     this.#clock = clock
     // One timer watches every exchange: a timer each would be set and cleared for every chunk of every stream.
     this.#sweep = setInterval(() => this.#expire(), 100)
@@ -81,7 +84,7 @@ export class Forwarder {
       pool = new Pool(origin, {
         connections: this.#limits.connectionsPerWorker,
         pipelining: 1,
-        connect: { timeout: this.#limits.connectMs },
+        connect: this.#connections.connector(origin, this.#limits.connectMs),
         headersTimeout: 0,
         bodyTimeout: 0,
         maxHeaderSize: this.#limits.answerHeaderBytes,

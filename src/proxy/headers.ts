@@ -20,6 +20,8 @@ const droppedFromRequest = new Set([
   'x-data-parallel-rank',
   'x-body-compressed',
   'x-smg-routing-key',
+  'forwarded',
+  'x-real-ip',
 ])
 const droppedFromAnswer = new Set([
   'connection',
@@ -36,6 +38,8 @@ export interface RequestHeaderOptions {
   readonly rank: number | null
   /** The worker's own headers, lower-case; they replace the client's of the same name. */
   readonly worker: Readonly<Record<string, string>>
+  /** Where the request came from, as a flat list, in place of whatever the client said about it. */
+  readonly forwarded?: readonly string[]
 }
 
 /** Headers for the worker as a flat list, from the client's raw list. */
@@ -44,14 +48,19 @@ export function requestHeaders(raw: readonly string[], options: RequestHeaderOpt
   const named = connectionNamed(raw)
   for (let i = 0; i + 1 < raw.length; i += 2) {
     const name = (raw[i] as string).toLowerCase()
-    if (droppedFromRequest.has(name) || name.startsWith('x-override-') || name.startsWith('x-warmroute-')) continue
+    if (droppedFromRequest.has(name) || (name.startsWith('x-') && hasDroppedPrefix(name))) continue
     if (options.worker[name] !== undefined || (named?.includes(name) ?? false)) continue
     headers.push(name, raw[i + 1] as string)
   }
   headers.push('accept-encoding', 'identity', 'x-request-id', options.requestId)
+  if (options.forwarded !== undefined) headers.push(...options.forwarded)
   if (options.rank !== null) headers.push('x-data-parallel-rank', String(options.rank))
   for (const [name, value] of Object.entries(options.worker)) headers.push(name, value)
   return headers
+}
+
+function hasDroppedPrefix(name: string): boolean {
+  return name.startsWith('x-override-') || name.startsWith('x-warmroute-') || name.startsWith('x-forwarded-')
 }
 
 /** Headers for the client as a flat list, from the worker's raw list. */

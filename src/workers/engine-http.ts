@@ -1,4 +1,5 @@
-import { Agent, request } from 'undici'
+import { Agent, Pool, request } from 'undici'
+import type { WorkerConnections } from './connect.ts'
 
 /** Small answers of an engine to the router's own questions (facts, health, load); never a client's request. */
 export interface EngineHttp {
@@ -22,10 +23,19 @@ export interface EngineAnswer {
 }
 
 const defaultTimeoutMs = 5000
+const connectMs = 5000
 const defaultLimitBytes = 8 * 1024 * 1024
 
-export function createEngineHttp(): EngineHttp {
-  const agent = new Agent({ connections: 2, keepAliveTimeout: 10_000, allowH2: false })
+export function createEngineHttp(connections: WorkerConnections): EngineHttp {
+  const agent = new Agent({
+    factory: (origin) =>
+      new Pool(origin, {
+        connections: 2,
+        keepAliveTimeout: 10_000,
+        allowH2: false,
+        connect: connections.connector(String(origin), connectMs),
+      }),
+  })
   return {
     async ask(url, options = {}) {
       try {

@@ -155,3 +155,42 @@ test('the printed config shows no secret', () => {
   for (const secret of ['0123456789abcdef', '5555', 'pw', 'sk-1', 'sk-2']) assert.ok(!printed.includes(secret), secret)
   assert.match(printed, /port: 8080/)
 })
+
+test('an admin port that other machines reach needs a key or certificates', () => {
+  const admin = (options: string): string => faultOf({ file: fileWith(`admin: { port: 1, ${options} }\n${smallest}`) })
+  for (const host of ['0.0.0.0', '::', '10.0.0.1', 'router.example']) {
+    assert.match(admin(`host: "${host}"`), /admin\.host: .* is open to other machines/, host)
+    assert.equal(admin(`host: "${host}", keyHash: "sha256:${'a'.repeat(64)}"`), 'no fault')
+    assert.equal(admin(`host: "${host}", tls: { cert: c, key: k, clientCa: a }`), 'no fault')
+  }
+  for (const host of ['127.0.0.1', '127.9.9.9', '::1', 'localhost']) assert.equal(admin(`host: "${host}"`), 'no fault')
+  const shown = admin('keyHash: my-plain-admin-key')
+  assert.match(shown, /^.*admin\.keyHash: not the hash of a key/)
+  assert.doesNotMatch(shown, /my-plain/)
+})
+
+test('proxies are addresses or ranges, and a worker’s certificate has its key', () => {
+  const proxies = (list: string): string =>
+    faultOf({ file: fileWith(`forwarded: { trustedProxies: [${list}] }\n${smallest}`) })
+  assert.equal(proxies('10.0.0.0/8, "::1", "2001:db8::/32", 192.0.2.1, 0.0.0.0/0'), 'no fault')
+  for (const bad of ['10.0.0.0/33', '"::1/129"', 'proxy.example', '10.0.0.0/8/8', '10.0.0.0/', '10.0.0'])
+    assert.match(proxies(bad), /forwarded\.trustedProxies\[0\]: .* is no address/, bad)
+  const half = smallest.replace('http://127.0.0.1:8000"', 'https://127.0.0.1:8000", tls: { cert: c.pem }')
+  assert.match(faultOf({ file: fileWith(half) }), /pools\[0\]: tls\.cert and tls\.key go together/)
+})
+
+test('paths of certificates are relative to the file', () => {
+  const tls = '{ cert: c.pem, key: k.pem, clientCa: ca.pem }'
+  const config = loadConfig({
+    file: fileWith(
+      `listen: { tls: ${tls} }\n${smallest.replace('model: m', 'model: m, tls: { ca: ca.pem }').replace('8000"', '8000", tls: { ca: own.pem }')}`,
+    ),
+  })
+  assert.deepEqual(config.listen.tls, {
+    cert: join(folder, 'c.pem'),
+    key: join(folder, 'k.pem'),
+    clientCa: join(folder, 'ca.pem'),
+  })
+  assert.equal(config.pools[0]?.tls?.ca, join(folder, 'ca.pem'))
+  assert.equal(config.pools[0].workers[0]?.tls?.ca, join(folder, 'own.pem'))
+})

@@ -1,4 +1,5 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import { createServer as createTlsServer, type ServerOptions as TlsServerOptions } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import type { TestContext } from 'node:test'
 
@@ -24,9 +25,14 @@ export interface ScriptedEngine {
   model: string
 }
 
-export async function scriptedEngine(t: TestContext, script: Script, model = 'demo'): Promise<ScriptedEngine> {
+export async function scriptedEngine(
+  t: TestContext,
+  script: Script,
+  model = 'demo',
+  tls?: TlsServerOptions,
+): Promise<ScriptedEngine> {
   let open = 0
-  const server = createServer((request, response) => {
+  const answer = (request: IncomingMessage, response: ServerResponse): void => {
     const chunks: Buffer[] = []
     request.on('data', (chunk: Buffer) => chunks.push(chunk))
     request.on('end', () => {
@@ -52,10 +58,11 @@ export async function scriptedEngine(t: TestContext, script: Script, model = 'de
       response.once('close', () => open--)
       engine.script(received, response)
     })
-  })
+  }
+  const server = tls === undefined ? createServer(answer) : createTlsServer(tls, answer)
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const engine: ScriptedEngine = {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    url: `${tls === undefined ? 'http' : 'https'}://127.0.0.1:${(server.address() as AddressInfo).port}`,
     received: [],
     open: () => open,
     script,
