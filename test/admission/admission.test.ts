@@ -143,6 +143,16 @@ test('a request that has waited too long is refused at its deadline', async () =
   assert.equal(rig.hands.alarms, 0)
 })
 
+test('a request whose deadline is over is not handed out, even where its alarm is late', async () => {
+  const rig = new Rig(1, { timeoutMs: 10_000 })
+  const pass = rig.dispatch(rig.enter(a))
+  const waiting = rig.enter(a)
+  rig.hands.nowMs += 10_000
+  rig.end(pass)
+  await settled()
+  assert.equal(errorOf(waiting).code, 'QUEUE_TIMEOUT')
+})
+
 test('the refused are told to come back when the queue will be empty, as fast as requests end', async () => {
   const rig = new Rig(1, { requests: 5 })
   // Two requests end each second.

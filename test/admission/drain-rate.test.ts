@@ -19,6 +19,12 @@ test('a rate that has ended falls to nothing within two windows', () => {
   assert.equal(rate.perSecond(1e9), 0)
 })
 
+test('a long silence leaves nothing of what was before', () => {
+  const rate = new DrainRate(0)
+  for (let nowMs = 0; nowMs < 10_000; nowMs += 100) rate.note(nowMs)
+  assert.equal(rate.perSecond(20_000), 0)
+})
+
 test('before anything has ended the rate is nothing', () => {
   assert.equal(new DrainRate(5).perSecond(5), 0)
 })

@@ -55,6 +55,20 @@ test('a key that was just served does not gain by coming back', () => {
   assert.equal(emptied(queue), 'b1b2b3a2')
 })
 
+test('a key that comes late has saved up nothing', () => {
+  const queue = filled(['a1', { costTokens: 100 }], ['a2'], ['a3'], ['a4'])
+  queue.shift()
+  queue.shift()
+  for (const name of ['b1', 'b2', 'b3']) queue.push(turn('b'), name)
+  assert.equal(emptied(queue), 'b1a3b2a4b3')
+})
+
+test('a changed weight holds from the next request on', () => {
+  const queue = filled(['a1'], ['b1'], ['b2'], ['b3'])
+  for (const name of ['a2', 'a3', 'a4']) queue.push(turn('a', { weight: 10 }), name)
+  assert.equal(emptied(queue), 'a1b1a2a3a4b2b3')
+})
+
 test('one that is taken out is never served, and costs its key nothing', () => {
   const queue = new FairQueue<string>()
   const long = queue.push(turn('a', { costTokens: 1000 }), 'a1')

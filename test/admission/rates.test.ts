@@ -56,6 +56,17 @@ test('prompt tokens count when a request is let in, generated ones when it ends,
   assert.equal(limitedBy('a', 'tokens'), 2)
 })
 
+test('over several limits, the time to wait is the longest', () => {
+  const { rates: given } = rates()
+  const key = limited('a', { requestsPerMinute: 2, tokensPerMinute: 60 })
+  given.charge(key, 30)
+  given.charge(key, 70)
+  assert.equal(refused(given, key, 1), 41)
+  const other = limited('b', { requestsPerMinute: 1, tokensPerMinute: 60 })
+  given.charge(other, 60)
+  assert.equal(refused(given, other, 1), 60)
+})
+
 test('a key far in debt is told to come back in a minute at most', () => {
   const { rates: given } = rates()
   const key = limited('a', { tokensPerMinute: 60 })

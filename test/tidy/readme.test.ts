@@ -7,7 +7,7 @@ import { flags } from '../../src/config/flags.ts'
 import { loadConfig } from '../../src/config/load.ts'
 import { checkPolicies } from '../../src/main.ts'
 
-const pages = ['README.md', 'CONTRIBUTING.md'].map((name) =>
+const pages = ['README.md', 'CONTRIBUTING.md', 'docs/admission.md'].map((name) =>
   readFileSync(new URL(`../../${name}`, import.meta.url), 'utf8'),
 )
 
