@@ -26,6 +26,14 @@ export const flags: readonly Flag[] = [
   { name: 'policy', path: ['profile'], kind: 'text', help: 'routing profile (default: kv-aware)' },
   { name: 'log-level', path: ['log', 'level'], kind: 'text', help: 'debug, info, warn, error or silent' },
   { name: 'max-payload-size', path: ['limits', 'bodyBytes'], kind: 'integer', help: 'largest request body in bytes' },
+  { name: 'queue-size', path: ['admission', 'queue', 'requests'], kind: 'integer', help: 'requests that may wait' },
+  {
+    name: 'queue-timeout-secs',
+    path: ['admission', 'queue', 'timeoutMs'],
+    kind: 'integer',
+    factor: 1000,
+    help: 'longest wait in the queue',
+  },
   {
     name: 'request-timeout-secs',
     path: ['timeouts', 'totalMs'],
