@@ -12,11 +12,11 @@ import {
   wordOrNull,
   type Fields,
 } from './foreign-body.ts'
+import type { InlineSystem } from './template.ts'
 
 /** What vLLM finds out about a model's template before it converts Messages bodies for it. */
 export interface MessagesRules {
-  /** The template refuses a system message after the first message, so that all of them are joined at the front. */
-  readonly mergesInlineSystem: boolean
+  readonly inlineSystem: InlineSystem
   /** The reasoning effort that stands for `thinking: {"type": "disabled"}`. */
   readonly disabledThinkingEffort: 'none' | 'low'
 }
@@ -29,12 +29,13 @@ export interface MessagesRules {
 export function chatOfMessages(body: Fields, rules: MessagesRules): ChatPrompt | null {
   return chatOrNull(() => {
     const turns = listOf(body['messages'], 'messages').map(knownTurn)
-    const { mergesInlineSystem } = rules
+    if (rules.inlineSystem === 'unknown' && turns.some((turn) => turn.isSystem)) throw new Unconvertible('system')
+    const merges = rules.inlineSystem === 'merged'
     const system = systemTexts(body['system'])
-    if (mergesInlineSystem) {
+    if (merges) {
       for (const turn of turns) if (turn.isSystem) for (const { content } of turn.messages) system.push(String(content))
     }
-    const messages = turns.flatMap((turn) => (mergesInlineSystem && turn.isSystem ? [] : turn.messages))
+    const messages = turns.flatMap((turn) => (merges && turn.isSystem ? [] : turn.messages))
     const effort = reasoningEffort(body, rules)
     return {
       messages: system.length === 0 ? messages : [{ role: 'system', content: system.join('') }, ...messages],
@@ -70,7 +71,7 @@ function knownTurn(message: unknown): Turn {
   const known = made.get(fields)
   if (known !== undefined) return known
   const turn = turnOf(fields)
-  for (const made of turn.messages) Object.freeze(made)
+  for (const converted of turn.messages) Object.freeze(converted)
   made.set(fields, turn)
   return turn
 }

@@ -1,6 +1,6 @@
 import type { MessagesRules } from './anthropic.ts'
 import type { ChatPrompt } from './chat.ts'
-import type { ChatTemplate } from './template.ts'
+import type { ChatTemplate, InlineSystem } from './template.ts'
 
 /**
  * Tries a model's templates as vLLM 0.32 does (`_should_merge_inline_system`, `_probe_disabled_thinking_effort`).
@@ -12,9 +12,16 @@ export function messagesRulesOf(
   render: (prompt: ChatPrompt) => string,
 ): MessagesRules {
   return {
-    mergesInlineSystem: templates.length === 0 || templates.some((template) => !template.takesInlineSystem()),
+    inlineSystem: inlineSystemOf(templates),
     disabledThinkingEffort: takesEffortNone(render) ? 'none' : 'low',
   }
+}
+
+/** One template that refuses is enough: a model may have one for chats with tools and one for those without. */
+function inlineSystemOf(templates: readonly ChatTemplate[]): InlineSystem {
+  const found = templates.map((template) => template.inlineSystem())
+  if (found.length === 0 || found.includes('merged')) return 'merged'
+  return found.includes('unknown') ? 'unknown' : 'kept'
 }
 
 /** Whether the effort `none` changes the prompt: a template that does not know it may think at its hardest. */

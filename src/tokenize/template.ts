@@ -79,12 +79,12 @@ export class ChatTemplate {
   }
 
   /**
-   * Whether a system message may follow others: vLLM's own trial, which lends the template no functions and no special tokens,
-   * so that one that needs them to render such a chat counts as refusing it.
+   * What vLLM finds in its own trial, which lends the template no functions and no special tokens, so that one that needs them
+   * for a chat with a later system message counts as refusing it.
    */
-  takesInlineSystem(): boolean {
+  inlineSystem(): InlineSystem {
     // The engine's trial knows no such block, the library does.
-    if (/\{%[-+]?\s*generation\b/.test(this.source)) return false
+    if (/\{%[-+]?\s*generation\b/.test(this.source)) return 'merged'
     const environment = new JinjaEnvironment(literalsOnly())
     environment.set('range', range)
     const messages = ['system', 'user', 'system', 'user'].map((role) => ({ role, content: 't' }))
@@ -92,9 +92,9 @@ export class ChatTemplate {
     environment.setVariable('add_generation_prompt', toRuntime(false))
     try {
       new JinjaInterpreter(environment).run(this.#program)
-      return true
-    } catch {
-      return false
+      return 'kept'
+    } catch (error) {
+      return refusedByBoth.test(messageOf(error)) ? 'merged' : 'unknown'
     }
   }
 
@@ -115,6 +115,15 @@ export class ChatTemplate {
     }
   }
 }
+
+/**
+ * Whether a template takes a system message after the first message; if not, the engine merges them all at the front. Unknown
+ * where the trial fails here and might succeed there: Jinja lets a template do more with names that are not set.
+ */
+export type InlineSystem = 'kept' | 'merged' | 'unknown'
+
+/** The library's words for mistakes that Jinja does not forgive, either: calling what is not set, and adding to it. */
+const refusedByBoth = /^Cannot call something|^Cannot perform operation \+ on undefined/
 
 /** A template that goes on being left to the interpreter is not tried any more. Refusals do not count. */
 const mostLeft = 64
