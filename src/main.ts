@@ -5,6 +5,7 @@ import type { Config } from './config/schema.ts'
 import { adminGuard } from './http/admin-guard.ts'
 import { addAdminRoutes } from './http/admin.ts'
 import { BodyBudget } from './http/bodies.ts'
+import { TrustedProxies } from './http/forwarded.ts'
 import { addPublicRoutes } from './http/public.ts'
 import { createServer } from './http/server.ts'
 import { createKeyMaker } from './kv/keys.ts'
@@ -172,6 +173,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     pools,
     prompts,
     exposure: config.expose,
+    proxies: new TrustedProxies(config.forwarded.trustedProxies),
     authenticate: (headers) => apiKeys.authenticate(headers),
     ready: () => readiness().ready,
     draining: () => draining,

@@ -1,4 +1,5 @@
 import type { ServerResponse } from 'node:http'
+import { anonymous } from './admission/caller.ts'
 import { RouterError } from './errors.ts'
 import type { KeyMaker } from './kv/keys.ts'
 import { PromptKeys } from './kv/prompt-keys.ts'
@@ -325,8 +326,9 @@ export class Pipeline {
     }
   }
 
-  #requestHeaders({ rawHeaders, requestId }: Incoming, worker: Worker): string[] {
-    return requestHeaders(rawHeaders, { requestId, rank: worker.rank, worker: worker.headers })
+  #requestHeaders({ rawHeaders, requestId, forwarded, caller }: Incoming, worker: Worker): string[] {
+    const withoutKey = caller !== anonymous
+    return requestHeaders(rawHeaders, { requestId, rank: worker.rank, worker: worker.headers, forwarded, withoutKey })
   }
 
   /** What the outcome says of the worker, whoever asked. */

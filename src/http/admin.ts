@@ -62,6 +62,7 @@ export function addAdminRoutes(app: FastifyInstance, ports: AdminPorts): void {
       caller: anonymous,
       path: endpoint.path,
       rawHeaders: [],
+      forwarded: [],
       contentType: 'application/json',
       body,
       sessionId: null,

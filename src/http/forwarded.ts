@@ -3,13 +3,19 @@ import { BlockList, isIPv6, type Socket } from 'node:net'
 
 /** The proxies in front whose word about where a request came from is taken. */
 export class TrustedProxies {
-  readonly #ranges = new BlockList()
-  readonly #any: boolean
+  #ranges = new BlockList()
+  #any = false
   /** The peer of a connection stays the same, and the list is slow to ask. */
-  readonly #known = new WeakMap<Socket, boolean>()
+  #known = new WeakMap<Socket, boolean>()
+
+  constructor(ranges: readonly string[]) {
+    this.replace(ranges)
+  }
 
   /** Addresses and ranges such as 10.0.0.0/8, as the config has checked them. */
-  constructor(ranges: readonly string[]) {
+  replace(ranges: readonly string[]): void {
+    this.#ranges = new BlockList()
+    this.#known = new WeakMap()
     this.#any = ranges.length > 0
     for (const range of ranges) {
       const [address = '', bits] = range.split('/')

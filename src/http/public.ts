@@ -7,12 +7,14 @@ import type { Pool, Pools } from '../workers/pool.ts'
 import { isTrusted, requestIdOf, shortHeader, type Exposure } from './client.ts'
 import { endpoints, storedResponses } from './endpoints.ts'
 import { asRouterError, errorBody, errorHeaders, writeError } from './errors.ts'
+import { forwardedOf, type TrustedProxies } from './forwarded.ts'
 
 export interface PublicPorts {
   readonly pipeline: Pipeline
   readonly pools: Pools
   readonly prompts: PromptService
   readonly exposure: Exposure
+  readonly proxies: TrustedProxies
   /** Who sends these headers. @throws RouterError AUTHENTICATION_FAILED */
   readonly authenticate: (headers: FastifyRequest['headers']) => Caller
   readonly ready: () => boolean
@@ -113,6 +115,7 @@ function incomingOf(ports: PublicPorts, endpoint: Endpoint, request: FastifyRequ
     caller,
     path: request.url,
     rawHeaders: raw.rawHeaders,
+    forwarded: forwardedOf(raw, ports.proxies),
     contentType: raw.headers['content-type'] ?? '',
     body: bodyOf(request),
     sessionId: shortHeader(raw, 'x-session-id'),

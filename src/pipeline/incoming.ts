@@ -25,6 +25,8 @@ export interface Incoming {
   /** Path and query as the client sent them. */
   readonly path: string
   readonly rawHeaders: readonly string[]
+  /** Headers that tell the worker where the request came from, as a flat list. */
+  readonly forwarded: readonly string[]
   readonly contentType: string
   readonly body: Buffer
   readonly sessionId: string | null

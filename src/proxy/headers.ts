@@ -39,7 +39,9 @@ export interface RequestHeaderOptions {
   /** The worker's own headers, lower-case; they replace the client's of the same name. */
   readonly worker: Readonly<Record<string, string>>
   /** Where the request came from, as a flat list, in place of whatever the client said about it. */
-  readonly forwarded?: readonly string[]
+  readonly forwarded: readonly string[]
+  /** The client's key was for the router, and engines have no business with it. */
+  readonly withoutKey: boolean
 }
 
 /** Headers for the worker as a flat list, from the client's raw list. */
@@ -49,11 +51,12 @@ export function requestHeaders(raw: readonly string[], options: RequestHeaderOpt
   for (let i = 0; i + 1 < raw.length; i += 2) {
     const name = (raw[i] as string).toLowerCase()
     if (droppedFromRequest.has(name) || (name.startsWith('x-') && hasDroppedPrefix(name))) continue
+    if (options.withoutKey && (name === 'authorization' || name === 'x-api-key')) continue
     if (options.worker[name] !== undefined || (named?.includes(name) ?? false)) continue
     headers.push(name, raw[i + 1] as string)
   }
   headers.push('accept-encoding', 'identity', 'x-request-id', options.requestId)
-  if (options.forwarded !== undefined) headers.push(...options.forwarded)
+  headers.push(...options.forwarded)
   if (options.rank !== null) headers.push('x-data-parallel-rank', String(options.rank))
   for (const [name, value] of Object.entries(options.worker)) headers.push(name, value)
   return headers

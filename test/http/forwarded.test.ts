@@ -62,6 +62,7 @@ test('a client’s own forwarding headers never go on as they came', () => {
     requestId: 'id',
     rank: null,
     worker: {},
+    withoutKey: false,
     forwarded: ['x-forwarded-for', '192.0.2.1'],
   })
   assert.equal(headers.join(' ').includes('evil'), false)

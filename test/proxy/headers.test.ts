@@ -6,8 +6,9 @@ function forwarded(
   raw: string[],
   worker: Record<string, string> = {},
   rank: number | null = null,
+  withoutKey = false,
 ): Record<string, string> {
-  const flat = requestHeaders(raw, { requestId: 'id-1', rank, worker })
+  const flat = requestHeaders(raw, { requestId: 'id-1', rank, worker, forwarded: [], withoutKey })
   return Object.fromEntries(flat.flatMap((name, index) => (index % 2 === 0 ? [[name, flat[index + 1]!]] : [])))
 }
 
@@ -56,6 +57,12 @@ test('the client’s authorization goes on unless the worker has a key of its ow
     forwarded(['Authorization', 'Bearer client'], { authorization: 'Bearer worker' })['authorization'],
     'Bearer worker',
   )
+})
+
+test('a key that was for the router stays here', () => {
+  const keys = ['Authorization', 'Bearer client', 'X-API-Key', 'client']
+  assert.deepEqual(Object.keys(forwarded(keys, {}, null, true)), ['accept-encoding', 'x-request-id'])
+  assert.equal(forwarded(keys, { authorization: 'Bearer worker' }, null, true)['authorization'], 'Bearer worker')
 })
 
 test('a data-parallel rank is named to the engine', () => {
