@@ -97,6 +97,12 @@ export const simulateOptions = {
     help: 'block hashes: quick ones, or vLLM’s own',
   },
   'prompt-tokens-details': { value: 'on|off', default: 'on', help: 'whether usage tells the cached tokens' },
+  'stored-responses': {
+    value: 'N',
+    least: 0,
+    default: workerDefaults.storedResponses,
+    help: 'responses kept for later ones to go on from',
+  },
   'enable-scale-out': { flag: true, value: '', help: 'serve /inference/v1/generate, which takes token ids' },
   faults: { flag: true, value: '', help: 'let POST /simulator/fault make requests go wrong' },
   'start-delay-ms': {
@@ -147,6 +153,7 @@ export async function runSimulate(argv: readonly string[], io: SimulateIo): Prom
       topic: given.text('topic'),
       eventHashes: given.oneOf('event-hashes', ['int', 'bytes']),
       promptTokensDetails: on('prompt-tokens-details'),
+      storedResponses: given.number('stored-responses'),
       scaleOut: given.flag('enable-scale-out'),
       faultControl: given.flag('faults'),
       startDelayMs: given.number('start-delay-ms'),

@@ -8,8 +8,10 @@ import { bodyOf, flagOf, tokenIds } from './body.ts'
 import { knownModel } from './engine-call.ts'
 import { faultOf } from './faults.ts'
 import { chatPrompt, readCall } from './generation-call.ts'
+import { addMessagesRoutes } from './messages.ts'
 import { metricsText } from './metrics-text.ts'
 import { addPoolingRoutes } from './pooling.ts'
+import { addResponsesRoutes } from './responses.ts'
 import { Serving, type ServedRank, type ServingOptions } from './serving.ts'
 import { addSglangGenerateRoute } from './sglang-generate.ts'
 import { addTokenGenerationRoute } from './token-generation.ts'
@@ -17,6 +19,8 @@ import { addTokenGenerationRoute } from './token-generation.ts'
 export interface ServerOptions extends ServingOptions {
   readonly startedSeconds: number
   readonly bodyLimitBytes: number
+  /** Responses kept for those that go on from them. */
+  readonly storedResponses: number
   /** vLLM's --enable-scale-out: whether prompts may come as token ids. */
   readonly scaleOut: boolean
   /** Whether POST /simulator/fault is there. */
@@ -36,6 +40,8 @@ export function createServer(options: ServerOptions): FastifyInstance {
   addFaultHandlers(app)
   addSimulatorRoutes(app, options)
   addGenerationRoutes(app, serving)
+  addMessagesRoutes(app, serving)
+  addResponsesRoutes(app, serving, options.storedResponses)
   addTokenizerRoutes(app, options)
   addOperationRoutes(app, serving, options)
   addPoolingRoutes(app, serving)
@@ -47,9 +53,10 @@ export function createServer(options: ServerOptions): FastifyInstance {
 
 /** Faults in vLLM's forms; what no route takes, in FastAPI's. */
 function addFaultHandlers(app: FastifyInstance): void {
-  const methods = new Map<string, string>()
+  const routes: { readonly path: RegExp; readonly method: string }[] = []
   app.addHook('onRoute', ({ url, method }) => {
-    if (typeof method === 'string') methods.set(url, method)
+    const path = new RegExp(`^${url.replace(/:[a-z]+/g, '[^/]+')}$`)
+    routes.push({ path, method: String(method) })
   })
   app.removeContentTypeParser(['text/plain', 'application/json'])
   app.addContentTypeParser('application/json', { parseAs: 'string' }, (_, text, done) => {
@@ -65,9 +72,10 @@ function addFaultHandlers(app: FastifyInstance): void {
     return reply.code(refusal.status).send(refusal.body)
   })
   app.setNotFoundHandler((request, reply) => {
-    const allowed = methods.get(request.url.split('?')[0] ?? '')
-    if (allowed === undefined) return reply.code(404).send({ detail: 'Not Found' })
-    return reply.code(405).header('allow', allowed).send({ detail: 'Method Not Allowed' })
+    const [path = ''] = request.url.split('?')
+    const other = routes.find((route) => route.path.test(path))
+    if (other === undefined) return reply.code(404).send({ detail: 'Not Found' })
+    return reply.code(405).header('allow', other.method).send({ detail: 'Method Not Allowed' })
   })
 }
 

@@ -28,6 +28,7 @@ export interface SimulatorsOptions {
       | 'promptTokensDetails'
       | 'requestIdHeaders'
       | 'bodyLimitBytes'
+      | 'storedResponses'
       | 'scaleOut'
       | 'faultControl'
       | 'startDelayMs'
@@ -51,6 +52,7 @@ export const workerDefaults = {
   promptTokensDetails: true,
   requestIdHeaders: false,
   bodyLimitBytes: 256 * 1024 * 1024,
+  storedResponses: 1_000,
   scaleOut: false,
   faultControl: false,
   startDelayMs: 0,

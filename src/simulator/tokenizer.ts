@@ -1,3 +1,4 @@
+import type { MessagesRules } from '../tokenize/anthropic.ts'
 import { words } from './words.ts'
 
 /** What a simulated engine needs of a tokenizer; `src/tokenize` has the real one. */
@@ -7,6 +8,8 @@ export interface SimulatorTokenizer {
   /** Takes a chat request's own fields. */
   chat(prompt: Readonly<Record<string, unknown>> & { readonly messages: unknown }): Promise<Uint32Array>
   text(text: string, addSpecialTokens: boolean): Promise<Uint32Array>
+  /** How bodies of /v1/messages become chats for the model's template. */
+  messagesRules(): MessagesRules
   detokenize(ids: readonly number[] | Uint32Array): Promise<string>
 }
 

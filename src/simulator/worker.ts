@@ -36,6 +36,8 @@ export interface WorkerOptions {
   readonly promptTokensDetails: boolean
   readonly requestIdHeaders: boolean
   readonly bodyLimitBytes: number
+  /** Responses kept for those that go on from them; 0: none, as in vLLM without VLLM_ENABLE_RESPONSES_API_STORE. */
+  readonly storedResponses: number
   /** vLLM's --enable-scale-out. */
   readonly scaleOut: boolean
   /** Whether POST /simulator/fault is there; `fault` does the same in this process. */

@@ -5,6 +5,7 @@ import { connect } from 'node:net'
 import { test } from 'node:test'
 import OpenAI from 'openai'
 import { until } from '../support/until.ts'
+import { shape } from './shape.ts'
 import { eventsOf, post, simulator } from './simulators.ts'
 
 interface Step {
@@ -27,13 +28,6 @@ const recorded = (name: string): Step => {
   const step = steps.find((other) => other.step.startsWith(name))
   assert(step !== undefined)
   return step
-}
-
-/** Keys in their order and the kinds of values; lists by their first item. */
-function shape(value: unknown): unknown {
-  if (Array.isArray(value)) return value.slice(0, 1).map(shape)
-  if (typeof value !== 'object' || value === null) return value === null ? null : typeof value
-  return Object.entries(value).map(([key, field]) => [key, shape(field)])
 }
 
 const words = (count: number): string => Array.from({ length: count }, (_, i) => `word${i}`).join(' ')
