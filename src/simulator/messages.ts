@@ -57,7 +57,10 @@ async function inAnthropicForm(reply: FastifyReply, answer: () => Promise<object
 }
 
 async function messagesPrompt(body: Body, context: CallContext): Promise<Uint32Array> {
-  const chat = chatOfMessages(body, context.tokenizer.messagesRules())
+  const rules = context.tokenizer.messagesRules()
+  // What a template would do with later system messages only an engine can tell; this one keeps them where they are.
+  const inlineSystem = rules.inlineSystem === 'unknown' ? 'kept' : rules.inlineSystem
+  const chat = chatOfMessages(body, { ...rules, inlineSystem })
   if (chat === null) {
     const message = 'Input should be a valid list'
     throw invalid({ field: 'messages', kind: 'list_type', message, value: body['messages'] })

@@ -22,7 +22,7 @@ export function toyTokenizer(): SimulatorTokenizer {
     text(text, addSpecialTokens) {
       return Promise.resolve(Uint32Array.from(addSpecialTokens ? [start, ...encode(text)] : encode(text)))
     },
-    messagesRules: () => ({ mergesInlineSystem: false, disabledThinkingEffort: 'none' }),
+    messagesRules: () => ({ inlineSystem: 'kept', disabledThinkingEffort: 'none' }),
     detokenize(tokens) {
       return Promise.resolve(Array.from(tokens, (id) => pieces.get(id) ?? `<${id}>`).join(''))
     },
