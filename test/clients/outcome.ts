@@ -1,0 +1,67 @@
+import assert from 'node:assert/strict'
+
+/** What a client made of one answer, in terms that every client and language has. */
+export interface Outcome {
+  /** Null where the client took the answer for a good one. */
+  readonly error: Failure | null
+  /** Text of the answer, or of as much of it as came. */
+  readonly text: string
+  /** Of a good answer, where the client shows it. */
+  readonly requestId: string | null
+  readonly durationMs: number
+}
+
+/** An error as the client raises it. */
+export interface Failure {
+  readonly kind: string
+  readonly status: number | null
+  readonly message: string
+  readonly type: string | null
+  readonly code: string | number | null
+  readonly param: string | null
+  readonly requestId: string | null
+}
+
+/** What is to come of a case. What is left out may be anything. */
+export interface Expected {
+  /** Times that the engine was asked; 1 unless said. */
+  readonly tries?: number
+  /** Left out: the answer is a good one. */
+  readonly error?: Partial<Omit<Failure, 'message'>> & {
+    /** Part of the client's message. */
+    readonly message?: string
+  }
+  readonly text?: string
+  readonly atLeastMs?: number
+  readonly atMostMs?: number
+}
+
+export interface CheckOptions {
+  /** What the case was sent with as `x-request-id`. */
+  readonly requestId: string
+  readonly tries: number
+  /** Clients that have other error classes than OpenAI's SDKs show theirs unchecked. */
+  readonly kinds: boolean
+}
+
+export function check(outcome: Outcome, expected: Expected, options: CheckOptions): void {
+  const { error } = outcome
+  const told = error === null ? 'a good answer' : `${error.kind} ${error.status}: ${error.message}`
+  if (expected.error === undefined) {
+    assert.equal(error, null, told)
+  } else {
+    assert.ok(error !== null, `no error was raised: ${JSON.stringify(outcome.text)}`)
+    const { message, kind, ...fields } = expected.error
+    if (message !== undefined) assert.ok(error.message.includes(message), `"${error.message}" lacks "${message}"`)
+    assert.ok(!error.message.includes('<'), `"${error.message}" holds a page`)
+    if (kind !== undefined && options.kinds) assert.equal(error.kind, kind)
+    for (const [name, value] of Object.entries(fields)) assert.equal(error[name as keyof Failure], value, name)
+  }
+  if (expected.text !== undefined) assert.equal(outcome.text, expected.text, told)
+  assert.equal(options.tries, expected.tries ?? 1, `tries (${told})`)
+  const { atLeastMs = 0, atMostMs = Infinity } = expected
+  assert.ok(outcome.durationMs >= atLeastMs, `took ${outcome.durationMs} ms, expected at least ${atLeastMs}`)
+  assert.ok(outcome.durationMs <= atMostMs, `took ${outcome.durationMs} ms, expected at most ${atMostMs}`)
+  const requestId = error === null ? outcome.requestId : error.requestId
+  if (requestId !== null) assert.equal(requestId, options.requestId, 'request id')
+}

@@ -1,0 +1,77 @@
+import assert from 'node:assert/strict'
+import type { TestContext } from 'node:test'
+import { demoTokenizer, fleetFor, model, type Fleet } from '../support/fleet.ts'
+import { scriptedEngine, type ScriptedEngine } from '../support/scripted-engine.ts'
+import { until } from '../support/until.ts'
+import type { Case, ProbeRequest } from './case.ts'
+import { check, type Outcome } from './outcome.ts'
+
+/** A router before one engine that answers each request as the case says that its header `x-case` names. */
+export class Stage {
+  readonly fleet: Fleet
+  readonly engine: ScriptedEngine
+  readonly #t: TestContext
+  readonly #cases = new Map<string, Case>()
+
+  constructor(t: TestContext, fleet: Fleet, engine: ScriptedEngine) {
+    this.#t = t
+    this.fleet = fleet
+    this.engine = engine
+    engine.script = ({ headers }, response) => {
+      const id = String(headers['x-case'])
+      const answer = this.#cases.get(id)?.answer
+      if (answer === undefined) throw new Error(`nothing was to reach the engine from "${id}"`)
+      answer(response, this.tries(id))
+    }
+  }
+
+  /** Runs all cases at once, then checks each as a test of its own. */
+  async play(
+    name: string,
+    cases: readonly Case[],
+    probe: (requests: readonly ProbeRequest[]) => Promise<readonly Outcome[]>,
+    options: { readonly kinds: boolean },
+  ): Promise<void> {
+    const requests = cases.map((one, at) => requestOf(one, `${name}-${at}`))
+    cases.forEach((one, at) => this.#cases.set(`${name}-${at}`, one))
+    const outcomes = await probe(requests)
+    for (const [at, one] of cases.entries()) {
+      const requestId = `${name}-${at}`
+      await this.#t.test(`${name}: ${one.name}`, () => {
+        const outcome = outcomes[at]
+        assert.ok(outcome)
+        check(outcome, one.expected, { requestId, tries: this.tries(requestId), ...options })
+      })
+    }
+    await this.#t.test(`${name}: nothing is left behind`, () => this.#idle())
+  }
+
+  tries(id: string): number {
+    return this.engine.received.filter(({ headers }) => headers['x-case'] === id).length
+  }
+
+  /** Answers whose connection was left open by the script end with those of their clients. */
+  async #idle(): Promise<void> {
+    await until(
+      async () =>
+        this.engine.open() === 0 && (await this.fleet.workers()).every(({ inFlight }) => inFlight.requests === 0),
+      'nothing is in flight',
+    )
+  }
+}
+
+export async function stageFor(t: TestContext, config: object = {}): Promise<Stage> {
+  const engine = await scriptedEngine(t, () => undefined)
+  const pool = { tokenizer: demoTokenizer, blockSize: 16 }
+  const pools = [
+    { model, ...pool, workers: [{ url: engine.url }] },
+    { model: 'idle', ...pool, workers: [] },
+  ]
+  const fleet = await fleetFor(t, { workers: 0, urls: [engine.url], config: { pools, ...config } })
+  return new Stage(t, fleet, engine)
+}
+
+function requestOf(one: Case, id: string): ProbeRequest {
+  const { api, leaves = false, timeoutMs = null } = one
+  return { id, api, model: one.model ?? model, leaves, timeoutMs }
+}
