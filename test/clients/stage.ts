@@ -1,4 +1,3 @@
-import assert from 'node:assert/strict'
 import type { TestContext } from 'node:test'
 import { demoTokenizer, fleetFor, model, type Fleet } from '../support/fleet.ts'
 import { scriptedEngine, type ScriptedEngine } from '../support/scripted-engine.ts'
@@ -25,22 +24,28 @@ export class Stage {
     }
   }
 
+  get url(): string {
+    return this.fleet.publicUrl
+  }
+
   /** Runs all cases at once, then checks each as a test of its own. */
-  async play(
+  play(name: string, cases: readonly Case[], probe: (request: ProbeRequest) => Promise<Outcome>): Promise<void> {
+    return this.playAll(name, cases, (requests) => Promise.all(requests.map(probe)))
+  }
+
+  /** As `play`, where one probe takes all cases. */
+  async playAll(
     name: string,
     cases: readonly Case[],
     probe: (requests: readonly ProbeRequest[]) => Promise<readonly Outcome[]>,
-    options: { readonly kinds: boolean },
   ): Promise<void> {
-    const requests = cases.map((one, at) => requestOf(one, `${name}-${at}`))
-    cases.forEach((one, at) => this.#cases.set(`${name}-${at}`, one))
+    const requests = cases.map((one, at) => requestOf(one, `${name.replace(' ', '-')}-${at}`))
+    for (const [at, { id }] of requests.entries()) this.#cases.set(id, cases[at] as Case)
     const outcomes = await probe(requests)
-    for (const [at, one] of cases.entries()) {
-      const requestId = `${name}-${at}`
-      await this.#t.test(`${name}: ${one.name}`, () => {
-        const outcome = outcomes[at]
-        assert.ok(outcome)
-        check(outcome, one.expected, { requestId, tries: this.tries(requestId), ...options })
+    for (const [at, { id }] of requests.entries()) {
+      const { name: fact, expected } = cases[at] as Case
+      await this.#t.test(`${name}: ${fact}`, () => {
+        check(outcomes[at], expected, { requestId: id, tries: this.tries(id) })
       })
     }
     await this.#t.test(`${name}: nothing is left behind`, () => this.#idle())

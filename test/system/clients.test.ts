@@ -1,18 +1,48 @@
-import { test } from 'node:test'
+import { suite, test } from 'node:test'
+import Anthropic from '@anthropic-ai/sdk'
 import OpenAI from 'openai'
 import OpenAI6 from 'openai6'
+import { probeAi } from '../clients/ai-probe.ts'
+import { anthropicCases } from '../clients/anthropic-cases.ts'
+import { probeAnthropic } from '../clients/anthropic-probe.ts'
+import type { Case } from '../clients/case.ts'
 import { openAiCases } from '../clients/openai-cases.ts'
 import { probeOpenAi } from '../clients/openai-probe.ts'
 import { stageFor } from '../clients/stage.ts'
 
-const libraries = { openai7: OpenAI, openai6: OpenAI6 as unknown as typeof OpenAI }
-
-for (const [name, Client] of Object.entries(libraries)) {
-  test(`${name} makes of every answer what it should`, async (t) => {
+// Most of the time is clients' waiting before they try again.
+suite('every answer is what a client needs', { concurrency: true }, () => {
+  test('openai 7', async (t) => {
     const stage = await stageFor(t)
-    const client = new Client({ baseURL: `${stage.fleet.publicUrl}/v1`, apiKey: 'any' })
-    const probe = (requests: Parameters<Parameters<typeof stage.play>[2]>[0]) =>
-      Promise.all(requests.map((request) => probeOpenAi(client, request)))
-    await stage.play(name, openAiCases, probe, { kinds: true })
+    const client = new OpenAI({ baseURL: `${stage.url}/v1`, apiKey: 'any' })
+    await stage.play('openai 7', openAiCases, (request) => probeOpenAi(client, request))
   })
+
+  test('openai 6', async (t) => {
+    const stage = await stageFor(t)
+    const client = new OpenAI6({ baseURL: `${stage.url}/v1`, apiKey: 'any' })
+    // What the probe uses of it is the same in both.
+    await stage.play('openai 6', openAiCases, (request) => probeOpenAi(client as unknown as OpenAI, request))
+  })
+
+  test('anthropic', async (t) => {
+    const stage = await stageFor(t)
+    const client = new Anthropic({ baseURL: stage.url, apiKey: 'any' })
+    await stage.play('anthropic', anthropicCases, (request) => probeAnthropic(client, request))
+  })
+
+  test('AI SDK', async (t) => {
+    const stage = await stageFor(t)
+    await stage.play('ai', openAiCases.flatMap(asAiSees), (request) => probeAi(`${stage.url}/v1`, request))
+  })
+})
+
+/** The AI SDK has chats only, knows neither x-should-retry nor a time-out, and keeps only the message of an error event. */
+function asAiSees(one: Case): Case[] {
+  const { api, name, leaves, timeoutMs, expected } = one
+  if (api !== 'chat' && api !== 'chatStream') return []
+  if (name.startsWith('x-should-retry') || leaves === true || timeoutMs !== undefined) return []
+  const { error, text } = expected
+  if (api === 'chat' || error?.message === undefined || text === undefined) return [one]
+  return [{ ...one, expected: { ...expected, error: { message: error.message } } }]
 }
