@@ -9,12 +9,14 @@ import { TrustedProxies } from './http/forwarded.ts'
 import { addPublicRoutes } from './http/public.ts'
 import { createServer } from './http/server.ts'
 import { createKeyMaker } from './kv/keys.ts'
+import { createAdmission } from './main/admission.ts'
 import { adminViews } from './main/admin-views.ts'
 import { EventsWiring } from './main/events-wiring.ts'
 import { FleetKeeper } from './main/keeper.ts'
 import { workerCommands } from './main/worker-commands.ts'
 import { drain, listen, timeout } from './main/listening.ts'
 import { loadPlugins, profileChoice } from './main/policies.ts'
+import { PoolRoom } from './main/pool-room.ts'
 import { createOutliers } from './main/outliers.ts'
 import { probeWorker } from './main/probe.ts'
 import { FlatMap } from './map/flat-map.ts'
@@ -102,6 +104,21 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
       more,
     })
 
+  const { requestsPerWorker = null, ...saturation } = config.admission.saturation
+  const room = new PoolRoom({
+    pools,
+    fleet,
+    clock,
+    limits: { ...saturation, requestsPerWorker, staleMs: config.load.staleMs },
+  })
+  const { admission, stop: stopAdmission } = createAdmission({
+    settings: config.admission,
+    room,
+    pools,
+    clock,
+    metrics,
+  })
+
   const keeper = new FleetKeeper({
     pools,
     fleet,
@@ -125,6 +142,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
       if (![...fleet.workers()].some(({ origin }) => origin === worker.origin)) forwarder.forget(worker.origin)
       metrics.forgetWorker(worker.id, () => fleet.get(worker.id) === undefined)
     },
+    onLoad: (worker) => room.read(worker),
     startEvents: (worker, place) => events.start(worker, place),
     probe: (worker) => probeWorker(worker, { prompts, http: engineHttp, log }),
   })
@@ -137,6 +155,8 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     fleet,
     profileOf: (pool) => newProfile(pool.model),
     forwarder,
+    admission,
+    hasRoomOn: (worker) => room.hasRoomOn(worker),
     outliers,
     retries: new RetryBudget(config.retries),
     decisions,
@@ -207,6 +227,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
   })
 
   const stopAll = async (): Promise<void> => {
+    stopAdmission()
     await keeper.stop()
     await Promise.all([forwarder.close(), engineHttp.close(), events.close(), prompts.close()])
     pipeline.close()
@@ -252,6 +273,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
       adminUrl,
       async stop() {
         draining = true
+        admission.close()
         log.info({ graceMs: config.shutdown.graceMs }, 'draining')
         await drain(publicApp, config.shutdown.graceMs)
         await drain(adminApp, 0)

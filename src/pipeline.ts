@@ -1,5 +1,8 @@
 import type { ServerResponse } from 'node:http'
 import { anonymous } from './admission/caller.ts'
+import type { Admission } from './admission/admission.ts'
+import type { Pass } from './admission/pass.ts'
+import { rateLimitHeaders } from './admission/rates.ts'
 import { RouterError } from './errors.ts'
 import type { KeyMaker } from './kv/keys.ts'
 import { PromptKeys } from './kv/prompt-keys.ts'
@@ -38,6 +41,9 @@ export interface PipelineOptions {
   readonly fleet: Fleet
   readonly profileOf: (pool: Pool) => Profile
   readonly forwarder: Forwarder
+  readonly admission: Admission
+  /** Whether the worker can take a request before it is saturated. */
+  readonly hasRoomOn: (worker: Worker) => boolean
   readonly outliers: Outliers
   readonly retries: RetryBudget
   readonly decisions: DecisionLog
@@ -82,6 +88,8 @@ export class Pipeline {
   readonly #owners: ResponseOwners
   readonly #preparation: Preparation
   readonly #accounting: Accounting
+  /** Reused by each decision. */
+  readonly #free: Worker[] = []
   #requestsInFlight = 0
 
   constructor(options: PipelineOptions) {
@@ -106,18 +114,26 @@ export class Pipeline {
    */
   async serve(incoming: Incoming, response: ServerResponse): Promise<void> {
     let request: Prepared
+    let pass: Pass | null
     try {
       request = await this.#preparation.of(incoming)
+      this.#o.metrics.tokenize.observe(request.tokenizeUs / 1e6)
+      pass = response.destroyed ? null : await this.#admit(request, response)
     } catch (error) {
       this.#refused(incoming, error)
       throw error
     }
-    this.#o.metrics.tokenize.observe(request.tokenizeUs / 1e6)
+    if (pass === null) {
+      this.#accounting.clientLeft()
+      return
+    }
     this.#requestsInFlight++
+    let generatedTokens = 0
     try {
-      await this.#route(request, response)
+      generatedTokens = await this.#route(request, pass, response)
     } finally {
       this.#requestsInFlight--
+      pass.done(generatedTokens)
     }
   }
 
@@ -165,8 +181,21 @@ export class Pipeline {
     this.#release.close()
   }
 
-  /** Tries workers until one answers, or no other may be tried. */
-  async #route(request: Prepared, response: ServerResponse): Promise<void> {
+  /** The right to be sent, at once or when it is the request's turn; null where the client left before. */
+  #admit(request: Prepared, response: ServerResponse): Pass | Promise<Pass | null> {
+    const { admission } = this.#o
+    const entry = {
+      caller: request.incoming.caller,
+      pool: request.target.pool.model,
+      promptTokens: promptTokensOf(request),
+      priority: request.policy.priority,
+      onGone: (gone: () => void) => response.once('close', gone),
+    }
+    return admission.tryEnter(entry) ?? admission.enter(entry)
+  }
+
+  /** Tries workers until one answers, or no other may be tried. Gives the number of tokens that were generated. */
+  async #route(request: Prepared, pass: Pass, response: ServerResponse): Promise<number> {
     const { retries, metrics } = this.#o
     const tried = new Set<number>()
     let budgeted = false
@@ -174,10 +203,10 @@ export class Pipeline {
       for (let attempt = 1; ; attempt++) {
         if (response.destroyed) {
           this.#accounting.clientLeft()
-          return
+          return 0
         }
         const decision = this.#decideOrRefuse(request, tried, attempt)
-        const outcome = await this.#dispatch(request, decision, response)
+        const outcome = await this.#dispatch(request, decision, pass, response)
         this.#judge(request, decision.worker, outcome)
         const reason = this.#mayTryAgain(request, decision.worker, outcome, attempt, tried)
         if (reason !== null) {
@@ -189,12 +218,13 @@ export class Pipeline {
           }
           metrics.retriesRefused.add(1)
         }
-        this.#accounting.settled(request, decision, outcome)
+        this.#accounting.settled(request, decision, outcome, pass.waitedMs)
         if (outcome.kind === 'errored') outcome.answer.send(response)
         if (outcome.kind === 'failed') throw outcome.error
-        if (outcome.kind === 'answered' && outcome.facts.responseId !== null)
-          this.#owners.add(outcome.facts.responseId, decision.worker)
-        return
+        if (outcome.kind === 'errored') return 0
+        if (outcome.kind !== 'answered') return outcome.generatedTokens
+        if (outcome.facts.responseId !== null) this.#owners.add(outcome.facts.responseId, decision.worker)
+        return outcome.facts.generatedTokens
       }
     } finally {
       if (budgeted) retries.release()
@@ -223,7 +253,7 @@ export class Pipeline {
     const matchedMs = clock()
     const promptTokens = queries.length > 0 ? request.policy.promptTokens : 0
     const workers = request.owner === null ? pool.workers : [request.owner]
-    candidates.gather(outliers.eligible(workers, tried), fleet.counters, this.#match, {
+    candidates.gather(this.#withRoom(outliers.eligible(workers, tried)), fleet.counters, this.#match, {
       nowMs: startMs,
       staleLoadMs: this.#o.staleLoadMs,
       promptTokens,
@@ -280,7 +310,20 @@ export class Pipeline {
     }
   }
 
-  async #dispatch(request: Prepared, decision: Decision, response: ServerResponse): Promise<ForwardOutcome> {
+  /** Those that are not saturated, if any: the others have enough to do. */
+  #withRoom(workers: readonly Worker[]): readonly Worker[] {
+    const free = this.#free
+    free.length = 0
+    for (const worker of workers) if (this.#o.hasRoomOn(worker)) free.push(worker)
+    return free.length > 0 ? free : workers
+  }
+
+  async #dispatch(
+    request: Prepared,
+    decision: Decision,
+    pass: Pass,
+    response: ServerResponse,
+  ): Promise<ForwardOutcome> {
     const { incoming, read } = request
     const { worker, profile, dispatch } = decision
     const { clock, metrics, outliers, decisions } = this.#o
@@ -290,6 +333,7 @@ export class Pipeline {
       blockSize: worker.blockSize ?? 16,
       sequences: Math.max(1, read.fields.n) * Math.max(1, request.prompts.length),
     })
+    pass.sent()
     const releasing = dispatch.stream
       ? null
       : this.#release.add(inFlight, dispatch.atMs, decision.predictedPrefillMs, dispatch.uncachedTokens)
@@ -305,9 +349,10 @@ export class Pipeline {
           body: bodyFor(request, worker),
           stream: dispatch.stream,
           protocol: incoming.endpoint.protocol,
-          answerHeaders: addedHeaders(incoming, worker, decision.predictedCachedTokens, () =>
-            decisions.find(incoming.requestId),
-          ),
+          answerHeaders: [
+            ...this.#rateHeaders(incoming),
+            ...addedHeaders(incoming, worker, decision.predictedCachedTokens, () => decisions.find(incoming.requestId)),
+          ],
           onFirstByte: () => {
             const nowMs = clock()
             metrics.timeToFirstToken.observe((nowMs - request.arrivedMs) / 1000)
@@ -324,6 +369,12 @@ export class Pipeline {
       inFlight.release()
       profile.finished(dispatch)
     }
+  }
+
+  /** What the client's key has left, as SDKs show it. */
+  #rateHeaders({ caller }: Incoming): readonly string[] {
+    const figures = this.#o.admission.rates.figures(caller)
+    return figures === null ? noHeaders : Object.entries(rateLimitHeaders(figures)).flat()
   }
 
   #requestHeaders({ rawHeaders, requestId, forwarded, caller }: Incoming, worker: Worker): string[] {
@@ -436,6 +487,7 @@ export class Pipeline {
 
 /** Seconds for which a worker that is too busy, and does not say for how long, is given less. */
 const defaultPressureSeconds = 1
+const noHeaders: readonly string[] = []
 /** Error answers for which another worker may do better. */
 const retriedStatuses: ReadonlySet<number> = new Set([429, 500, 502, 503, 504, 529])
 

@@ -26,6 +26,8 @@ export interface EndpointPorts {
   /** An engine is about to be spoken to for the first time, or with other options. */
   readonly onEndpoint: (given: WorkerConfig, pool: Pool | null) => void
   readonly onWorker: (worker: Worker) => void
+  /** The worker's load has just been read. */
+  readonly onLoad: (worker: Worker) => void
   readonly startEvents: (worker: Worker, place: EventsPlace) => WorkerEvents
   /** Compares tokenizing with the worker's own. */
   readonly probe: (worker: Worker) => Promise<'equal' | 'different' | 'unverified'>
@@ -331,7 +333,9 @@ export class Endpoint {
     const atMs = this.#o.clock()
     for (const { worker } of this.#kept) {
       const own = load.get(worker.rank ?? 0)
-      if (own !== undefined) worker.load = { ...own, atMs }
+      if (own === undefined) continue
+      worker.load = { ...own, atMs }
+      this.#o.onLoad(worker)
     }
   }
 

@@ -1,3 +1,4 @@
+import { anonymous } from '../admission/caller.ts'
 import type { RouterError } from '../errors.ts'
 import type { ForwardOutcome } from '../proxy/outcome.ts'
 import type { DecisionLog } from '../routing/decisions.ts'
@@ -34,7 +35,7 @@ export class Accounting {
   }
 
   /** A request that a worker had, whatever came of it. */
-  settled(request: Prepared, decision: Accounted, outcome: ForwardOutcome): void {
+  settled(request: Prepared, decision: Accounted, outcome: ForwardOutcome, waitedMs: number): void {
     const { metrics, log, clock } = this.#o
     const { worker, predictedCachedTokens, attempt } = decision
     const { incoming, target, read } = request
@@ -61,7 +62,9 @@ export class Accounting {
         ...(actual === null ? {} : { actualCachedTokens: actual }),
         ...(attempt === 1 ? {} : { attempt }),
         ...(incoming.retryCount === 0 ? {} : { clientRetries: incoming.retryCount }),
+        ...(incoming.caller === anonymous ? {} : { key: incoming.caller.keyId }),
         ...decision.summary,
+        ...(waitedMs === 0 ? {} : { queuedMs: Math.round(waitedMs) }),
         durationMs: Math.round(durationMs * 10) / 10,
       },
       'request',

@@ -1,3 +1,4 @@
+import { requireModel } from '../admission/caller.ts'
 import { RouterError } from '../errors.ts'
 import type { PromptService, ReadBody, RequestTokens } from '../tokenize/service.ts'
 import type { ModelTarget, Pools } from '../workers/pool.ts'
@@ -20,7 +21,7 @@ export class Preparation {
     this.#o = parts
   }
 
-  /** @throws RouterError BODY_*, MODEL_NOT_FOUND, RESPONSE_NOT_FOUND, TEMPLATE_REFUSED, TOKEN_ID_INVALID */
+  /** @throws RouterError BODY_*, MODEL_NOT_FOUND, MODEL_NOT_ALLOWED, RESPONSE_NOT_FOUND, TEMPLATE_REFUSED, TOKEN_ID_INVALID */
   async of(incoming: Incoming): Promise<Prepared> {
     const { prompts: service, pools, owners, clock } = this.#o
     const arrivedMs = clock()
@@ -30,6 +31,7 @@ export class Preparation {
       : service.read(incoming.body, endpoint.prompt))
     const { fields } = read
     const target = targetOf(fields.model, endpoint.modelOptional, pools)
+    requireModel(incoming.caller, fields.model, target.pool.model)
     const owner = fields.previousResponseId === null ? null : owners.owner(fields.previousResponseId)
     const startMs = clock()
     const { prompts, unusable } = await this.#tokens(read, target)

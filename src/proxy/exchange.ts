@@ -43,6 +43,7 @@ export class Exchange implements Dispatcher.DispatchHandler, Placed {
   #held: Buffer[] | null = null
   #heldBytes = 0
   #status = 0
+  #events = 0
   #head: string[] = []
   #headSent = false
   #lastByteMs: number
@@ -57,7 +58,8 @@ export class Exchange implements Dispatcher.DispatchHandler, Placed {
     this.#answer = new AnswerReader(request.protocol.name === 'responses')
     this.#startedMs = parts.clock()
     this.#lastByteMs = this.#startedMs
-    if (response.destroyed || response.socket?.destroyed === true) this.#settle({ kind: 'clientGone', status: 0 })
+    if (response.destroyed || response.socket?.destroyed === true)
+      this.#settle({ kind: 'clientGone', status: 0, generatedTokens: 0 })
     else response.on('close', this.#onClientClose)
   }
 
@@ -213,7 +215,9 @@ export class Exchange implements Dispatcher.DispatchHandler, Placed {
     const end = streamEnd(bytes, this.#request.protocol.lastEvents)
     const events = end === -1 ? bytes : bytes.subarray(0, end)
     this.#pass(controller, events)
-    this.#request.onEvents?.(countEvents(events))
+    const count = countEvents(events)
+    this.#events += count
+    this.#request.onEvents?.(count)
     // What follows is dropped, and clients that wait for the connection's end need not wait for the worker's.
     if (end !== -1) this.#answered()
   }
@@ -265,7 +269,7 @@ export class Exchange implements Dispatcher.DispatchHandler, Placed {
   readonly #onClientClose = (): void => {
     if (this.settled) return
     // In this order: aborting reports an error at once, which must not pass for one of the worker's.
-    this.#settle({ kind: 'clientGone', status: this.#status })
+    this.#settle({ kind: 'clientGone', status: this.#status, generatedTokens: this.#events })
     this.#controller?.abort(new Error('the client left'))
   }
 
@@ -276,14 +280,15 @@ export class Exchange implements Dispatcher.DispatchHandler, Placed {
 
   #answered(): void {
     this.#response.end()
-    const { cachedTokens, generatedTokens, responseId } = this.#answer
+    const { cachedTokens, responseId } = this.#answer
+    const generatedTokens = this.#answer.generatedTokens ?? this.#events
     this.#settle({ kind: 'answered', status: this.#status, facts: { cachedTokens, generatedTokens, responseId } })
   }
 
   #tellOfDeath(message: string): void {
     if (this.#boundary === null) this.#response.destroy()
     else this.#response.end(this.#request.protocol.deathNote(new RouterError('UPSTREAM_DIED', message)))
-    this.#settle({ kind: 'died', status: this.#status, reason: message })
+    this.#settle({ kind: 'died', status: this.#status, reason: message, generatedTokens: this.#events })
   }
 
   #fail(error: RouterError, mayRetry: boolean, refused = false): void {

@@ -38,7 +38,8 @@ export interface ForwardRequest {
 export interface AnswerFacts {
   /** Null where the engine does not report it. */
   readonly cachedTokens: number | null
-  readonly generatedTokens: number | null
+  /** As the engine reports them, else as many as events of a stream went by. */
+  readonly generatedTokens: number
   /** `resp_…` of an answer of the Responses API. */
   readonly responseId: string | null
 }
@@ -56,5 +57,5 @@ export type ForwardOutcome =
       readonly refused: boolean
     }
   /** The answer had begun when the worker died; the client has been told. */
-  | { readonly kind: 'died'; readonly status: number; readonly reason: string }
-  | { readonly kind: 'clientGone'; readonly status: number }
+  | { readonly kind: 'died'; readonly status: number; readonly reason: string; readonly generatedTokens: number }
+  | { readonly kind: 'clientGone'; readonly status: number; readonly generatedTokens: number }
