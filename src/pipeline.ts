@@ -1,6 +1,6 @@
 import type { ServerResponse } from 'node:http'
-import { anonymous } from './admission/caller.ts'
 import type { Admission } from './admission/admission.ts'
+import { anonymous } from './admission/caller.ts'
 import type { Pass } from './admission/pass.ts'
 import { rateLimitHeaders } from './admission/rates.ts'
 import { RouterError } from './errors.ts'
