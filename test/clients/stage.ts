@@ -1,4 +1,5 @@
 import type { TestContext } from 'node:test'
+import { setTimeout } from 'node:timers/promises'
 import { demoTokenizer, fleetFor, model, type Fleet } from '../support/fleet.ts'
 import { scriptedEngine, type ScriptedEngine } from '../support/scripted-engine.ts'
 import { until } from '../support/until.ts'
@@ -30,7 +31,9 @@ export class Stage {
 
   /** Runs all cases at once, then checks each as a test of its own. */
   play(name: string, cases: readonly Case[], probe: (request: ProbeRequest) => Promise<Outcome>): Promise<void> {
-    return this.playAll(name, cases, (requests) => Promise.all(requests.map(probe)))
+    return this.playAll(name, cases, (requests) =>
+      Promise.all(requests.map((request) => Promise.race([probe(request), noEnd()]))),
+    )
   }
 
   /** As `play`, where one probe takes all cases. */
@@ -74,6 +77,16 @@ export async function stageFor(t: TestContext, config: object = {}): Promise<Sta
   ]
   const fleet = await fleetFor(t, { workers: 0, urls: [engine.url], config: { pools, ...config } })
   return new Stage(t, fleet, engine)
+}
+
+const deadlineMs = 20_000
+
+/** What is not over by now, e.g. since a client waits for a connection's end, never will be. */
+async function noEnd(): Promise<Outcome> {
+  await setTimeout(deadlineMs, undefined, { ref: false })
+  const message = `no end within ${deadlineMs} ms`
+  const error = { kind: '', status: null, message, type: null, code: null, param: null, requestId: null }
+  return { error, text: '', requestId: null, durationMs: deadlineMs }
 }
 
 function requestOf(one: Case, id: string): ProbeRequest {
