@@ -7,6 +7,7 @@ import { startSimulators, type Simulators, type SimulatorsOptions } from '../../
 import type { SimulatedWorker } from '../../src/simulator/worker.ts'
 import type { Log } from '../../src/telemetry/log.ts'
 import { loadTokenizer, type Tokenizer } from '../../src/tokenize/tokenizer.ts'
+import { metricSum } from './metric-sum.ts'
 import { seededRandom } from './random.ts'
 import { until } from './until.ts'
 
@@ -127,12 +128,7 @@ export class Fleet {
 
   /** Sum of a metric's samples whose labels contain all of `labels`. */
   async metric(name: string, labels: Readonly<Record<string, string>> = {}): Promise<number> {
-    const text = await this.metricsText()
-    return text
-      .split('\n')
-      .filter((line) => line.startsWith(`warmroute_${name}{`) || line.startsWith(`warmroute_${name} `))
-      .filter((line) => Object.entries(labels).every(([label, value]) => line.includes(`${label}="${value}"`)))
-      .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' ') + 1)), 0)
+    return metricSum(await this.metricsText(), name, labels)
   }
 
   /** Until the map knows all that the running engines have said, and nothing is in flight. */

@@ -1,0 +1,83 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { demoTokenizer, model } from '../support/fleet.ts'
+import { EngineProcess, RouterProcess } from './processes.ts'
+
+export interface RouterOptions {
+  /** Options of the one pool. */
+  readonly pool?: object
+  /** Options of every worker beside its URL. */
+  readonly worker?: object
+  /** Top-level options. */
+  readonly config?: object
+}
+
+/** Starts the processes that a scenario needs, and ends all that it started. */
+export class Rig {
+  /** Whether the scenario runs at its full size; else small enough for the test suite. */
+  readonly full: boolean
+  readonly #folder = mkdtempSync(join(tmpdir(), 'warmroute-'))
+  readonly #processes: { kill(): Promise<void>; signal(signal: NodeJS.Signals): void }[] = []
+  readonly #cleanups: (() => unknown)[] = []
+  readonly #killAll = (): void => this.#processes.forEach((process) => process.signal('SIGKILL'))
+
+  constructor(full: boolean) {
+    this.full = full
+    process.once('exit', this.#killAll)
+  }
+
+  /** One figure for the full size, another for the reduced one. */
+  size(full: number, reduced: number): number {
+    return this.full ? full : reduced
+  }
+
+  /** Runs at the end of the scenario; the last that was added runs first. */
+  after(cleanup: () => unknown): void {
+    this.#cleanups.unshift(cleanup)
+  }
+
+  async engines(count: number, ...flags: string[]): Promise<EngineProcess[]> {
+    const engines = Array.from({ length: count }, () => new EngineProcess(['--model', model, ...flags]))
+    this.#processes.push(...engines)
+    await Promise.all(engines.map((engine) => engine.start()))
+    return engines
+  }
+
+  /** A router in front of these engines; fulfilled when all of them are healthy. */
+  async router(engines: readonly { readonly url: string }[], options: RouterOptions = {}): Promise<RouterProcess> {
+    const router = new RouterProcess()
+    this.#processes.push(router)
+    await router.start(this.configFile(engines, options))
+    await router.healthy(engines.length)
+    return router
+  }
+
+  configFile(engines: readonly { readonly url: string }[], options: RouterOptions = {}): string {
+    const file = join(this.#folder, `router-${this.#processes.length}.yaml`)
+    const config = {
+      listen: { port: 0 },
+      admin: { port: 0 },
+      tokenizer: { threads: 1 },
+      pools: [
+        {
+          model,
+          tokenizer: demoTokenizer,
+          ...options.pool,
+          workers: engines.map(({ url }) => ({ url, ...options.worker })),
+        },
+      ],
+      ...options.config,
+    }
+    // JSON is YAML, too.
+    writeFileSync(file, JSON.stringify(config))
+    return file
+  }
+
+  async close(): Promise<void> {
+    for (const cleanup of this.#cleanups) await cleanup()
+    await Promise.all(this.#processes.map((process) => process.kill()))
+    process.off('exit', this.#killAll)
+    rmSync(this.#folder, { recursive: true })
+  }
+}
