@@ -11,6 +11,11 @@ export interface BenchResult {
   readonly notes?: Readonly<Record<string, number | string>>
 }
 
+/** What a bench that prints and keeps its own results says of them. */
+export interface Told {
+  readonly missed: number
+}
+
 export function median(samples: readonly number[]): number {
   return percentile(samples, 0.5)
 }

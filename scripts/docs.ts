@@ -1,6 +1,6 @@
 /**
  * Writes the generated docs from their one source: docs/configuration.md and config/schema.json from the config schema,
- * docs/metrics.md from the metrics' declarations. With --check it writes nothing and fails where a file is not fresh.
+ * docs/metrics.md from the metrics' declarations, docs/reliability.md from what the faults did. With --check it writes nothing and fails where a file is not fresh.
  */
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
@@ -9,6 +9,7 @@ import { environmentName, flags } from '../src/config/flags.ts'
 import { configSchema } from '../src/config/schema.ts'
 import { plugins, profileAliases, profiles } from '../src/routing/catalogue.ts'
 import { createMetrics } from '../src/telemetry/metrics.ts'
+import { reliabilityPage } from './reliability-page.ts'
 
 interface Schema {
   readonly type?: string
@@ -32,6 +33,7 @@ export async function generatedDocs(): Promise<Record<string, string>> {
     'docs/metrics.md': await metrics(),
     'docs/policies.md': policies(),
     'docs/benchmarks.md': benchmarks(),
+    'docs/reliability.md': reliabilityPage(),
     'config/schema.json': `${JSON.stringify(configSchema, null, 2)}\n`,
   }
 }
@@ -171,10 +173,13 @@ interface BenchRecord {
   readonly results: readonly BenchResult[]
 }
 
+/** Told in docs/reliability.md. */
+const reliabilityResults: ReadonlySet<string> = new Set(['faults.json', 'soak.json'])
+
 function benchmarks(): string {
   const folder = fileURLToPath(new URL('../bench/results/', import.meta.url))
   const records = readdirSync(folder)
-    .filter((file) => file.endsWith('.json'))
+    .filter((file) => file.endsWith('.json') && !reliabilityResults.has(file))
     .sort()
     .map((file) => JSON.parse(readFileSync(folder + file, 'utf8')) as BenchRecord)
   return [
