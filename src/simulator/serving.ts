@@ -95,7 +95,6 @@ export class Serving {
       const { counters, dieAfterTokens, faults, vocabulary } = this.options
       const breakOff = new BreakOff(raw, counters, faults.cutOf(exchange.request), dieAfterTokens)
       const write = (text: string): boolean => {
-        if (text !== '' && !raw.headersSent) beginStream(reply)
         if (text !== '') raw.write(breakOff.admit(text))
         if (breakOff.breakIfDue()) done = true
         return !done
@@ -106,7 +105,10 @@ export class Serving {
         done = true
         if (events === null && !raw.writableEnded) resolve(reply.hijack())
       })
-      if (events !== null) resolve(reply.hijack())
+      if (events !== null) {
+        resolve(reply.hijack())
+        beginStream(reply)
+      }
       if (!write(events?.opening() ?? '')) return
       generation.start(vocabulary, {
         onToken: (choice, token, text) => {
@@ -130,6 +132,7 @@ export function headerOf(request: FastifyRequest, name: string): string | null {
   return typeof value === 'string' && value !== '' ? value : null
 }
 
+/** Sends the head at once, as uvicorn does: a status of 200 says nothing about when, or whether, a token comes. */
 function beginStream(reply: FastifyReply): void {
   const { raw } = reply
   raw.socket?.setNoDelay(true)
@@ -138,6 +141,7 @@ function beginStream(reply: FastifyReply): void {
     'content-type': 'text/event-stream; charset=utf-8',
     ...(requestId === undefined ? {} : { 'x-request-id': String(requestId) }),
   })
+  raw.flushHeaders()
 }
 
 /** The rank that the client pinned, else the one with the least load, waiting requests weighing four times (vLLM's rule). */

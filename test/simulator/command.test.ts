@@ -45,6 +45,39 @@ test('it starts engines with the demonstration tokenizer, says where they are, a
   await assert.rejects(fetch(`${url}/health`))
 })
 
+test('flags open what is closed otherwise: token ids in, and faults', async () => {
+  const session = simulate('--workers', '1', '--events', 'off', '--enable-scale-out', '--faults', '--http-port', '0')
+  await until(() => session.lines.length === 1, 'the engine is there', 10_000)
+  const [url = ''] = session.lines
+  const generate = () =>
+    post({ url }, '/inference/v1/generate', { token_ids: [5, 6], sampling_params: { max_tokens: 1 } })
+  assert.equal((await generate()).status, 200)
+  assert.equal((await post({ url }, '/simulator/fault', { kind: 'status', status: 503, count: 1 })).status, 200)
+  assert.deepEqual([(await generate()).status, (await generate()).status], [503, 200])
+  session.end()
+  assert.equal(await session.code, 0)
+})
+
+test('a Messages body is counted as the chat that it stands for', async () => {
+  const session = simulate('--workers', '1', '--events', 'off', '--http-port', '0')
+  await until(() => session.lines.length === 1, 'the engine is there', 10_000)
+  const [url = ''] = session.lines
+  const user = { role: 'user', content: 'What is a good word for a long day by the sea?' }
+  const counted = async (path: string, body: object, field: string): Promise<unknown> =>
+    ((await (await post({ url }, path, body)).json()) as Record<string, unknown>)[field]
+  const system = { role: 'system', content: 'Be brief.' }
+  assert.equal(
+    await counted(
+      '/v1/messages/count_tokens',
+      { model: 'simulated', system: 'Be brief.', messages: [user] },
+      'input_tokens',
+    ),
+    await counted('/tokenize', { messages: [system, user] }, 'count'),
+  )
+  session.end()
+  assert.equal(await session.code, 0)
+})
+
 test('--help names every option with its default', async () => {
   const session = simulate('--help')
   assert.equal(await session.code, 0)

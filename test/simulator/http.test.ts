@@ -320,6 +320,15 @@ test('a stalled worker answers its health and nothing else until it goes on', as
   assert.equal((await answer).status, 200)
 })
 
+test('a stream’s head comes before its first token, as from uvicorn', async (t) => {
+  const worker = await simulator(t)
+  worker.stall()
+  const answer = await post(worker, '/v1/completions', { prompt: 'a', max_tokens: 2, stream: true })
+  assert.equal(answer.status, 200)
+  worker.resume()
+  assert.equal(eventsOf(await answer.text()).length, 3)
+})
+
 test('a killed worker breaks its connections and refuses new ones; restarted, it has the same address and an empty cache', async (t) => {
   const worker = await simulator(t, { worker: { timeScale: 0.1 } })
   const { url } = worker
