@@ -223,9 +223,10 @@ function toolResult(block: Block): ChatMessage[] {
 }
 
 function assistantToolResult(block: Block): Fields {
-  // A list would be printed as Python prints it.
-  const content = textOrNull(block['content'], 'content') ?? ''
-  return { type: 'text', text: `Tool result: ${content}` }
+  // A list with something in it would be printed as Python prints it.
+  const { content } = block
+  const isEmpty = Array.isArray(content) && content.length === 0
+  return { type: 'text', text: `Tool result: ${isEmpty ? '' : (textOrNull(content, 'content') ?? '')}` }
 }
 
 function isToolChange(block: Block): boolean {

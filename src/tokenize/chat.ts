@@ -1,5 +1,6 @@
 import { RouterError } from '../errors.ts'
 import { conversationOf, mediaMark, toolsOf, type TemplateMessage } from './conversation.ts'
+import { strip } from './python-strip.ts'
 import type { ChatTemplate } from './template.ts'
 
 /** The fields of a chat request that make its prompt, as OpenAI and vLLM name them. Validated when rendered. */
@@ -137,7 +138,7 @@ function marked(message: TemplateMessage | undefined): { message: TemplateMessag
  */
 function cutAtMark(rendered: string, message: string): string {
   const at = rendered.lastIndexOf(continueMark.trimEnd())
-  if (at < 0 || !rendered.includes(strip(message))) {
+  if (at < 0 || !rendered.includes(strip(message, 'strip', null))) {
     throw new RouterError(
       'TEMPLATE_REFUSED',
       'continue_final_message is set but the final message does not appear in the chat after the template was applied.',
@@ -145,27 +146,7 @@ function cutAtMark(rendered: string, message: string): string {
     )
   }
   const text = rendered.slice(0, at)
-  return rendered.startsWith(continueMark, at) ? text : text.slice(0, textEnd(text))
-}
-
-/** What Python's `str.strip` removes: JavaScript's `trim` lacks U+001C to U+001F and U+0085, and takes U+FEFF. */
-const space = /[\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]/
-
-function strip(text: string): string {
-  return text.slice(leadingSpaces(text), textEnd(text))
-}
-
-/** Where the spaces at the end begin. */
-function textEnd(text: string): number {
-  let end = text.length
-  while (end > 0 && space.test(text.charAt(end - 1))) end -= 1
-  return end
-}
-
-function leadingSpaces(text: string): number {
-  let count = 0
-  while (count < text.length && space.test(text.charAt(count))) count += 1
-  return count
+  return rendered.startsWith(continueMark, at) ? text : strip(text, 'rstrip', null)
 }
 
 function flag(value: unknown, param: string, fallback: boolean): boolean {

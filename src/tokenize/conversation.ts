@@ -76,7 +76,10 @@ function contentOf(content: unknown, role: string, where: string, format: Conten
   }
   if (!Array.isArray(content)) throw invalid(`${where}.content`, 'must be a string, an array of parts, or null')
   const parts = content.flatMap((part: unknown, index) => partOf(part, role, `${where}.content[${index}]`))
-  if (format === 'text' || (role === 'tool' && parts.every((part) => part['type'] === 'text'))) return textOf(parts)
+  if (format === 'text') return textOf(parts)
+  if (role === 'tool' && parts.every((part) => part['type'] === 'text')) {
+    return parts.map((part) => part['text']).join('\n')
+  }
   return parts.flatMap((part) => (isMedia(part) ? [{ type: 'text', text: mediaMark }, part] : [part]))
 }
 

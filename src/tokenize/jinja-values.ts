@@ -1,4 +1,5 @@
 import { PythonNumber } from './exact-json.ts'
+import { strip } from './python-strip.ts'
 
 /**
  * Jinja's operations on plain values, equal to those of the interpreter (@huggingface/jinja 0.5) wherever they return. What is
@@ -267,10 +268,10 @@ export function filter(name: string, value: Value): Value {
 export function method(object: Value, name: string, given: readonly Value[]): Value {
   const [first] = given
   if (typeof object === 'string') {
-    // The interpreter strips white space whatever it is told to strip.
-    if (name === 'strip') return object.trim()
-    if (name === 'lstrip') return object.trimStart()
-    if (name === 'rstrip') return object.trimEnd()
+    if (name === 'strip' || name === 'lstrip' || name === 'rstrip') {
+      const characters = first ?? null
+      if (characters === null || typeof characters === 'string') return strip(object, name, characters)
+    }
     if (name === 'upper') return object.toUpperCase()
     if (name === 'lower') return object.toLowerCase()
     if (given.length === 1 && typeof first === 'string') {

@@ -105,7 +105,11 @@ function inputParts(content: unknown): Fields[] {
 }
 
 function assistantMessage(item: Fields, before: ChatMessage | null): ChatMessage | null {
-  const content = typeof item['content'] === 'string' ? item['content'] : outputText(item)
+  const given = item['content']
+  // Without a type, an empty list is a message without text; with one it is an answer without a first part, and refused.
+  if (item['type'] === undefined && Array.isArray(given) && given.length === 0)
+    return { role: 'assistant', content: [] }
+  const content = typeof given === 'string' ? given : outputText(item)
   if (before !== null && before.content === undefined) {
     before.content = content
     return null

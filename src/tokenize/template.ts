@@ -11,6 +11,7 @@ import {
   type RuntimeClass,
   type RuntimeValue,
 } from './jinja.ts'
+import { stripAsPython } from './python-strip.ts'
 import { strftime } from './strftime.ts'
 
 /**
@@ -133,7 +134,7 @@ class Refusal extends Error {}
 
 /** The library does not export its value classes; a scratch environment that wraps one value of each kind has them. */
 const classes = ((): Record<
-  'integer' | 'float' | 'string' | 'boolean' | 'nothing' | 'list' | 'object',
+  'integer' | 'float' | 'string' | 'boolean' | 'nothing' | 'list' | 'object' | 'function',
   RuntimeClass
 > => {
   const scratch = new JinjaEnvironment()
@@ -146,8 +147,10 @@ const classes = ((): Record<
     nothing: classOf('nothing', null),
     list: classOf('list', []),
     object: classOf('object', {}),
+    function: classOf('function', () => null),
   }
 })()
+stripAsPython(classes.string, classes.function)
 
 /** The library's own conversion loses PythonNumber and the order of Map keys, so values are wrapped here. */
 function toRuntime(value: unknown): RuntimeValue {
