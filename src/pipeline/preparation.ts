@@ -53,7 +53,8 @@ export class Preparation {
         model: target.pool.model,
         adapter: target.adapter,
         promptTokens: longest?.length ?? 0,
-        promptTokensEstimate: longest?.length ?? Math.ceil(incoming.body.length / 4),
+        promptTokensEstimate:
+          longest?.length ?? (endpoint.multipart ? formTokens : Math.ceil(incoming.body.length / 4)),
         sessionId: incoming.sessionId ?? fields.sessionId,
         priority: fields.priority,
         stream: fields.stream,
@@ -71,6 +72,9 @@ export class Preparation {
     }
   }
 }
+
+/** What a form with a sound file counts as: half a minute of speech, which is what speech models read at a time. */
+const formTokens = 1500
 
 /** Faults of ours, not of the request: it is routed by load. */
 const withoutTokens: ReadonlySet<string> = new Set(['TOKENIZER_BUSY', 'TOKENIZER_FAILED'])
