@@ -33,7 +33,7 @@ test('no prompt and no key is in the log, the metrics, the decisions or the prin
     path = '/v1/chat/completions',
   ): Promise<number> => {
     const headers: Record<string, string> = {
-      'x-request-id': `${prompt}`,
+      'x-request-id': prompt,
       'x-warmroute-explain': '1',
       ...(key === null ? {} : { authorization: `Bearer ${key}` }),
     }
@@ -80,7 +80,7 @@ test('a key for the router stays at the router', async (t) => {
     config: { apiKeys: [{ id: 'team-a', hash: hashOfKey(clientKey) }] },
   })
   for (const headers of [{ authorization: `Bearer ${clientKey}` }, { 'x-api-key': clientKey }]) {
-    const answer = await fleet.chat('Hi', {}, { headers: headers as Record<string, string> })
+    const answer = await fleet.chat('Hi', {}, { headers: headers })
     assert.equal(answer.status, 200)
     assert.doesNotMatch(JSON.stringify(engine.received.at(-1)?.rawHeaders), planted)
   }
