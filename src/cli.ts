@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { constants } from 'node:os'
 import { checkConfig } from './commands/check-config.ts'
 import type { Command, CommandIo } from './commands/command.ts'
 import { explain } from './commands/explain.ts'
@@ -73,13 +74,18 @@ function processIo(): CommandIo {
     error: (text) => process.stderr.write(text.endsWith('\n') ? text : `${text}\n`),
     environment: process.env,
     ended: new Promise((resolve) => {
-      for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+      const signals = ['SIGINT', 'SIGTERM'] as const
+      for (const signal of signals) {
         process.once(signal, () => {
           resolve(signal)
-          // A second one ends the process without waiting.
-          process.once(signal, () => process.exit(130))
+          // A second one, whichever it is, ends the process without waiting.
+          for (const second of signals) {
+            process.removeAllListeners(second)
+            process.once(second, () => process.exit(128 + constants.signals[second]))
+          }
         })
       }
     }),
+    onHangup: (listener) => process.on('SIGHUP', listener),
   }
 }

@@ -1,27 +1,34 @@
 import { randomBytes } from 'node:crypto'
+import { readFileSync, statSync } from 'node:fs'
 import { performance } from 'node:perf_hooks'
 import { ApiKeys } from './admission/api-keys.ts'
+import type { SaturationLimits } from './admission/saturation.ts'
 import type { Config } from './config/schema.ts'
 import { adminGuard } from './http/admin-guard.ts'
 import { addAdminRoutes } from './http/admin.ts'
 import { BodyBudget } from './http/bodies.ts'
 import { TrustedProxies } from './http/forwarded.ts'
+import { renewedCertificates } from './http/listener.ts'
+import { drain, listen } from './http/listening.ts'
 import { addPublicRoutes } from './http/public.ts'
 import { createServer } from './http/server.ts'
 import { createKeyMaker } from './kv/keys.ts'
 import { createAdmission } from './main/admission.ts'
 import { adminViews } from './main/admin-views.ts'
+import { Discoveries } from './main/discoveries.ts'
 import { EventsWiring } from './main/events-wiring.ts'
 import { FleetKeeper } from './main/keeper.ts'
 import { workerCommands } from './main/worker-commands.ts'
-import { drain, listen, timeout } from './main/listening.ts'
-import { loadPlugins, profileChoice } from './main/policies.ts'
 import { PoolRoom } from './main/pool-room.ts'
 import { createOutliers } from './main/outliers.ts'
+import { checkedPlugins, profileChoice } from './main/policies.ts'
+import { PoolSetup } from './main/pool-setup.ts'
+import { Reloader, type Reloadable, type ReloadResult } from './main/reload.ts'
 import { probeWorker } from './main/probe.ts'
 import { FlatMap } from './map/flat-map.ts'
 import { Pipeline } from './pipeline.ts'
 import { Forwarder } from './proxy/forward.ts'
+import type { ForwardLimits } from './proxy/outcome.ts'
 import { createProfile } from './routing/catalogue.ts'
 import { RetryBudget } from './proxy/retry-budget.ts'
 import { DecisionLog } from './routing/decisions.ts'
@@ -29,10 +36,11 @@ import type { Profile } from './routing/profile.ts'
 import { createLog, type Log } from './telemetry/log.ts'
 import { createMetrics } from './telemetry/metrics.ts'
 import { createPromptService } from './tokenize/service.ts'
-import { checkWorkerTls, WorkerConnections } from './workers/connect.ts'
+import { WorkerConnections } from './workers/connect.ts'
+import { WatchedFile } from './workers/discovery/watched-file.ts'
 import { createEngineHttp } from './workers/engine-http.ts'
 import { Fleet } from './workers/fleet.ts'
-import { newPool, Pools } from './workers/pool.ts'
+import { Pools } from './workers/pool.ts'
 
 export { checkPolicies } from './main/policies.ts'
 
@@ -41,9 +49,18 @@ export interface Router {
   readonly adminUrl: string
   /** Drains: readiness first, then running answers finish or reach the grace limit. */
   stop(): Promise<void>
+  /** Takes over a changed config; whatever is wrong with it, the one that runs goes on. */
+  reload(): Promise<ReloadResult>
 }
 
 export interface RouterParts {
+  /** Where the config came from; absent where it cannot change. */
+  readonly source?: {
+    /** Watched, if it is a regular file. */
+    readonly file: string | null
+    /** Reads it again. @throws RouterError for a config that is not good */
+    readonly load: () => Config
+  }
   /** Given by tests and the quick start; else made from the config. */
   readonly log?: Log
   /** Uniform in [0, 1). */
@@ -55,12 +72,15 @@ const firstChecksMs = 2000
 
 /** Joins the rooms and starts serving. Throws RouterError for faults in the config or a port that is taken. */
 export async function startRouter(config: Config, parts: RouterParts = {}): Promise<Router> {
+  const known = watchedText(parts.source?.file ?? null)
+  /** The config that runs: a reload puts another one in its place. */
+  const live = { config }
   const ownLog = parts.log === undefined ? createLog(config.log.level) : null
   const log = parts.log ?? ownLog ?? createLog('silent')
   const clock = (): number => performance.now()
   const metrics = createMetrics()
   metrics.read('log_lines_dropped_total', () => [[[], ownLog?.dropped() ?? 0]])
-  const more = await loadPlugins(config.plugins)
+  let more = await checkedPlugins(config)
 
   const fleet = new Fleet(config.limits.workers)
   const pools = new Pools()
@@ -76,17 +96,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
   })
   const connections = new WorkerConnections()
   const engineHttp = createEngineHttp(connections)
-  const forwarder = new Forwarder(
-    {
-      ...config.timeouts,
-      heldEventBytes: config.limits.heldEventBytes,
-      heldAnswerBytes: config.limits.heldAnswerBytes,
-      answerHeaderBytes: config.limits.answerHeaderBytes,
-      connectionsPerWorker: config.limits.connectionsPerWorker,
-    },
-    clock,
-    connections,
-  )
+  const forwarder = new Forwarder(forwardLimits(config), clock, connections)
   const random = parts.random ?? Math.random
   const outliers = createOutliers({ limits: config.outliers, clock, random, metrics, log })
   const apiKeys = new ApiKeys(config.apiKeys)
@@ -94,7 +104,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
   const events = new EventsWiring({ map, keys, metrics, log, random })
 
   const newProfile = (model: string): Profile =>
-    createProfile(profileChoice(config, model), {
+    createProfile(profileChoice(live.config, model), {
       context: { clock, random },
       workers: config.limits.workers,
       fault: (plugin, error) => {
@@ -104,13 +114,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
       more,
     })
 
-  const { requestsPerWorker = null, ...saturation } = config.admission.saturation
-  const room = new PoolRoom({
-    pools,
-    fleet,
-    clock,
-    limits: { ...saturation, requestsPerWorker, staleMs: config.load.staleMs },
-  })
+  const room = new PoolRoom({ pools, fleet, clock, limits: saturationLimits(config) })
   const { admission, stop: stopAdmission } = createAdmission({
     settings: config.admission,
     room,
@@ -123,23 +127,35 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     pools,
     fleet,
     http: engineHttp,
-    health: config.health,
-    load: config.load,
-    probeIntervalMs: config.tokenizer.probeIntervalMs,
+    get health() {
+      return live.config.health
+    },
+    get load() {
+      return live.config.load
+    },
+    get probeIntervalMs() {
+      return live.config.tokenizer.probeIntervalMs
+    },
+    get drainMs() {
+      return live.config.shutdown.drainWorkerMs
+    },
     clock,
     log,
     metrics,
     onPool: async (pool) => {
-      if (config.modelPath !== undefined) await prompts.add(pool.model, { path: config.modelPath })
+      const path = live.config.modelPath
+      if (path !== undefined) await prompts.add(pool.model, { path })
     },
     onEndpoint: ({ url, tls }, pool) =>
-      connections.use(url, tls ?? config.pools.find(({ model }) => model === pool?.model)?.tls ?? null),
+      connections.use(url, tls ?? live.config.pools.find(({ model }) => model === pool?.model)?.tls ?? null),
     onWorker: (worker) => events.addWorker(worker),
-    drainMs: config.shutdown.drainWorkerMs,
     onCut: (worker) => forwarder.cut(worker),
     onWorkerGone: (worker) => {
       events.removeWorker(worker)
-      if (![...fleet.workers()].some(({ origin }) => origin === worker.origin)) forwarder.forget(worker.origin)
+      if (![...fleet.workers()].some(({ origin }) => origin === worker.origin)) {
+        forwarder.forget(worker.origin)
+        if (!keeper.knows(worker.origin)) connections.use(worker.origin, null)
+      }
       metrics.forgetWorker(worker.id, () => fleet.get(worker.id) === undefined)
     },
     onLoad: (worker) => room.read(worker),
@@ -165,7 +181,9 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     log,
     clock,
     wallClock: Date.now,
-    staleLoadMs: config.load.staleMs,
+    get staleLoadMs() {
+      return live.config.load.staleMs
+    },
     responsesKept: config.limits.responsesKept,
     onUnreachable: (worker, refused) => keeper.reportUnreachable(worker, refused),
   })
@@ -176,7 +194,8 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     const reasons = [
       ...(draining ? ['shutting down'] : []),
       ...(started ? [] : ['first health checks']),
-      ...(config.readiness === 'anyWorker' && ![...fleet.workers()].some(({ standing }) => standing.state === 'healthy')
+      ...(live.config.readiness === 'anyWorker' &&
+      ![...fleet.workers()].some(({ standing }) => standing.state === 'healthy')
         ? ['no healthy worker']
         : []),
     ]
@@ -192,7 +211,9 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     pipeline,
     pools,
     prompts,
-    exposure: config.expose,
+    get exposure() {
+      return live.config.expose
+    },
     proxies: new TrustedProxies(config.forwarded.trustedProxies),
     authenticate: (headers) => apiKeys.authenticate(headers),
     ready: () => readiness().ready,
@@ -226,7 +247,55 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     fleet: workerCommands({ keeper, pools, view: views.workerView }),
   })
 
+  const discoveries = new Discoveries({ keeper, clock, log, metrics })
+  const setup = new PoolSetup({
+    pools,
+    keeper,
+    prompts,
+    discoveries,
+    pipeline,
+    onRemoved: ({ model }) => admission.wake(model),
+  })
+  const doors = [
+    { app: publicApp, tls: config.listen.tls },
+    { app: adminApp, tls: config.admin.tls },
+  ].flatMap(({ app, tls }) => (tls === undefined ? [] : [{ app, tls }]))
+  const reloadables: readonly Reloadable[] = [
+    async (next) => {
+      const plugins = await checkedPlugins(next)
+      return () => (more = plugins)
+    },
+    (next) => () => {
+      apiKeys.replace(next.apiKeys)
+      admission.reconfigure(next.admission)
+      room.limits = saturationLimits(next)
+    },
+    () => {
+      const renewals = [connections.renewed(), ...doors.map(({ app, tls }) => renewedCertificates(app.server, tls))]
+      return () => renewals.forEach((renew) => renew())
+    },
+    (next) => () => ownLog?.setLevel(next.log.level),
+    (next) => () => forwarder.reconfigure(forwardLimits(next)),
+    (next) => () => (live.config = next),
+    // The last one: a tokenizer that was loaded in another one's place cannot be taken back.
+    (next) => setup.prepare(next),
+  ]
+  const load = parts.source?.load ?? (() => live.config)
+  const reloader = new Reloader({ config, load, parts: reloadables, log, metrics })
+  const watched =
+    known === null || parts.source?.file == null || !config.reload.watch
+      ? null
+      : new WatchedFile({
+          path: parts.source.file,
+          pollMs: config.reload.pollMs,
+          known,
+          changed: () => void reloader.reload(),
+          failed: () => void reloader.reload(),
+        })
+
   const stopAll = async (): Promise<void> => {
+    watched?.stop()
+    discoveries.stop()
     stopAdmission()
     await keeper.stop()
     await Promise.all([forwarder.close(), engineHttp.close(), events.close(), prompts.close()])
@@ -235,37 +304,15 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     ownLog?.flush()
   }
   try {
-    // Also the profile of pools that are not formed yet: an unknown name is an error now, not at their first request.
-    newProfile('')
-    for (const pool of config.pools) {
-      const formed = newPool(pool.model)
-      formed.aliases = pool.aliases ?? []
-      for (const adapter of pool.adapters ?? []) formed.adapters.add(adapter)
-      newProfile(pool.model)
-      for (const tls of [pool, ...pool.workers].map((given) => given.tls)) checkWorkerTls(tls ?? {})
-      if (pool.tokenizer !== undefined) {
-        await prompts.add(pool.model, {
-          path: pool.tokenizer,
-          ...(pool.chatTemplate === undefined ? {} : { chatTemplate: pool.chatTemplate }),
-        })
-      }
-      pools.add(formed)
-      keeper.reconcile('config', formed, pool.workers)
-    }
-    if (config.workerUrls !== undefined) {
-      if (config.modelPath !== undefined) await prompts.check({ path: config.modelPath })
-      keeper.reconcile(
-        'config',
-        null,
-        config.workerUrls.map((url) => ({ url })),
-      )
-    }
+    const apply = await setup.prepare(config)
+    apply()
     const publicUrl = await listen(publicApp, config.listen.host, config.listen.port, 'listen.port')
     const adminPort = config.admin.port ?? (config.listen.port === 0 ? 0 : config.listen.port + 1)
     const adminUrl = await listen(adminApp, config.admin.host, adminPort, 'admin.port')
     metrics.start()
     await Promise.race([keeper.firstChecks(), timeout(firstChecksMs)])
     started = true
+    watched?.start()
     log.info({ publicUrl, adminUrl, pools: pools.list().map(({ model }) => model) }, 'serving')
 
     return {
@@ -274,15 +321,48 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
       async stop() {
         draining = true
         admission.close()
-        log.info({ graceMs: config.shutdown.graceMs }, 'draining')
-        await drain(publicApp, config.shutdown.graceMs)
+        watched?.stop()
+        const { graceMs } = live.config.shutdown
+        log.info({ graceMs }, 'draining')
+        await drain(publicApp, graceMs)
         await drain(adminApp, 0)
         await stopAll()
       },
+      reload: () => reloader.reload(),
     }
   } catch (error) {
     await Promise.all([publicApp.close(), adminApp.close()])
     await stopAll()
     throw error
   }
+}
+
+function forwardLimits({ timeouts, limits }: Config): ForwardLimits {
+  return {
+    ...timeouts,
+    heldEventBytes: limits.heldEventBytes,
+    heldAnswerBytes: limits.heldAnswerBytes,
+    answerHeaderBytes: limits.answerHeaderBytes,
+    connectionsPerWorker: limits.connectionsPerWorker,
+  }
+}
+
+function saturationLimits({ admission, load }: Config): SaturationLimits {
+  const { requestsPerWorker = null, ...saturation } = admission.saturation
+  return { ...saturation, requestsPerWorker, staleMs: load.staleMs }
+}
+
+/** What the config file holds now; null where it is none that can be read twice, such as a pipe. */
+function watchedText(file: string | null): string | null {
+  try {
+    return file !== null && statSync(file).isFile() ? readFileSync(file, 'utf8') : null
+  } catch {
+    return null
+  }
+}
+
+function timeout(ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    setTimeout(resolve, ms).unref()
+  })
 }

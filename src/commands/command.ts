@@ -5,6 +5,8 @@ export interface CommandIo {
   readonly environment: Readonly<Record<string, string | undefined>>
   /** Fulfilled with the signal's name when the process is asked to end. */
   readonly ended: Promise<string>
+  /** Calls back at each SIGHUP, which ends the process as long as nobody does. */
+  readonly onHangup: (listener: () => void) => void
 }
 
 export interface Command {

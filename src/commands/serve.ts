@@ -2,6 +2,7 @@ import { parseArgs } from 'node:util'
 import { nearest } from '../config/faults.ts'
 import { environmentName, flags } from '../config/flags.ts'
 import { loadConfig } from '../config/load.ts'
+import type { Config } from '../config/schema.ts'
 import { RouterError } from '../errors.ts'
 import { startRouter } from '../main.ts'
 import type { Command } from './command.ts'
@@ -14,9 +15,12 @@ export const serve: Command = {
   --config FILE                       YAML config (docs/configuration.md); flags win over the environment over the file
 ${flags.map((flag) => `  --${`${flag.name} ${flag.kind === 'integer' ? 'N' : flag.kind === 'list' ? 'X…' : 'X'}`.padEnd(34)}${flag.help}  [${environmentName(flag)}]`).join('\n')}`,
   async run(argv, io) {
-    const { config: file, ...given } = serveFlags(argv)
-    const config = loadConfig({ file: file as string | undefined, flags: given, environment: io.environment })
-    const router = await startRouter(config)
+    const { config: named, ...given } = serveFlags(argv)
+    const file = typeof named === 'string' ? named : undefined
+    const load = (): Config => loadConfig({ file, flags: given, environment: io.environment })
+    const router = await startRouter(load(), { source: { file: file ?? null, load } })
+    // Without a file there is nothing to read again, and a terminal that is closed ends the process as usual.
+    if (file !== undefined) io.onHangup(() => void router.reload())
     io.error(`warmroute: serving on ${router.publicUrl}, admin on ${router.adminUrl}`)
     const signal = await io.ended
     io.error(`warmroute: ${signal}: draining`)

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs'
-import { isIPv4, isIPv6 } from 'node:net'
+import { isIP, isIPv4, isIPv6 } from 'node:net'
 import { dirname, resolve } from 'node:path'
 import type Type from 'typebox'
 import { Value } from 'typebox/value'
@@ -11,9 +11,12 @@ import {
   addedWorkerSchema,
   configSchema,
   workerChangeSchema,
+  workerListSchema,
   type AddedWorker,
   type Config,
+  type DiscoveryConfig,
   type WorkerChange,
+  type WorkerConfig,
 } from './schema.ts'
 
 export interface ConfigSources {
@@ -63,6 +66,19 @@ export function checkWorkerChange(given: unknown): WorkerChange {
   return checkBody(workerChangeSchema, given) as WorkerChange
 }
 
+/** The list of workers in a discovery's file; paths in it are relative to it. Throws RouterError CONFIG_INVALID. */
+export function parseWorkerList(source: string, file: string): WorkerConfig[] {
+  const given: unknown = parseYaml(source, file)
+  const faults = faultsOf(workerListSchema, given)
+  const workers = faults.length > 0 ? [] : (given as (string | WorkerConfig)[])
+  const list = workers.map((worker) =>
+    typeof worker === 'string' ? { url: worker } : withAbsoluteTls(worker, (path) => resolve(dirname(file), path)),
+  )
+  faults.push(...list.flatMap(({ url }, index) => urlFaults(url, `[${index}].url`)))
+  if (faults.length > 0) throw new RouterError('CONFIG_INVALID', faults.map((fault) => `${file}: ${fault}`).join('\n'))
+  return list
+}
+
 function checkBody(schema: Type.TSchema, given: unknown): unknown {
   const filled = Value.Default(schema, given)
   const faults = faultsOf(schema, filled)
@@ -78,19 +94,7 @@ function readConfigFile(file: string): Record<string, unknown> {
     const reason = cause instanceof Error ? cause.message : String(cause)
     throw new RouterError('CONFIG_UNREADABLE', `Cannot read the config file ${file}: ${reason}`, { cause })
   }
-  const lines = new LineCounter()
-  const document = parseDocument(source, { lineCounter: lines, prettyErrors: false, uniqueKeys: true })
-  const fault = document.errors[0]
-  if (fault !== undefined) {
-    const { line, col } = lines.linePos(fault.pos[0])
-    throw new RouterError('CONFIG_INVALID', `${file}:${line}:${col}: not valid YAML: ${fault.message}`)
-  }
-  let value: unknown
-  try {
-    value = document.toJS({ maxAliasCount: 100 })
-  } catch (cause) {
-    throw new RouterError('CONFIG_INVALID', `${file}: not valid YAML: ${cause instanceof Error ? cause.message : ''}`)
-  }
+  const value = parseYaml(source, file)
   if (value === null || value === undefined) return {}
   if (typeof value !== 'object' || Array.isArray(value)) {
     throw new RouterError(
@@ -99,6 +103,21 @@ function readConfigFile(file: string): Record<string, unknown> {
     )
   }
   return value as Record<string, unknown>
+}
+
+function parseYaml(source: string, file: string): unknown {
+  const lines = new LineCounter()
+  const document = parseDocument(source, { lineCounter: lines, prettyErrors: false, uniqueKeys: true })
+  const fault = document.errors[0]
+  if (fault !== undefined) {
+    const { line, col } = lines.linePos(fault.pos[0])
+    throw new RouterError('CONFIG_INVALID', `${file}:${line}:${col}: not valid YAML: ${fault.message}`)
+  }
+  try {
+    return document.toJS({ maxAliasCount: 100 }) as unknown
+  } catch (cause) {
+    throw new RouterError('CONFIG_INVALID', `${file}: not valid YAML: ${cause instanceof Error ? cause.message : ''}`)
+  }
 }
 
 function parsed(flag: (typeof flags)[number], value: string | readonly string[]): unknown {
@@ -156,6 +175,7 @@ function crossFaults(config: Config): string[] {
         )
       names.set(name, index)
     }
+    if (pool.discovery !== undefined) faults.push(...discoveryFaults(pool.discovery, `pools[${index}].discovery`))
     for (const [number, worker] of pool.workers.entries()) {
       const place = `pools[${index}].workers[${number}].url`
       faults.push(...urlFaults(worker.url, place), ...once(worker.url, place))
@@ -188,7 +208,7 @@ function doorFaults({ admin, forwarded, pools }: Config): string[] {
       faults.push(`forwarded.trustedProxies[${index}]: "${range}" is no address and no range such as 10.0.0.0/8`)
   }
   for (const [index, pool] of pools.entries()) {
-    const given = [pool, ...pool.workers].map(({ tls }) => tls)
+    const given = [pool, ...pool.workers, pool.discovery?.worker].map((options) => options?.tls)
     const halves = given.some((tls) => tls !== undefined && (tls.cert === undefined) !== (tls.key === undefined))
     if (halves) faults.push(`pools[${index}]: tls.cert and tls.key go together`)
   }
@@ -226,6 +246,25 @@ function apiKeyFaults({ apiKeys }: Config): string[] {
   return faults
 }
 
+function discoveryFaults({ dns, file }: DiscoveryConfig, place: string): string[] {
+  if ((dns === undefined) === (file === undefined)) return [`${place}: give one of "dns" and "file"`]
+  if (dns === undefined) return []
+  const faults = (dns.servers ?? []).filter((server) => !isServer(server))
+  return [
+    ...faults.map(
+      (server) => `${place}.dns.servers: "${server}" is not an IP address, or IP:PORT ([IP]:PORT for IPv6)`,
+    ),
+    ...(dns.type !== 'SRV' && dns.port === undefined
+      ? [`${place}.dns: "port" is missing; only SRV records bring one`]
+      : []),
+  ]
+}
+
+function isServer(text: string): boolean {
+  const bare = /^\[(.*)\](?::\d{1,5})?$/.exec(text)?.[1] ?? text.replace(/^([^:]*):\d{1,5}$/, '$1')
+  return isIP(bare) !== 0
+}
+
 function urlFaults(url: string, place: string): string[] {
   if (!URL.canParse(url)) return [`${place}: "${url}" is not a URL; write it as http://HOST:PORT`]
   const { protocol } = new URL(url)
@@ -246,8 +285,20 @@ function withAbsolutePaths(config: Config, file: string | undefined): Config {
       workers: pool.workers.map((worker) => withAbsoluteTls(worker, absolute)),
       ...(pool.tokenizer === undefined ? {} : { tokenizer: absolute(pool.tokenizer) }),
       ...(pool.chatTemplate === undefined ? {} : { chatTemplate: absolute(pool.chatTemplate) }),
+      ...(pool.discovery === undefined ? {} : { discovery: withAbsoluteFiles(pool.discovery, absolute) }),
     })),
     plugins: config.plugins.map((plugin) => (plugin.startsWith('.') ? absolute(plugin) : plugin)),
+  }
+}
+
+function withAbsoluteFiles(
+  { file, worker, ...rest }: DiscoveryConfig,
+  absolute: (path: string) => string,
+): DiscoveryConfig {
+  return {
+    ...rest,
+    ...(file === undefined ? {} : { file: { ...file, path: absolute(file.path) } }),
+    ...(worker === undefined ? {} : { worker: withAbsoluteTls(worker, absolute) }),
   }
 }
 

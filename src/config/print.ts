@@ -10,8 +10,8 @@ export function printedConfig(config: Config): string {
   for (const key of shown.apiKeys) key.hash = hidden
   if (shown.admin.keyHash !== undefined) shown.admin.keyHash = hidden
   for (const pool of shown.pools) {
-    for (const worker of pool.workers) {
-      worker.url = withoutCredentials(worker.url)
+    for (const worker of pool.workers) worker.url = withoutCredentials(worker.url)
+    for (const worker of [...pool.workers, ...(pool.discovery?.worker === undefined ? [] : [pool.discovery.worker])]) {
       if (worker.apiKey !== undefined) worker.apiKey = hidden
       for (const name of Object.keys(worker.headers ?? {}))
         if (worker.headers !== undefined) worker.headers[name] = hidden

@@ -54,8 +54,8 @@ const portTls = object(
 
 const labels = Type.Record(Type.String(), Type.String(), { description: 'Labels that policies may read, e.g. zone.' })
 
-const workerOptions = {
-  url: text('Base URL of the engine. Credentials in it become an authorization header.'),
+/** Options of a worker beside its address. */
+const foundOptions = {
   engine: Type.Optional(oneOf(['vllm'], 'Kind of engine; omitted: detected.')),
   ranks: Type.Optional(integer('Data-parallel ranks behind this URL; each is a worker of its own.', 1, 1024)),
   blockSize: Type.Optional(integer('Tokens a KV block; omitted: learned from the engine.', 1, 65_536)),
@@ -71,7 +71,15 @@ const workerOptions = {
   tls: Type.Optional(workerTls),
 }
 
+const workerOptions = {
+  url: text('Base URL of the engine. Credentials in it become an authorization header.'),
+  ...foundOptions,
+}
+
 const worker = object(workerOptions)
+
+/** What a discovery's file holds. */
+export const workerListSchema = Type.Array(Type.Union([Type.String({ minLength: 1 }), worker]))
 
 /** Body of `POST /admin/workers`. */
 export const addedWorkerSchema = object({
@@ -108,6 +116,40 @@ const profile = Type.Union(
   { description: 'Routing profile: a built-in name, or filters, scorers and a picker.' },
 )
 
+const discovery = object(
+  {
+    dns: Type.Optional(
+      object(
+        {
+          name: text('Name to look up.'),
+          type: oneOf(['A', 'AAAA', 'SRV'], 'Kind of record; SRV brings the ports.', { default: 'A' }),
+          port: Type.Optional(integer('Port of every engine; not for SRV.', 1, 65_535)),
+          scheme: oneOf(['http', 'https'], 'How the engines are spoken to.', { default: 'http' }),
+          intervalMs: integer('Between two lookups.', 10, hourMs, { default: 5000 }),
+          timeoutMs: integer('For one lookup; a second try follows.', 10, hourMs, { default: 2000 }),
+          servers: Type.Optional(
+            Type.Array(text('IP address, with a port if it is not 53.'), {
+              description: 'DNS servers; omitted: the system’s.',
+            }),
+          ),
+        },
+        { description: 'Engines behind a DNS name.' },
+      ),
+    ),
+    file: Type.Optional(
+      object(
+        {
+          path: text('YAML or JSON file with a list of workers, each as in the config or a bare URL.'),
+          pollMs: integer('Between two looks at the file.', 10, hourMs, { default: 500 }),
+        },
+        { description: 'Engines listed in a file that is watched.' },
+      ),
+    ),
+    worker: Type.Optional(object(foundOptions, { description: 'Options of every worker found.' })),
+  },
+  { description: 'Finds workers of the pool; of dns and file, one.' },
+)
+
 const pool = object({
   model: text('Model name that clients send.'),
   aliases: Type.Optional(
@@ -125,7 +167,8 @@ const pool = object({
   ),
   profile: Type.Optional(profile),
   tls: Type.Optional(workerTls),
-  workers: Type.Array(worker, { description: 'Engines that serve this model.' }),
+  workers: Type.Array(worker, { description: 'Engines that serve this model.', default: [] }),
+  discovery: Type.Optional(discovery),
 })
 
 const apiKey = object({
@@ -424,6 +467,16 @@ export const configSchema = object({
     },
     { default: {}, description: 'Ending.' },
   ),
+  reload: object(
+    {
+      watch: Type.Boolean({
+        description: 'Reload when the config file changes; SIGHUP does in any case.',
+        default: true,
+      }),
+      pollMs: integer('Between two looks at the config file.', 10, hourMs, { default: 500 }),
+    },
+    { default: {}, description: 'Taking over a changed config without a restart.' },
+  ),
   profile: Type.Optional(profile),
   modelPath: Type.Optional(text('Tokenizer directory of pools that are formed from `workerUrls`.')),
   workerUrls: Type.Optional(
@@ -439,6 +492,7 @@ export type Config = Static<typeof configSchema>
 export type ApiKeyConfig = Config['apiKeys'][number]
 export type PoolConfig = Config['pools'][number]
 export type WorkerConfig = PoolConfig['workers'][number]
+export type DiscoveryConfig = NonNullable<PoolConfig['discovery']>
 export type AddedWorker = Static<typeof addedWorkerSchema>
 export type WorkerChange = Static<typeof workerChangeSchema>
 export type ProfileConfig = NonNullable<PoolConfig['profile']>

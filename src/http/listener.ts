@@ -59,12 +59,14 @@ export function continueIfAwaited(response: ServerResponse): void {
 }
 
 /**
- * Reads the files again and uses them for new connections; running ones keep what they have.
- * Throws RouterError CONFIG_UNREADABLE or CONFIG_INVALID, and nothing has changed then.
+ * Reads the files again; the answer uses them for new connections, while running ones keep what they have.
+ * Throws RouterError CONFIG_UNREADABLE or CONFIG_INVALID.
  */
-export function reloadCertificates(server: Server, tls: TlsFiles): void {
+export function renewedCertificates(server: Server, tls: TlsFiles): () => void {
   const options = tlsOptions(tls)
-  if (server instanceof TlsServer) server.setSecureContext(options)
+  return () => {
+    if (server instanceof TlsServer) server.setSecureContext(options)
+  }
 }
 
 /** Throws RouterError CONFIG_UNREADABLE for a file that cannot be read, CONFIG_INVALID for one that holds something else. */

@@ -116,9 +116,17 @@ export class Endpoint {
     return this.#kept.map(({ worker }) => worker)
   }
 
+  get origin(): string {
+    return this.#address.origin
+  }
+
   /** Fulfilled when the engine has answered or failed once. */
   get firstCheck(): Promise<void> {
     return this.#watch.firstCheck
+  }
+
+  get isChecked(): boolean {
+    return this.#watch.isChecked
   }
 
   start(): void {

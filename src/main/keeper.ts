@@ -137,6 +137,11 @@ export class FleetKeeper {
     return this.#endpointOf(worker)?.source ?? null
   }
 
+  /** Whether an engine at this origin is in the fleet or about to be. */
+  knows(origin: string): boolean {
+    return [...this.#endpoints.values()].some((endpoint) => endpoint.origin === origin)
+  }
+
   isLeaving(worker: Worker): boolean {
     return this.#departures.has(worker)
   }
@@ -152,7 +157,6 @@ export class FleetKeeper {
     this.#orders.keepFor(targets)
     for (const id of targets.keys()) if (this.#orders.isRemoved(id)) targets.delete(id)
     const outgoing = [...this.#endpoints.values()].filter((endpoint) => !targets.has(endpoint.id))
-    const incoming: Endpoint[] = []
     for (const target of targets.values()) {
       const current = this.#endpoints.get(target.id)
       if (current?.mayBecome(target) === true) {
@@ -160,15 +164,11 @@ export class FleetKeeper {
         continue
       }
       if (current !== undefined) outgoing.push(current)
-      incoming.push(this.#open(target))
+      this.#open(target)
     }
-    for (const endpoint of outgoing) {
+    for (const endpoint of outgoing)
       if (this.#endpoints.get(endpoint.id) === endpoint) this.#endpoints.delete(endpoint.id)
-      this.#retire(
-        endpoint,
-        incoming.filter(({ pool }) => pool === null || pool === endpoint.pool),
-      )
-    }
+    for (const endpoint of outgoing) this.#retire(endpoint)
   }
 
   #open(target: Target): Endpoint {
@@ -179,21 +179,22 @@ export class FleetKeeper {
   }
 
   /** Those who leave serve until those who take their place can, so that a pool is never without workers in between. */
-  #retire(endpoint: Endpoint, successors: readonly Endpoint[]): void {
+  #retire(endpoint: Endpoint): void {
     this.#o.log.info({ worker: endpoint.id, source: endpoint.source }, 'worker leaves')
-    if (successors.length === 0) {
+    const awaited = [...this.#endpoints.values()].filter(
+      ({ pool, isChecked }) => !isChecked && (pool === null || pool === endpoint.pool),
+    )
+    if (awaited.length === 0) {
       endpoint.leave()
       return
     }
     this.#outgoing.add(endpoint)
-    const timer = setTimeout(leave, handOverMs, this.#outgoing)
-    void Promise.all(successors.map(({ firstCheck }) => firstCheck)).then(() => {
+    const leave = (): void => {
       clearTimeout(timer)
-      leave(this.#outgoing)
-    })
-    function leave(waiting: Set<Endpoint>): void {
-      if (waiting.delete(endpoint)) endpoint.leave()
+      if (this.#outgoing.delete(endpoint)) endpoint.leave()
     }
+    const timer = setTimeout(leave, handOverMs)
+    void Promise.all(awaited.map(({ firstCheck }) => firstCheck)).then(leave)
   }
 
   #hurry(worker: Worker): void {

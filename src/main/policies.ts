@@ -8,6 +8,11 @@ import type { PolicyPlugin } from '../routing/policy.ts'
 
 /** Checks what the schema cannot: every profile and plugin of the config. Throws RouterError CONFIG_INVALID. */
 export async function checkPolicies(config: Config): Promise<void> {
+  await checkedPlugins(config)
+}
+
+/** The policy plugins of the config, with which each of its profiles can be made. Throws as `checkPolicies`. */
+export async function checkedPlugins(config: Config): Promise<readonly PolicyPlugin[]> {
   const more = await loadPlugins(config.plugins)
   for (const model of config.pools.map((pool) => pool.model).concat('')) {
     createProfile(profileChoice(config, model), {
@@ -17,6 +22,7 @@ export async function checkPolicies(config: Config): Promise<void> {
       more,
     })
   }
+  return more
 }
 
 export function profileChoice(config: Config, model: string): string | ProfileChoice {
@@ -24,7 +30,7 @@ export function profileChoice(config: Config, model: string): string | ProfileCh
 }
 
 /** Every policy plugin that the modules export, by default or by name. */
-export async function loadPlugins(places: readonly string[]): Promise<PolicyPlugin[]> {
+async function loadPlugins(places: readonly string[]): Promise<PolicyPlugin[]> {
   const found: PolicyPlugin[] = []
   for (const place of places) {
     let module: Record<string, unknown>

@@ -9,13 +9,20 @@ export interface Log {
   error(fields: object, message: string): void
 }
 
+/** The log of a process that writes its own. */
+export interface OwnLog extends Log {
+  setLevel(level: LogLevel): void
+  flush(): void
+  dropped(): number
+}
+
 export const logLevels = ['debug', 'info', 'warn', 'error', 'silent'] as const
 export type LogLevel = (typeof logLevels)[number]
 
 const flushMs = 100
 
 /** JSON lines on the given file descriptor, at most 100 ms late; `flush` writes what is left, before the process ends. */
-export function createLog(level: LogLevel, fileDescriptor = 1): Log & { flush(): void; dropped(): number } {
+export function createLog(level: LogLevel, fileDescriptor = 1): OwnLog {
   const writer = new LineWriter(fileDescriptor)
   const logger = pino({ level, base: null, timestamp: () => `,"time":"${isoNow()}"` }, writer)
   setInterval(() => writer.flush(), flushMs).unref()
@@ -24,6 +31,7 @@ export function createLog(level: LogLevel, fileDescriptor = 1): Log & { flush():
     info: (fields, message) => logger.info(fields, message),
     warn: (fields, message) => logger.warn(fields, message),
     error: (fields, message) => logger.error(fields, message),
+    setLevel: (level) => (logger.level = level),
     flush: () => writer.flushSync(),
     dropped: () => writer.dropped,
   }

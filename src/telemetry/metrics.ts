@@ -168,6 +168,8 @@ export function createMetrics() {
   ])
   gauge('worker_agreement_ratio', 'Agreement of predicted and reported cached tokens (1 is perfect).', ['worker'])
   gauge('request_body_bytes', 'Request bodies of clients held in memory.')
+  gauge('config_last_reload_success', '1 if the last reload of the config was taken over, 0 if the old one was kept.')
+  gauge('discovery_age_seconds', 'Since the last list of a pool’s engines that was good.', ['pool'])
   gauge('token_cache_bytes', 'Bytes held by the token cache.')
   gauge('event_loop_delay_seconds', 'Event-loop delay since the last scrape, by quantile.', ['quantile'])
   readers.set('event_loop_delay_seconds', () => {
@@ -241,6 +243,10 @@ export function createMetrics() {
     tokenizerProbes: counted('tokenizer_probes_total', 'Comparisons with a worker’s own /tokenize, by result.', [
       'worker',
       'result',
+    ]),
+    configReloads: counted('config_reloads_total', 'Reloads of the config: applied, unchanged or failed.', ['result']),
+    discoveryErrors: counted('discovery_errors_total', 'Failed discoveries; the engines found last are kept.', [
+      'pool',
     ]),
     timeToFirstToken: timed(
       'time_to_first_token_seconds',

@@ -35,12 +35,14 @@ export class WorkerConnections {
     else this.#known.set(origin, { given: tls, options: connectionOptions(tls) })
   }
 
-  /** Reads all files again, for certificates that were renewed. Throws as `use` does, and nothing has changed then. */
-  reread(): void {
+  /** Reads all files again, for certificates that were renewed; the answer uses them. Throws as `use` does. */
+  renewed(): () => void {
     const fresh = [...this.#known].map(
       ([origin, { given }]) => [origin, { given, options: connectionOptions(given) }] as const,
     )
-    for (const [origin, known] of fresh) this.#known.set(origin, known)
+    return () => {
+      for (const [origin, known] of fresh) this.#known.set(origin, known)
+    }
   }
 
   /** What undici connects with. It looks at each connection what holds for the origin by then. */

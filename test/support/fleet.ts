@@ -1,7 +1,7 @@
 import { fileURLToPath } from 'node:url'
 import type { TestContext } from 'node:test'
 import { checkConfig } from '../../src/config/load.ts'
-import { startRouter, type Router } from '../../src/main.ts'
+import { startRouter, type Router, type RouterParts } from '../../src/main.ts'
 import type { DecisionRecord } from '../../src/routing/decisions.ts'
 import { startSimulators, type Simulators, type SimulatorsOptions } from '../../src/simulator/simulate.ts'
 import type { SimulatedWorker } from '../../src/simulator/worker.ts'
@@ -28,6 +28,8 @@ export interface FleetOptions {
   readonly config?: object
   /** Config entries of the workers in place of the simulators'. */
   readonly urls?: readonly string[]
+  /** Where the config is read again for a reload. */
+  readonly source?: RouterParts['source']
   /** Whether to wait until all events are live; false where they come later. */
   readonly awaitEvents?: boolean
 }
@@ -177,6 +179,7 @@ export async function startFleet(options: FleetOptions = {}): Promise<Fleet> {
     const router = await startRouter(configOf(options, options.urls ?? simulators.urls), {
       log: collectingLog(log),
       random: seededRandom(7),
+      ...(options.source === undefined ? {} : { source: options.source }),
     })
     const fleet = new Fleet(router, simulators, log)
     await until(

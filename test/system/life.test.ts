@@ -193,6 +193,7 @@ test('serve ends with 1 and one clear line where it cannot start', async (t) => 
     error: () => undefined,
     environment: {},
     ended: new Promise(() => undefined),
+    onHangup: () => undefined,
   }
   for (const [[, ...argv], pattern] of cases) {
     await assert.rejects(

@@ -8,7 +8,7 @@ import { TLSSocket } from 'node:tls'
 import { fileURLToPath } from 'node:url'
 import { checkConfig } from '../../src/config/load.ts'
 import { RouterError } from '../../src/errors.ts'
-import { reloadCertificates } from '../../src/http/listener.ts'
+import { renewedCertificates } from '../../src/http/listener.ts'
 import { startRouter } from '../../src/main.ts'
 import { WorkerConnections } from '../../src/workers/connect.ts'
 import { createEngineHttp } from '../../src/workers/engine-http.ts'
@@ -75,16 +75,16 @@ test('a renewed certificate is shown to new connections, and a broken one change
   const door = await doorFor(t, { tls })
   const before = (await ask(door.url, echo)).serial
   write('renewed')
-  reloadCertificates(door.app.server, tls)
+  renewedCertificates(door.app.server, tls)()
   const after = (await ask(door.url, echo)).serial
   assert.notEqual(after, before)
   copyFileSync(file('server.key'), tls.key)
   assert.throws(
-    () => reloadCertificates(door.app.server, tls),
+    () => renewedCertificates(door.app.server, tls),
     (error) => error instanceof RouterError && error.code === 'CONFIG_INVALID',
   )
   assert.throws(
-    () => reloadCertificates(door.app.server, { ...tls, cert: join(folder, 'none') }),
+    () => renewedCertificates(door.app.server, { ...tls, cert: join(folder, 'none') }),
     (error) => error instanceof RouterError && error.code === 'CONFIG_UNREADABLE',
   )
   assert.equal((await ask(door.url, echo)).serial, after)
@@ -171,7 +171,7 @@ test('files of a worker that are no certificate are refused, and what held befor
     () => connections.use(url, { cert: file('client.pem'), key: file('server.key') }),
     (error) => code(error) === 'CONFIG_INVALID',
   )
-  connections.reread()
+  connections.renewed()()
 })
 
 test('an engine that an operator adds is spoken to with its own certificates, or its pool’s', async (t) => {

@@ -48,3 +48,16 @@ test('a gauge shows what its reader answers now', async () => {
   workers = [['w2']]
   assert.deepEqual(await scraped(metrics, 'in_flight_requests'), { '{worker="w2"}': 1 })
 })
+
+test('the counts of a worker that is gone are dropped, and no other’s', async () => {
+  const metrics = createMetrics()
+  metrics.requests.add(2, 'm', 'a', '200')
+  metrics.requests.add(3, 'm', 'b', '200')
+  await scraped(metrics, 'requests_total')
+  metrics.requests.forget('worker', 'a')
+  metrics.requests.forget('reason', 'b')
+  assert.deepEqual(await scraped(metrics, 'requests_total'), { '{model="m",worker="b",status="200"}': 3 })
+  metrics.requests.add(1, 'm', 'a', '200')
+  const again = await scraped(metrics, 'requests_total')
+  assert.equal(again['{model="m",worker="a",status="200"}'], 1, 'one that comes back counts from 0')
+})

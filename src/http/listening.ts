@@ -29,9 +29,3 @@ export async function drain(app: FastifyInstance, graceMs: number): Promise<void
   clearInterval(idle)
   clearTimeout(cut)
 }
-
-export function timeout(ms: number): Promise<void> {
-  return new Promise((resolve) => {
-    setTimeout(resolve, ms).unref()
-  })
-}
