@@ -353,7 +353,7 @@ export class Pipeline {
             ...this.#rateHeaders(incoming),
             ...addedHeaders(incoming, worker, decision.predictedCachedTokens, () => decisions.find(incoming.requestId)),
           ],
-          onFirstByte: () => {
+          onFirstToken: () => {
             const nowMs = clock()
             metrics.timeToFirstToken.observe((nowMs - request.arrivedMs) / 1000)
             if (!dispatch.stream) return

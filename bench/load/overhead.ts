@@ -10,11 +10,19 @@ import { cpuNanoseconds, startMeasured, type MeasuredProcess } from './measured-
 const concurrency = 32
 const requestsARound = 4000
 const rounds = 7
+const kinds = ['bare', 'ids', 'text', 'keys', 'tls'] as const
+type Kind = (typeof kinds)[number]
+const more = {
+  keys: 'one of 100 API keys with three limits, requests counted against a worker’s places, a trusted proxy in front',
+  tls: 'TLS on the public port, connections kept',
+}
 
 export async function run(): Promise<BenchResult[]> {
   const upstream = await startMeasured(['bench/load/upstream.ts'])
   const bare = await startMeasured(['bench/load/bare-proxy.ts', upstream.url])
   const router = await startMeasured(['bench/load/router.ts', upstream.url])
+  const keyed = await startMeasured(['bench/load/router.ts', upstream.url, '-', 'keys'])
+  const secured = await startMeasured(['bench/load/router.ts', upstream.url, '-', 'tls'])
   try {
     const bodies = {
       ids: JSON.stringify({ model: 'model', prompt: Array.from({ length: 64 }, (_, i) => 1000 + i), max_tokens: 4 }),
@@ -24,16 +32,18 @@ export async function run(): Promise<BenchResult[]> {
         max_tokens: 4,
       }),
     }
-    const samples = { bare: [] as number[], ids: [] as number[], text: [] as number[] }
+    const samples = { bare: [], ids: [], text: [], keys: [], tls: [] } as Record<Kind, number[]>
     for (let round = -1; round < rounds; round++) {
       const measured = {
         bare: await cpuPerRequest(bare, bodies.ids),
         ids: await cpuPerRequest(router, bodies.ids),
         text: await cpuPerRequest(router, bodies.text),
+        keys: await cpuPerRequest(keyed, bodies.text),
+        tls: await cpuPerRequest(secured, bodies.text),
       }
       // The first round warms the compilers up.
       if (round < 0) continue
-      for (const key of ['bare', 'ids', 'text'] as const) samples[key].push(measured[key])
+      for (const key of kinds) samples[key].push(measured[key])
     }
     const ratios = samples.text.map((us, i) => us / (samples.bare[i] ?? NaN))
     return [
@@ -58,14 +68,22 @@ export async function run(): Promise<BenchResult[]> {
         goal: '≤ 1.5',
         met: median(ratios) <= 1.5,
       },
+      ...(['keys', 'tls'] as const).map((kind) => {
+        const added = samples[kind].map((us, i) => us - (samples.text[i] ?? NaN))
+        return { name: `${more[kind]}: CPU on top, per request`, unit: 'µs', value: median(added), samples: added }
+      }),
     ]
   } finally {
-    for (const server of [router, bare, upstream]) server.process.kill()
+    for (const server of [router, keyed, secured, bare, upstream]) server.process.kill()
   }
 }
 
 async function cpuPerRequest(server: MeasuredProcess, body: string): Promise<number> {
-  const pool = new Pool(server.url, { connections: concurrency, pipelining: 1 })
+  const pool = new Pool(server.url, {
+    connections: concurrency,
+    pipelining: 1,
+    connect: { rejectUnauthorized: false },
+  })
   const before = cpuNanoseconds(server)
   let left = requestsARound
   await Promise.all(
@@ -74,7 +92,11 @@ async function cpuPerRequest(server: MeasuredProcess, body: string): Promise<num
         const answer = await pool.request({
           path: '/v1/completions',
           method: 'POST',
-          headers: { 'content-type': 'application/json' },
+          headers: {
+            'content-type': 'application/json',
+            authorization: 'Bearer bench-50',
+            'x-forwarded-for': '10.1.2.3',
+          },
           body,
         })
         await answer.body.dump()

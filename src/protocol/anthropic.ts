@@ -33,5 +33,6 @@ export const anthropic: Protocol = {
   },
   // Without the event's name the SDK's iterator would take the error for nothing.
   deathNote: ({ status, message }) => `event: error\ndata: ${bodyOf(status, message)}\n\n`,
+  firstToken: null,
   lastEvents: ['event: message_stop', 'event: error'],
 }

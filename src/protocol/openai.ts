@@ -40,5 +40,6 @@ export const openAi: Protocol = {
   hasErrorForm: hasNestedError,
   // The error first and the mark last, as vLLM orders them.
   deathNote: (error) => `data: ${openAiErrorBody(error)}\n\ndata: [DONE]\n\n`,
+  firstToken: null,
   lastEvents: ['data: [DONE]', 'data:[DONE]'],
 }

@@ -8,5 +8,6 @@ export const plain: Protocol = {
   upstreamErrorBody: openAiUpstreamErrorBody,
   hasErrorForm: hasNestedError,
   deathNote: (error) => `data: ${openAiErrorBody(error)}\n\ndata: [DONE]\n\n`,
+  firstToken: null,
   lastEvents: [],
 }

@@ -13,6 +13,8 @@ export interface Protocol {
    * a cut answer for a whole one (decision 21).
    */
   deathNote(error: RouterError): string
+  /** Part of the first event that comes with a token; null where the first event of all does. */
+  readonly firstToken: string | null
   /** Line beginnings of the events that end a stream; none where a stream has no such mark. */
   readonly lastEvents: readonly string[]
 }

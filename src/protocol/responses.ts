@@ -9,6 +9,8 @@ export const responses: Protocol = {
   upstreamErrorBody: openAiUpstreamErrorBody,
   hasErrorForm: hasNestedError,
   deathNote,
+  // `response.created` and `response.in_progress` are sent before the engine has begun.
+  firstToken: 'event: response.output_item.added',
   lastEvents: ['event: response.completed', 'event: response.failed', 'event: response.incomplete', 'data: [DONE]'],
 }
 

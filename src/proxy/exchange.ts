@@ -46,6 +46,7 @@ export class Exchange implements Dispatcher.DispatchHandler, Placed {
   #events = 0
   #head: string[] = []
   #headSent = false
+  #tokenSeen = false
   #lastByteMs: number
   #stalledSinceMs: number | null = null
   #settledMs = 0
@@ -223,10 +224,8 @@ export class Exchange implements Dispatcher.DispatchHandler, Placed {
   }
 
   #pass(controller: Dispatcher.DispatchController, bytes: Buffer): void {
-    if (!this.#headSent) {
-      this.#sendHead()
-      this.#request.onFirstByte?.()
-    }
+    if (!this.#headSent) this.#sendHead()
+    if (!this.#tokenSeen) this.#noteToken(bytes)
     if (!this.#response.write(bytes)) {
       controller.pause()
       this.#response.once('drain', () => {
@@ -235,6 +234,13 @@ export class Exchange implements Dispatcher.DispatchHandler, Placed {
         controller.resume()
       })
     }
+  }
+
+  #noteToken(bytes: Buffer): void {
+    const { firstToken } = this.#request.protocol
+    if (firstToken !== null && this.#boundary !== null && !bytes.includes(firstToken)) return
+    this.#tokenSeen = true
+    this.#request.onFirstToken?.()
   }
 
   #hold(controller: Dispatcher.DispatchController, chunk: Buffer): void {
@@ -256,7 +262,7 @@ export class Exchange implements Dispatcher.DispatchHandler, Placed {
     // It only began like an error.
     this.#answer.push(body)
     this.#sendHead()
-    this.#request.onFirstByte?.()
+    this.#noteToken(body)
     this.#response.write(body)
     this.#answered()
   }

@@ -28,8 +28,8 @@ export interface ForwardRequest {
   readonly protocol: Protocol
   /** Headers added to the answer, as a flat list. */
   readonly answerHeaders: readonly string[]
-  /** First body byte of a 2xx answer. */
-  readonly onFirstByte?: () => void
+  /** The first token of a stream has come, or the first body byte of another 2xx answer. */
+  readonly onFirstToken?: () => void
   /** Complete events of a stream that went by. */
   readonly onEvents?: (count: number) => void
 }
