@@ -125,10 +125,6 @@ export class Endpoint {
     return this.#watch.firstCheck
   }
 
-  get isChecked(): boolean {
-    return this.#watch.isChecked
-  }
-
   start(): void {
     const { ranks } = this.#given
     if (this.#pool !== null)

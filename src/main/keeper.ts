@@ -19,7 +19,7 @@ export interface KeeperOptions extends EndpointPorts {
   readonly onWorkerGone: (worker: Worker) => void
 }
 
-/** How long those who leave wait for the first check of those who come. */
+/** How long an engine is awaited by those who leave. */
 const handOverMs = 2000
 
 /**
@@ -32,7 +32,9 @@ export class FleetKeeper {
   readonly #claims = new Claims()
   readonly #orders = new Orders()
   readonly #endpoints = new Map<string, Endpoint>()
-  /** Endpoints that wait for their successors. */
+  /** Endpoints of which nobody knows yet whether they can serve. */
+  readonly #awaited = new Set<Endpoint>()
+  /** Endpoints that nobody wants any more, and that serve until others can. */
   readonly #outgoing = new Set<Endpoint>()
   readonly #departures: Departures
   readonly #forming = new Map<string, Promise<Pool>>()
@@ -169,32 +171,37 @@ export class FleetKeeper {
     for (const endpoint of outgoing)
       if (this.#endpoints.get(endpoint.id) === endpoint) this.#endpoints.delete(endpoint.id)
     for (const endpoint of outgoing) this.#retire(endpoint)
+    this.#handOver()
   }
 
-  #open(target: Target): Endpoint {
+  #open(target: Target): void {
     const endpoint = new Endpoint(target, this.#o, this.#owner)
     this.#endpoints.set(target.id, endpoint)
+    this.#awaited.add(endpoint)
+    const come = (): void => {
+      clearTimeout(timer)
+      if (this.#awaited.delete(endpoint)) this.#handOver()
+    }
+    const timer = setTimeout(come, handOverMs)
+    timer.unref()
+    void endpoint.firstCheck.then(come)
     endpoint.start()
-    return endpoint
   }
 
-  /** Those who leave serve until those who take their place can, so that a pool is never without workers in between. */
+  /** One that was still awaited never served, and leaves at once. */
   #retire(endpoint: Endpoint): void {
     this.#o.log.info({ worker: endpoint.id, source: endpoint.source }, 'worker leaves')
-    const awaited = [...this.#endpoints.values()].filter(
-      ({ pool, isChecked }) => !isChecked && (pool === null || pool === endpoint.pool),
-    )
-    if (awaited.length === 0) {
+    if (this.#awaited.delete(endpoint)) endpoint.leave()
+    else this.#outgoing.add(endpoint)
+  }
+
+  /** Those who leave serve until those who come can, so that a pool is never without workers in between. */
+  #handOver(): void {
+    for (const endpoint of this.#outgoing) {
+      if ([...this.#awaited].some(({ pool }) => pool === null || pool === endpoint.pool)) continue
+      this.#outgoing.delete(endpoint)
       endpoint.leave()
-      return
     }
-    this.#outgoing.add(endpoint)
-    const leave = (): void => {
-      clearTimeout(timer)
-      if (this.#outgoing.delete(endpoint)) endpoint.leave()
-    }
-    const timer = setTimeout(leave, handOverMs)
-    void Promise.all(awaited.map(({ firstCheck }) => firstCheck)).then(leave)
   }
 
   #hurry(worker: Worker): void {

@@ -40,7 +40,6 @@ export class EndpointWatch {
   readonly firstCheck: Promise<void>
   readonly #o: WatchOptions
   #settleFirst: () => void = () => undefined
-  #checked = false
   #up = false
   #failed = 0
   #startedAt: number | null = null
@@ -55,17 +54,7 @@ export class EndpointWatch {
 
   constructor(options: WatchOptions) {
     this.#o = options
-    this.firstCheck = new Promise((resolve) => {
-      this.#settleFirst = () => {
-        this.#checked = true
-        resolve()
-      }
-    })
-  }
-
-  /** Whether `firstCheck` is fulfilled. */
-  get isChecked(): boolean {
-    return this.#checked
+    this.firstCheck = new Promise((resolve) => (this.#settleFirst = resolve))
   }
 
   start(): void {
