@@ -205,6 +205,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
   const { limits, timeouts } = config
   const bodies = new BodyBudget(limits.bodiesBytes)
   metrics.read('request_body_bytes', () => [[[], bodies.heldBytes]])
+  const proxies = new TrustedProxies(config.forwarded.trustedProxies)
   const onRefused = (reason: string): void => metrics.refusedAtDoor.add(1, reason)
   const publicApp = createServer({ limits, timeouts, tls: config.listen.tls ?? null, bodies, log, onRefused })
   addPublicRoutes(publicApp, {
@@ -214,7 +215,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     get exposure() {
       return live.config.expose
     },
-    proxies: new TrustedProxies(config.forwarded.trustedProxies),
+    proxies,
     authenticate: (headers) => apiKeys.authenticate(headers),
     ready: () => readiness().ready,
     draining: () => draining,
@@ -234,7 +235,10 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     log,
     onRefused,
     admit: adminGuard({
-      keyHash: config.admin.keyHash ?? null,
+      get keyHash() {
+        // A key can be changed as the router runs; taking it away would open a port that others may reach.
+        return live.config.admin.keyHash ?? config.admin.keyHash ?? null
+      },
       mutualTls: config.admin.tls?.clientCa !== undefined,
     }),
   })
@@ -267,6 +271,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     },
     (next) => () => {
       apiKeys.replace(next.apiKeys)
+      proxies.replace(next.forwarded.trustedProxies)
       admission.reconfigure(next.admission)
       room.limits = saturationLimits(next)
     },

@@ -3,7 +3,7 @@ import type { IncomingMessage } from 'node:http'
 import { RouterError } from '../errors.ts'
 
 export interface AdminGuardOptions {
-  /** `sha256:` and the digest of the operators' key; null: none is asked for. */
+  /** `sha256:` and the digest of the operators' key; null: none is asked for. Read anew each time: a reload may change it. */
   readonly keyHash: string | null
   /** Clients have shown a certificate, or else are on this machine. */
   readonly mutualTls: boolean
@@ -18,15 +18,15 @@ const open: ReadonlySet<string> = new Set(['/healthz', '/readyz'])
  * (DNS rebinding) or across origins, so that the host must be a loopback name and changes must not come from elsewhere.
  */
 export function adminGuard(options: AdminGuardOptions): (request: IncomingMessage) => RouterError | undefined {
-  const digest = options.keyHash === null ? null : Buffer.from(options.keyHash.slice('sha256:'.length), 'hex')
   return (request) => {
     const path = request.url?.split('?', 1)[0] ?? ''
     if (open.has(path)) return undefined
-    if (digest !== null && !holdsKey(request, digest)) {
+    const { keyHash } = options
+    if (keyHash !== null && !holdsKey(request, keyHash)) {
       return new RouterError('AUTHENTICATION_FAILED', 'The admin port needs its key, as "authorization: Bearer KEY"')
     }
     const host = request.headers.host ?? ''
-    if (digest === null && !options.mutualTls && !isLoopbackName(host)) {
+    if (keyHash === null && !options.mutualTls && !isLoopbackName(host)) {
       return new RouterError(
         'ORIGIN_REFUSED',
         'Without admin.keyHash the admin port answers to localhost, 127.0.0.1 and [::1] only',
@@ -41,7 +41,8 @@ export function adminGuard(options: AdminGuardOptions): (request: IncomingMessag
   }
 }
 
-function holdsKey(request: IncomingMessage, digest: Buffer): boolean {
+function holdsKey(request: IncomingMessage, keyHash: string): boolean {
+  const digest = Buffer.from(keyHash.slice('sha256:'.length), 'hex')
   const { authorization = '' } = request.headers
   const key = /^bearer /i.test(authorization) ? authorization.slice('bearer '.length).trim() : ''
   // Digests are compared, so that the time tells nothing about the key, its length included.

@@ -127,13 +127,6 @@ function incomingOf(ports: PublicPorts, endpoint: Endpoint, request: FastifyRequ
 
 /** The body's bytes as they came. */
 export function bodyOf(request: FastifyRequest): Buffer {
-  const encoding = request.headers['content-encoding']
-  if (encoding !== undefined && encoding !== 'identity') {
-    throw new RouterError(
-      'CONTENT_ENCODING_UNSUPPORTED',
-      `Content-encoding "${encoding}" is not supported; send the body uncompressed`,
-    )
-  }
   return Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0)
 }
 

@@ -48,6 +48,8 @@ export const liveOptions: readonly string[] = [
   'shutdown',
   'readiness',
   'expose',
+  'forwarded',
+  'admin.keyHash',
   'log',
 ]
 
