@@ -29,7 +29,9 @@ export function headFault(request: IncomingMessage, limits: HeadLimits): RouterE
     return new RouterError('HEADER_INVALID', 'The request names no host')
   if (url?.startsWith('/') !== true)
     return new RouterError('HEADER_INVALID', 'The request line must hold a path, not a whole URL')
-  const encoding = request.headers['content-encoding']
+  const { expect, 'content-encoding': encoding } = request.headers
+  if (expect !== undefined && expect.toLowerCase() !== '100-continue')
+    return new RouterError('HEADER_INVALID', 'The request expects something other than 100-continue')
   if (encoding !== undefined && encoding.toLowerCase() !== 'identity') {
     return new RouterError(
       'CONTENT_ENCODING_UNSUPPORTED',

@@ -43,6 +43,8 @@ export function createListener(handler: RequestListener, limits: ListenerLimits,
   // Node forgets what is over its own limit without a word; one more than ours shows that there was too much.
   server.maxHeadersCount = limits.headers + 1
   server.on('connect', refuseConnect)
+  // Other expectations are refused with the rest of the head.
+  server.on('checkExpectation', (request, response) => server.emit('request', request, response))
   server.on('checkContinue', (request, response) => {
     awaited.add(response)
     server.emit('request', request, response)

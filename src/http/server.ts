@@ -34,6 +34,13 @@ export interface ServerOptions {
   readonly onRefused: (reason: string) => void
 }
 
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** The answer to this very request; its end is the end of what the request holds. */
+    answer: ServerResponse
+  }
+}
+
 /** Paths keep their bodies as bytes: what is read of them is read by the pipeline, and they go on untouched. */
 export function createServer(options: ServerOptions): FastifyInstance {
   const { limits, timeouts, onRefused } = options
@@ -54,7 +61,9 @@ export function createServer(options: ServerOptions): FastifyInstance {
   })
   app.server.on('drop', () => onRefused('connections'))
 
+  app.decorateRequest('answer')
   app.addHook('onRequest', (request, reply, done) => {
+    request.answer = reply.raw
     exchanges.set(request.raw.socket, reply.raw)
     // A path that does not exist is refused here and not by its handler, which would come after the body.
     const fault =
@@ -66,13 +75,8 @@ export function createServer(options: ServerOptions): FastifyInstance {
   })
   app.removeAllContentTypeParsers()
   app.addContentTypeParser('*', (request, _payload, done) => {
-    const response = exchanges.get(request.raw.socket)
-    if (response?.req !== request.raw) {
-      done(new Error('the connection has another request'))
-      return
-    }
-    continueIfAwaited(response)
-    readBody(request.raw, response, { bodyBytes: limits.bodyBytes, budget: options.bodies }, (error, body) => {
+    continueIfAwaited(request.answer)
+    readBody(request.raw, request.answer, { bodyBytes: limits.bodyBytes, budget: options.bodies }, (error, body) => {
       // A connection that ended was not refused by anybody.
       if (error !== null && error.code !== 'BODY_INVALID') onRefused(error.code.toLowerCase())
       done(error, body)

@@ -72,6 +72,15 @@ test('pipelined requests are answered in their order', async (t) => {
   )
 })
 
+test('a broken request behind whole ones leaves their answers alone', async (t) => {
+  const door = await doorFor(t)
+  const whole = `${head(['content-length: 2'])}ab`
+  const broken = head(['transfer-encoding: chunked']) + 'zz\r\n'
+  const { head: first, body } = await rawRequest(door.url, whole + whole + broken)
+  const statuses = [...`${first}\r\n\r\n${body}`.matchAll(/HTTP\/1\.1 (\d{3})/g)].map(([, status]) => status)
+  assert.deepEqual(statuses, ['200', '200', '400'])
+})
+
 test('a body over the limit is refused by its length, and by its bytes where it has no length', async (t) => {
   const door = await doorFor(t, { limits: { bodyBytes: 10_000 } })
   const promised = await rawRequest(door.url, head(['content-length: 10001']) + 'x'.repeat(10_001))
@@ -169,7 +178,8 @@ test('100-continue is sent to who may send its body, and a refusal to who may no
     assert.doesNotMatch(bad.received(), /100 Continue/)
   }
   const other = await rawRequest(door.url, head(['expect: a-miracle', 'content-length: 4', 'connection: close']))
-  assert.equal(other.status, 417)
+  assert.equal(other.status, 400)
+  assert.equal(codeOf(other.body), 'header_invalid')
 })
 
 test('an unknown path is refused before its body is read', async (t) => {
