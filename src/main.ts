@@ -181,6 +181,9 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     log,
     clock,
     wallClock: Date.now,
+    get agreement() {
+      return live.config.agreement
+    },
     get staleLoadMs() {
       return live.config.load.staleMs
     },

@@ -25,6 +25,7 @@ import { predictedMs, reasonOf } from './routing/reason.ts'
 import type { Log } from './telemetry/log.ts'
 import type { Metrics } from './telemetry/metrics.ts'
 import type { PromptService } from './tokenize/service.ts'
+import type { AgreementLimits } from './workers/agreement.ts'
 import { InFlight, type Fleet } from './workers/fleet.ts'
 import { LinearRelease } from './workers/linear-release.ts'
 import type { Outliers } from './workers/outliers.ts'
@@ -55,6 +56,7 @@ export interface PipelineOptions {
   readonly clock: () => number
   readonly wallClock: () => number
   readonly staleLoadMs: number
+  readonly agreement: AgreementLimits
   /** Responses of the Responses API whose worker is remembered. */
   readonly responsesKept: number
   /**
@@ -295,8 +297,13 @@ export class Pipeline {
       attempt,
       predictedCachedTokens,
       predictedPrefillMs: predictedMs(profile, chosen) ?? uncached / assumedTokensPerMs,
+      matchedTokens: candidates.matchedTokens[chosen] as number,
       // Engines report the cached tokens of one prompt only where a request has several.
-      credited: (fallback === null || fallback === 'no_match') && request.prompts.length === 1,
+      verifiable:
+        request.fallback === null &&
+        request.prompts.length === 1 &&
+        worker.exact &&
+        (worker.degraded === null || worker.degraded === 'predictions_fail'),
       dispatch: {
         serial: worker.serial,
         promptTokens: promptTokensOf(request),

@@ -424,6 +424,26 @@ export const configSchema = object({
     },
     { default: {}, description: 'Load figures scraped from the engines.' },
   ),
+  agreement: object(
+    {
+      requests: integer('Requests with something cached until the predictions for a worker are judged.', 5, 10_000, {
+        default: 30,
+      }),
+      leastRatio: Type.Number({
+        description: 'Below this agreement of predicted and reported cached tokens a worker is routed by load only.',
+        minimum: 0,
+        maximum: 1,
+        default: 0.3,
+      }),
+      recoveredRatio: Type.Number({
+        description: 'From this agreement on it is believed again.',
+        minimum: 0,
+        maximum: 1,
+        default: 0.6,
+      }),
+    },
+    { default: {}, description: 'Truth check of the map by what engines report as cached.' },
+  ),
   map: object(
     {
       budgetBytes: integer('Most memory for the map; the coldest chains go first.', 1024 * 1024, 64 * GiB, {

@@ -4,7 +4,8 @@ import type { WorkerSlot } from '../kv/batch.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
 import type { PromptService } from '../tokenize/service.ts'
 import type { Fleet } from '../workers/fleet.ts'
-import { agreementRatio, type Worker } from '../workers/worker.ts'
+import { agreementRatio } from '../workers/agreement.ts'
+import type { Worker } from '../workers/worker.ts'
 import type { FleetKeeper } from './keeper.ts'
 
 export interface ViewedParts {
@@ -100,6 +101,8 @@ export function adminViews({ fleet, map, keeper, metrics, prompts }: ViewedParts
         predicted: agreement.predicted,
         actual: agreement.actual,
         ratio: agreementRatio(agreement),
+        recentRatio: agreementRatio(agreement.recent),
+        bias: agreement.larger === 0 ? 0 : (agreement.predicted - agreement.actual) / agreement.larger,
         verified: agreement.verified,
         requests: agreement.requests,
       },

@@ -4,7 +4,15 @@ import type { ForwardOutcome } from '../proxy/outcome.ts'
 import type { DecisionLog } from '../routing/decisions.ts'
 import type { Log } from '../telemetry/log.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
-import { agree, type Worker } from '../workers/worker.ts'
+import {
+  agree,
+  agreementRatio,
+  forgetRecent,
+  likelyCause,
+  verdictOf,
+  type AgreementLimits,
+} from '../workers/agreement.ts'
+import type { Worker } from '../workers/worker.ts'
 import { promptTokensOf, type Incoming, type Prepared } from './incoming.ts'
 
 /** What the books need of a decision. */
@@ -12,8 +20,10 @@ export interface Accounted {
   readonly worker: Worker
   readonly ticket: number
   readonly predictedCachedTokens: number
-  /** Whether the prediction can be held against what the engine reports. */
-  readonly credited: boolean
+  /** What the map says, also of a worker that gets no credit for it. */
+  readonly matchedTokens: number
+  /** Whether that can be held against what the engine reports. */
+  readonly verifiable: boolean
   readonly attempt: number
   /** Short form of the decision for the log line. */
   readonly summary: object
@@ -24,6 +34,7 @@ export interface AccountingParts {
   readonly metrics: Metrics
   readonly log: Log
   readonly clock: () => number
+  readonly agreement: AgreementLimits
 }
 
 /** Metrics, truth check and the one log line of every request. */
@@ -81,13 +92,39 @@ export class Accounting {
     this.#o.metrics.clientAborts.add(1)
   }
 
-  #verify({ worker, ticket, predictedCachedTokens, credited }: Accounted, actual: number | null): void {
+  #verify({ worker, ticket, matchedTokens, verifiable }: Accounted, actual: number | null): void {
     const { metrics, decisions } = this.#o
     if (actual !== null) {
       metrics.actualCachedTokens.add(actual, worker.id)
       metrics.verifiedRequests.add(1, worker.id)
       decisions.actual(ticket, actual)
     }
-    if (credited) agree(worker.agreement, predictedCachedTokens, actual)
+    if (!verifiable) return
+    agree(worker.agreement, matchedTokens, actual, this.#o.agreement)
+    this.#judge(worker)
   }
+
+  /** Credits a worker whose predictions fail no longer, loudly, and one whose predictions come true again. */
+  #judge(worker: Worker): void {
+    const { metrics, log, agreement: limits } = this.#o
+    const { agreement } = worker
+    const verdict = verdictOf(agreement, limits)
+    if (verdict === 'wrong' && worker.degraded === null) {
+      worker.degraded = 'predictions_fail'
+      metrics.distrusted.add(1, worker.id)
+      const { predicted, actual } = agreement.recent
+      log.error(
+        { worker: worker.id, recentRatio: round(agreementRatio(agreement.recent)), predicted, actual },
+        `predictions for this worker fail, it is routed by load only; ${likelyCause(agreement)}`,
+      )
+    } else if (verdict === 'right' && worker.degraded === 'predictions_fail') {
+      worker.degraded = null
+      log.warn({ worker: worker.id }, 'predictions for this worker come true again')
+    } else return
+    forgetRecent(agreement)
+  }
+}
+
+function round(value: number): number {
+  return Math.round(value * 100) / 100
 }

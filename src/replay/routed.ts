@@ -8,7 +8,8 @@ import type { Profile } from '../routing/profile.ts'
 import type { KvEvent } from '../simulator/kv-event.ts'
 import { Fleet, InFlight } from '../workers/fleet.ts'
 import { Standing } from '../workers/standing.ts'
-import { newAgreement, type Worker } from '../workers/worker.ts'
+import { newAgreement } from '../workers/agreement.ts'
+import type { Worker } from '../workers/worker.ts'
 import type { Choice, Chooser, VirtualRequest } from './chooser.ts'
 
 /** Far more than any workload in virtual time fills. */

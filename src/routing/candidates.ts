@@ -42,6 +42,8 @@ export class Candidates implements PolicyFleet, PolicyMatch {
   readonly disk: Uint32Array
   readonly shared: Uint32Array
   readonly cachedTokens: Float64Array
+  /** What `cachedTokens` would be if every worker were believed. */
+  readonly matchedTokens: Float64Array
   readonly exact: Uint8Array
 
   constructor(limit: number) {
@@ -60,6 +62,7 @@ export class Candidates implements PolicyFleet, PolicyMatch {
     this.disk = new Uint32Array(limit)
     this.shared = new Uint32Array(limit)
     this.cachedTokens = new Float64Array(limit)
+    this.matchedTokens = new Float64Array(limit)
     this.exact = new Uint8Array(limit)
   }
 
@@ -88,7 +91,9 @@ export class Candidates implements PolicyFleet, PolicyMatch {
       this.disk[i] = match.disk[slot] as number
       this.shared[i] = match.shared[slot] as number
       this.exact[i] = worker.exact ? 1 : 0
-      this.cachedTokens[i] = this.#credit(worker, i, options.promptTokens)
+      const matchedTokens = this.#matched(worker, i, options.promptTokens)
+      this.matchedTokens[i] = matchedTokens
+      this.cachedTokens[i] = worker.degraded === null ? matchedTokens : 0
       i++
     }
     this.count = i
@@ -97,8 +102,8 @@ export class Candidates implements PolicyFleet, PolicyMatch {
 
   /** Tokens that the worker is predicted to find cached. Engines always compute the last token, so the last block that
    * would hold it never counts (vLLM: floor((tokens − 1) / blockSize) blocks). */
-  #credit(worker: Worker, i: number, promptTokens: number): number {
-    if (worker.degraded !== null || worker.blockSize === null || promptTokens === 0) return 0
+  #matched(worker: Worker, i: number, promptTokens: number): number {
+    if (worker.blockSize === null || promptTokens === 0) return 0
     const blocks =
       (this.gpu[i] as number) + (this.host[i] as number) + (this.disk[i] as number) + (this.shared[i] as number)
     return Math.min(blocks, Math.floor((promptTokens - 1) / worker.blockSize)) * worker.blockSize

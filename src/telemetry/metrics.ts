@@ -203,6 +203,9 @@ export function createMetrics() {
       'Answers that reported cached tokens, so that the prediction could be checked.',
       ['worker'],
     ),
+    distrusted: counted('worker_distrusted_total', 'Workers that lost credit since predictions for them failed.', [
+      'worker',
+    ]),
     fallbacks: counted('fallback_total', 'Decisions that could not use the prefix match, by reason.', ['reason']),
     retries: counted('retries_total', 'Requests sent again to another worker, by reason.', ['reason']),
     admissionRefusals: counted(

@@ -1,11 +1,13 @@
 import { RouterError } from '../errors.ts'
+import type { Agreement } from './agreement.ts'
 import type { Standing } from './standing.ts'
 
 /**
  * Why a worker gets no credit for its cache although it serves requests; `wrong_model`: why it serves none, since its
  * engine has another model than its pool.
  */
-export type Degradation = 'block_size_unknown' | 'tokenizer_differs' | 'events_unknown' | 'wrong_model'
+export type Degradation =
+  'block_size_unknown' | 'tokenizer_differs' | 'predictions_fail' | 'events_unknown' | 'wrong_model'
 
 /** Load that the engine itself reports, with the time at which it was read. */
 export interface MeasuredLoad {
@@ -47,36 +49,6 @@ export interface Worker {
   /** True where the map knows the worker's cache from its events. */
   exact: boolean
   agreement: Agreement
-}
-
-/** Agreement of predicted and reported cached tokens (decision 12). */
-export interface Agreement {
-  requests: number
-  verified: number
-  predicted: number
-  actual: number
-  difference: number
-  larger: number
-}
-
-export function newAgreement(): Agreement {
-  return { requests: 0, verified: 0, predicted: 0, actual: 0, difference: 0, larger: 0 }
-}
-
-/** Takes one answer into account; `actual` is null where the engine did not report cached tokens. */
-export function agree(agreement: Agreement, predicted: number, actual: number | null): void {
-  agreement.requests++
-  if (actual === null) return
-  agreement.verified++
-  agreement.predicted += predicted
-  agreement.actual += actual
-  agreement.difference += Math.abs(predicted - actual)
-  agreement.larger += Math.max(predicted, actual)
-}
-
-/** 1 − Σ|predicted − actual| / Σ max(predicted, actual); 1 before anything was verified. */
-export function agreementRatio(agreement: Agreement): number {
-  return agreement.larger === 0 ? 1 : 1 - agreement.difference / agreement.larger
 }
 
 export interface WorkerAddress {

@@ -2,7 +2,8 @@ import { Candidates } from '../../src/routing/candidates.ts'
 import type { PolicyRequest } from '../../src/routing/policy.ts'
 import { InFlightCounters } from '../../src/workers/fleet.ts'
 import { Standing } from '../../src/workers/standing.ts'
-import { newAgreement, type Worker } from '../../src/workers/worker.ts'
+import { newAgreement } from '../../src/workers/agreement.ts'
+import type { Worker } from '../../src/workers/worker.ts'
 
 /** A healthy worker with sane defaults; a test states what it cares about. */
 export function aWorker(index: number, given: Partial<Worker> = {}): Worker {

@@ -103,6 +103,47 @@ async function startedBehind(t: TestContext): Promise<{ urls: readonly string[] 
   return started
 }
 
+test('a worker whose predictions fail is routed by load only within 100 requests, and believed again when they come true', async (t) => {
+  const [engine = ''] = (await startedBehind(t)).urls
+  // An engine that finds what another salt or template would: nothing of what its events tell.
+  let findsNothing = true
+  const front = await scriptedEngine(t, (request, response) => {
+    void fetch(engine + request.url, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: request.body.toString(),
+    }).then(async (answer) => {
+      const text = await answer.text()
+      response.writeHead(answer.status, { 'content-type': 'application/json' })
+      response.end(findsNothing ? text.replace(/"cached_tokens":\d+/, '"cached_tokens":0') : text)
+    })
+  })
+  const { events, replay } = behind.eventEndpoints
+  const worker = { blockSize: 16, events: { endpoint: events, replay } }
+  const fleet = await fleetFor(t, { workers: 0, urls: [front.url], worker })
+  const text = prose('believed', 100)
+  await cached(fleet, text)
+  await until(async () => ((await fleet.workers())[0]?.map.blocks.gpu ?? 0) > 5, 'the events have come')
+  let requests = 0
+  while ((await fleet.workers())[0]?.degraded === undefined && requests < 100) {
+    await cached(fleet, text)
+    requests++
+  }
+  assert.equal((await fleet.workers())[0]?.degraded, 'predictions_fail')
+  const lines = fleet.log.filter(({ level, message }) => level === 'error' && message.includes('predictions'))
+  assert.equal(lines.length, 1)
+  assert.match(lines[0]?.message ?? '', /finds less cached than its events tell/)
+  assert.equal(await fleet.metric('worker_degraded', { reason: 'predictions_fail' }), 1)
+  assert.equal((await cached(fleet, text)).predicted, 0, 'it gets no credit')
+  assert.equal((await fleet.decisions(1))[0]?.fallback, 'predictions_fail')
+  findsNothing = false
+  for (requests = 0; requests < 100 && (await fleet.workers())[0]?.degraded !== undefined; requests++)
+    await cached(fleet, text)
+  const again = await cached(fleet, text)
+  assert.ok(again.predicted > 50)
+  assert.equal(again.predicted, again.actual)
+})
+
 async function freePort(): Promise<number> {
   const server = createServer()
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { Fleet, InFlight, InFlightCounters } from '../../src/workers/fleet.ts'
-import { agree, agreementRatio, newAgreement, workerAddress } from '../../src/workers/worker.ts'
+import { agree, agreementRatio, forgetRecent, newAgreement, verdictOf } from '../../src/workers/agreement.ts'
+import { workerAddress } from '../../src/workers/worker.ts'
 import { aWorker } from '../support/routing.ts'
 
 test('a worker’s id is canonical: lower-case host, explicit port, no user info, no trailing slash', () => {
@@ -93,4 +94,22 @@ test('agreement is 1 − Σ|predicted − actual| / Σ max, over the requests th
   agree(agreement, 500, null)
   assert.equal(agreementRatio(agreement), 1 - 150 / 300)
   assert.deepEqual([agreement.requests, agreement.verified], [4, 3])
+})
+
+test('predictions that fail are noticed within the limit of requests, whatever was right before', () => {
+  const limits = { requests: 30, leastRatio: 0.3, recoveredRatio: 0.6 }
+  const agreement = newAgreement()
+  for (let i = 0; i < 1000; i++) agree(agreement, 100, 100, limits)
+  assert.equal(verdictOf(agreement, limits), 'right')
+  let needed = 0
+  while (verdictOf(agreement, limits) !== 'wrong') {
+    agree(agreement, 0, 100, limits)
+    agree(agreement, 0, 0, limits)
+    needed++
+  }
+  assert.ok(needed <= 50, `${needed} requests`)
+  forgetRecent(agreement)
+  assert.equal(verdictOf(agreement, limits), null, 'a new opinion needs new requests')
+  for (let i = 0; i < 30; i++) agree(agreement, 90, 100, limits)
+  assert.equal(verdictOf(agreement, limits), 'right')
 })
