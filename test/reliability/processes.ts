@@ -69,11 +69,11 @@ export class EngineProcess extends CommandProcess {
     this.#flags = flags
   }
 
-  /** Starts it, again on the ports that it had. */
-  async start(): Promise<void> {
+  /** Starts it, again on the ports that it had; of flags that are given twice the last counts. */
+  async start(...more: readonly string[]): Promise<void> {
     const [http, events, replay] = this.#ports
     const ports = ['--http-port', http, '--events-port', events, '--replay-port', replay]
-    this.spawn(['simulate', '--workers', '1', '--faults', ...ports, ...this.#flags])
+    this.spawn(['simulate', '--workers', '1', '--faults', ...ports, ...this.#flags, ...more])
     await until(() => this.out.includes('\n') || this.ended, 'an engine starts', startDeadlineMs)
     const [url = '', , eventsUrl = '', , replayUrl = ''] = this.out.trim().split(/\s+/)
     if (!url.startsWith('http')) throw new Error(`simulate ended: ${this.errors}`)

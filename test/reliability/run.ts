@@ -1,13 +1,21 @@
+import { clients } from './clients.ts'
 import { enginesDie } from './engines-die.ts'
 import { enginesFail } from './engines-fail.ts'
 import { enginesJoin } from './engines-join.ts'
+import { life } from './life.ts'
 import { Rig } from './rig.ts'
 import type { Finding, Scenario } from './scenario.ts'
+import { slowSenders } from './slow-senders.ts'
 
 /** Every scenario, in the order of its number. */
-export const scenarios: readonly Scenario[] = [...enginesDie, ...enginesFail, ...enginesJoin].sort((a, b) =>
-  a.number.localeCompare(b.number, 'en', { numeric: true }),
-)
+export const scenarios: readonly Scenario[] = [
+  ...enginesDie,
+  ...enginesFail,
+  ...enginesJoin,
+  ...clients,
+  slowSenders,
+  ...life,
+].sort((a, b) => a.number.localeCompare(b.number, 'en', { numeric: true }))
 
 /** Runs a scenario at its full or its reduced size. What it throws is a promise not kept. */
 export async function runScenario(scenario: Scenario, full: boolean): Promise<Finding> {

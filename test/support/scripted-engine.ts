@@ -26,7 +26,7 @@ export interface ScriptedEngine {
 }
 
 export async function scriptedEngine(
-  t: TestContext,
+  t: Pick<TestContext, 'after'>,
   script: Script,
   model = 'demo',
   tls?: TlsServerOptions,
