@@ -2,7 +2,9 @@ import { clients } from './clients.ts'
 import { enginesDie } from './engines-die.ts'
 import { enginesFail } from './engines-fail.ts'
 import { enginesJoin } from './engines-join.ts'
+import { events } from './events.ts'
 import { life } from './life.ts'
+import { proved } from './proved.ts'
 import { Rig } from './rig.ts'
 import type { Finding, Scenario } from './scenario.ts'
 import { slowSenders } from './slow-senders.ts'
@@ -14,6 +16,8 @@ export const scenarios: readonly Scenario[] = [
   ...enginesJoin,
   ...clients,
   slowSenders,
+  ...events,
+  ...proved,
   ...life,
 ].sort((a, b) => a.number.localeCompare(b.number, 'en', { numeric: true }))
 

@@ -1,0 +1,120 @@
+import { FakeEngine } from '../events/fake-engine.ts'
+import { demoTokenizer, model } from '../support/fleet.ts'
+import type { Encodable } from '../support/msgpack.ts'
+import { scriptedEngine } from '../support/scripted-engine.ts'
+import { until } from '../support/until.ts'
+import type { RouterProcess } from './processes.ts'
+import type { Rig } from './rig.ts'
+
+export const blockTokens = 16
+const topic = 'kv@a'
+
+/** An engine whose answers are scripted and whose KV events a scenario makes up, in front of which a router stands. */
+export interface Telling {
+  readonly router: RouterProcess
+  /** The process that publishes now; `restart` puts another in its place. */
+  events: FakeEngine
+  restart(): Promise<void>
+}
+
+export interface TellingOptions {
+  readonly replay?: boolean
+  readonly budgetBytes?: number
+  /** Cached tokens that its answers report. */
+  readonly cachedTokens?: number
+  readonly config?: object
+}
+
+export async function tellingEngine(rig: Rig, options: TellingOptions = {}): Promise<Telling> {
+  const { replay = true, cachedTokens = 0 } = options
+  const usage = { prompt_tokens: 1000, completion_tokens: 1, prompt_tokens_details: { cached_tokens: cachedTokens } }
+  const http = await scriptedEngine(rig, (_request, response) => {
+    response.writeHead(200, { 'content-type': 'application/json' })
+    response.end(JSON.stringify({ id: 'cmpl-1', object: 'text_completion', choices: [], usage }))
+  })
+  let events = await new FakeEngine(topic).listen()
+  rig.after(() => events.close())
+  const { port, replayPort } = events
+  const worker = {
+    blockSize: blockTokens,
+    events: {
+      endpoint: `tcp://127.0.0.1:${port}`,
+      ...(replay ? { replay: `tcp://127.0.0.1:${replayPort}` } : {}),
+      topic,
+    },
+  }
+  const router = await rig.router([http], {
+    worker,
+    pool: { tokenizer: demoTokenizer },
+    config: {
+      ...(options.budgetBytes === undefined ? {} : { map: { budgetBytes: options.budgetBytes } }),
+      ...options.config,
+    },
+  })
+  await until(() => events.pub.subscribers > 0, 'the router listens', 10_000)
+  if (replay)
+    await until(
+      async () => (await router.workers())[0]?.events.state === 'live',
+      'it has loaded what there was',
+      10_000,
+    )
+  let born = 1000
+  const telling: Telling = {
+    router,
+    events,
+    async restart() {
+      await events.close()
+      born += 100_000
+      events = await new FakeEngine(topic, born).listen(port, replayPort)
+      telling.events = events
+    },
+  }
+  return telling
+}
+
+/** Tokens of one block of a chain; those of different chains and places differ. */
+export function tokensOf(chain: number, place: number): number[] {
+  const tokens = Array.from({ length: blockTokens }, () => 100)
+  tokens[0] = 100 + (chain % 1000)
+  tokens[1] = 100 + Math.floor(chain / 1000)
+  tokens[2] = 100 + place
+  return tokens
+}
+
+/** The engine's own name for a block. */
+export function hashOf(chain: number, place: number): number {
+  return 1_000_000 + chain * 1000 + place
+}
+
+/** The event that stores blocks `from` to `to` (exclusive) of a chain. */
+export function stored(chain: number, from: number, to: number): Encodable {
+  const places = Array.from({ length: to - from }, (_, index) => from + index)
+  return {
+    type: 'BlockStored',
+    block_hashes: places.map((place) => hashOf(chain, place)),
+    parent_block_hash: from === 0 ? null : hashOf(chain, from - 1),
+    token_ids: places.flatMap((place) => tokensOf(chain, place)),
+    block_size: blockTokens,
+    medium: 'GPU',
+  }
+}
+
+export function removed(chain: number, place: number): Encodable {
+  return { type: 'BlockRemoved', block_hashes: [hashOf(chain, place)], medium: 'GPU' }
+}
+
+/** How many leading blocks of a chain the router believes to be on the engine. */
+export async function matchedBlocks({ router }: Telling, chain: number, places: number): Promise<number> {
+  const prompt = Array.from({ length: places }, (_, place) => tokensOf(chain, place)).flat()
+  const record = await router.admin<{ candidates: readonly { matchedBlocks: { gpu: number } }[] }>('/admin/explain', {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ model, prompt: [...prompt, 99] }),
+  })
+  return record.candidates[0]?.matchedBlocks.gpu ?? -1
+}
+
+/** Blocks that the map holds of the only worker. */
+export async function knownBlocks({ router }: Telling): Promise<number> {
+  return (await router.workers())[0]?.map.blocks.gpu ?? -1
+}
