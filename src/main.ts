@@ -148,6 +148,11 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     },
     onEndpoint: ({ url, tls }, pool) =>
       connections.use(url, tls ?? live.config.pools.find(({ model }) => model === pool?.model)?.tls ?? null),
+    onPoolGone: (pool) => {
+      prompts.remove(pool.model)
+      pipeline.renewProfile(pool)
+      admission.wake(pool.model)
+    },
     onWorker: (worker) => events.addWorker(worker),
     onCut: (worker) => forwarder.cut(worker),
     onWorkerGone: (worker) => {

@@ -14,6 +14,8 @@ export interface KeeperOptions extends EndpointPorts {
   readonly drainMs: number
   /** A pool was formed from what a worker says it serves. */
   readonly onPool: (pool: Pool) => Promise<void>
+  /** A pool that was formed went with the last of its engines. */
+  readonly onPoolGone: (pool: Pool) => void
   /** Breaks off what a worker still has when its time to finish is over. */
   readonly onCut: (worker: Worker) => void
   readonly onWorkerGone: (worker: Worker) => void
@@ -38,6 +40,8 @@ export class FleetKeeper {
   readonly #outgoing = new Set<Endpoint>()
   readonly #departures: Departures
   readonly #forming = new Map<string, Promise<Pool>>()
+  /** Pools that are there for their engines only, and go with the last one. */
+  readonly #formed = new Set<Pool>()
 
   constructor(options: KeeperOptions) {
     this.#o = options
@@ -63,6 +67,11 @@ export class FleetKeeper {
     this.#claims.put(source, pool, desired)
     if (pool === null) this.#o.pools.forming = desired.length > 0 && this.#o.pools.list().length === 0
     this.#settle()
+  }
+
+  /** The pool has a place in the config: it stays without engines too. */
+  adopt(pool: Pool): void {
+    this.#formed.delete(pool)
   }
 
   /** The pool is no more: nor are its workers, whoever named them. */
@@ -172,6 +181,7 @@ export class FleetKeeper {
       if (this.#endpoints.get(endpoint.id) === endpoint) this.#endpoints.delete(endpoint.id)
     for (const endpoint of outgoing) this.#retire(endpoint)
     this.#handOver()
+    this.#dropEmpty()
   }
 
   #open(target: Target): void {
@@ -222,6 +232,19 @@ export class FleetKeeper {
     fleet.remove(worker)
     this.#o.onWorkerGone(worker)
     log.info({ worker: worker.id }, 'worker gone')
+    this.#dropEmpty()
+  }
+
+  /** Formed pools whose last engine is gone; an engine that does not know its pool yet may be about to join one. */
+  #dropEmpty(): void {
+    const wanted = new Set([...this.#endpoints.values()].map(({ pool }) => pool))
+    if (wanted.has(null)) return
+    for (const pool of this.#formed) {
+      if (pool.workers.length > 0 || wanted.has(pool)) continue
+      this.#formed.delete(pool)
+      this.#o.pools.remove(pool)
+      this.#o.onPoolGone(pool)
+    }
   }
 
   /** The pool of a model, formed once however many workers tell of it at the same time. */
@@ -242,6 +265,7 @@ export class FleetKeeper {
     const known = this.#o.pools.target(model)
     if (known !== null) return known.pool
     this.#o.pools.add(pool)
+    this.#formed.add(pool)
     this.#o.pools.forming = false
     return pool
   }

@@ -69,7 +69,7 @@ export class PoolSetup {
 
   /** The pool of this config, with its names and profile as they are now. */
   #pool(config: PoolConfig, next: Config): Pool {
-    const { pools, pipeline } = this.#o
+    const { pools, pipeline, keeper, prompts } = this.#o
     const { model } = config
     const known = pools.list().find((candidate) => candidate.model === model)
     const pool = known ?? newPool(model)
@@ -79,17 +79,21 @@ export class PoolSetup {
     for (const adapter of before?.adapters ?? []) if (!served.includes(adapter)) pool.adapters.delete(adapter)
     for (const adapter of config.adapters ?? []) pool.adapters.add(adapter)
     this.#configured.set(model, pool)
+    keeper.adopt(pool)
+    if (before?.tokenizer !== undefined && config.tokenizer === undefined) prompts.remove(model)
     if (known === undefined) pools.add(pool)
     else if (!isDeepStrictEqual(policyOf(this.#config, before), policyOf(next, config))) pipeline.renewProfile(pool)
     return pool
   }
 
   #remove(pool: Pool): void {
-    const { pools, keeper, discoveries } = this.#o
+    const { pools, keeper, discoveries, pipeline, prompts } = this.#o
     this.#configured.delete(pool.model)
     discoveries.set(pool, undefined)
     pools.remove(pool)
     keeper.dropPool(pool)
+    pipeline.renewProfile(pool)
+    if (this.#before(pool.model)?.tokenizer !== undefined) prompts.remove(pool.model)
     this.#o.onRemoved(pool)
   }
 

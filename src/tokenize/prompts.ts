@@ -39,7 +39,15 @@ export class PromptTokenizers {
       ...(source.chatTemplate === undefined ? {} : { chatTemplatePath: source.chatTemplate }),
     })
     this.#byName.set(name, { tokenizer, cache: this.#emptyCache(tokenizer, 0) })
-    // Each cache gets an equal share; the budget is divided anew when a pool is added, which is rare.
+    this.#divide()
+  }
+
+  remove(name: string): void {
+    if (this.#byName.delete(name)) this.#divide()
+  }
+
+  /** Each cache gets an equal share; the budget is divided anew when a pool is added or removed, which is rare. */
+  #divide(): void {
     for (const entry of this.#byName.values()) {
       entry.cache = this.#emptyCache(entry.tokenizer, Math.floor(this.#cacheBytes / this.#byName.size))
     }

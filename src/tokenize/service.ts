@@ -52,6 +52,8 @@ export interface TokenizedPool {
 export interface PromptService {
   /** Loads the tokenizer of a pool. @throws RouterError TOKENIZER_UNREADABLE */
   add(pool: string, source: TokenizerSource): Promise<void>
+  /** Forgets the tokenizer of a pool. */
+  remove(pool: string): void
   /** Tries to load a tokenizer and forgets it. @throws RouterError TOKENIZER_UNREADABLE */
   check(source: TokenizerSource): Promise<void>
   /** The pool's tokenizer, null if it has none. */
@@ -126,6 +128,10 @@ export function createPromptService(options: PromptServiceOptions): PromptServic
     async add(pool, source) {
       await here.add(pool, source)
       threads.add(pool, source)
+    },
+    remove(pool) {
+      here.remove(pool)
+      threads.remove(pool)
     },
     async check(source) {
       await new PromptTokenizers(0, false).add('', source)

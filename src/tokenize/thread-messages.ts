@@ -12,6 +12,7 @@ export interface TokenizerSource {
 /** Thread 0 to a tokenizer thread. */
 export type ThreadCommand =
   | { readonly kind: 'add'; readonly name: string; readonly source: TokenizerSource }
+  | { readonly kind: 'remove'; readonly name: string }
   | {
       readonly kind: 'read'
       readonly job: number
@@ -73,3 +74,6 @@ export function toSentError(error: unknown): SentError {
 export function fromSentError(error: SentError): RouterError {
   return new RouterError(error.code, error.message, { param: error.param })
 }
+
+/** The commands that are answered. */
+export type ThreadJob = Exclude<ThreadCommand, { kind: 'add' | 'remove' }>

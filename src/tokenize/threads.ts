@@ -8,6 +8,7 @@ import {
   type ReadAnswer,
   type ThreadAnswer,
   type ThreadCommand,
+  type ThreadJob,
   type TokenizerSource,
   type TokensAnswer,
 } from './thread-messages.ts'
@@ -57,6 +58,11 @@ export class TokenizerThreads {
     this.#sources.set(name, source)
     for (const thread of this.#threads) thread.add(name, source)
     if (this.#threads.length === 0) this.#start()
+  }
+
+  remove(name: string): void {
+    this.#sources.delete(name)
+    for (const thread of this.#threads) thread.remove(name)
   }
 
   stats(): { queued: number; threads: number; restarts: number; cacheBytes: number } {
@@ -169,7 +175,7 @@ const longestShared = 4 * 1024 * 1024
 
 interface Job {
   readonly costMs: number
-  readonly command: () => Exclude<ThreadCommand, { kind: 'add' }>
+  readonly command: () => ThreadJob
   readonly resolve: (result: ThreadAnswer['result']) => void
   readonly reject: (error: RouterError) => void
 }
@@ -208,6 +214,10 @@ export class Thread {
 
   add(name: string, source: TokenizerSource): void {
     this.#worker?.postMessage({ kind: 'add', name, source } satisfies ThreadCommand)
+  }
+
+  remove(name: string): void {
+    this.#worker?.postMessage({ kind: 'remove', name } satisfies ThreadCommand)
   }
 
   run(job: Pick<Job, 'costMs' | 'command'>): Promise<ThreadAnswer['result']> {

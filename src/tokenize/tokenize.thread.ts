@@ -4,7 +4,13 @@ import { KeptBodies } from './kept-bodies.ts'
 import { PromptTokenizers } from './prompts.ts'
 import { promptSource, type PromptSource } from './prompt-source.ts'
 import { requestFields } from './request.ts'
-import { toSentError, type ThreadAnswer, type ThreadCommand, type TokensAnswer } from './thread-messages.ts'
+import {
+  toSentError,
+  type ThreadAnswer,
+  type ThreadCommand,
+  type ThreadJob,
+  type TokensAnswer,
+} from './thread-messages.ts'
 
 /** Parsed bodies that wait for their second call, at most; the oldest go, and are sent again if they are still wanted. */
 const keptBodiesBytes = 64 * 1024 * 1024
@@ -28,10 +34,14 @@ port.on('message', (command: ThreadCommand) => {
     loading = loading.then(() => tokenizers.add(command.name, command.source)).catch(() => undefined)
     return
   }
+  if (command.kind === 'remove') {
+    loading = loading.then(() => tokenizers.remove(command.name))
+    return
+  }
   void answer(command)
 })
 
-async function answer(command: Exclude<ThreadCommand, { kind: 'add' }>): Promise<void> {
+async function answer(command: ThreadJob): Promise<void> {
   let result: ThreadAnswer['result']
   const transfer: Transferable[] = []
   try {

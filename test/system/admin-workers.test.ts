@@ -214,3 +214,32 @@ test('an engine that serves another model than its pool gets nothing, until it s
   const told = fleet.log.filter(({ level, message }) => level === 'error' && message.includes('does not serve'))
   assert.equal(told.length, 1, 'said once')
 })
+
+test('workers and pools that come and go leave nothing behind', { timeout: 60_000 }, async (t) => {
+  const fleet = await fleetFor(t, { config: { limits: { workers: 3 } } })
+  const engine = await scriptedEngine(t, (_request, response) => prompt(response), 'passing')
+  const cycle = async (): Promise<void> => {
+    assert.equal((await admin(fleet, 'POST', '', { url: engine.url })).status, 201)
+    await until(
+      async () => (await fleet.workers()).some(({ id, state }) => id === engine.url && state === 'healthy'),
+      'up',
+    )
+    assert.equal((await (await fleet.chat('Hi', { model: 'passing' })).text()).length, 2)
+    assert.equal((await admin(fleet, 'DELETE', named(engine.url))).status, 202)
+    await until(async () => (await ids(fleet)).length === 1, 'gone')
+    assert.equal((await fleet.chat('Hi', { model: 'passing' })).status, 404, 'the pool that was formed for it is gone')
+  }
+  const series = async (): Promise<string[]> =>
+    (await fleet.metricsText())
+      .split('\n')
+      .filter((line) => line.startsWith('warmroute_') && !/_(nodejs|process)_/.test(line))
+      .map((line) => line.slice(0, line.lastIndexOf(' ')))
+  const timers = (): number => process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length
+  await cycle()
+  const before = { series: (await series()).filter((line) => !line.includes(engine.url)), timers: timers() }
+  // More often than the fleet has places.
+  for (let turn = 0; turn < 12; turn++) await cycle()
+  await until(async () => !(await fleet.metricsText()).includes(engine.url), 'no series names it')
+  assert.deepEqual(await series(), before.series)
+  await until(() => timers() <= before.timers + 2, 'no timer is left')
+})
