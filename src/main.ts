@@ -1,8 +1,6 @@
 import { randomBytes } from 'node:crypto'
-import { readFileSync, statSync } from 'node:fs'
 import { performance } from 'node:perf_hooks'
 import { ApiKeys } from './admission/api-keys.ts'
-import type { SaturationLimits } from './admission/saturation.ts'
 import type { Config } from './config/schema.ts'
 import { adminGuard } from './http/admin-guard.ts'
 import { addAdminRoutes } from './http/admin.ts'
@@ -15,6 +13,8 @@ import { createServer } from './http/server.ts'
 import { createKeyMaker } from './kv/keys.ts'
 import { createAdmission } from './main/admission.ts'
 import { adminViews } from './main/admin-views.ts'
+import { forwardLimits, saturationLimits } from './main/config-limits.ts'
+import { configWatch, type ConfigSource } from './main/config-watch.ts'
 import { Discoveries } from './main/discoveries.ts'
 import { EventsWiring } from './main/events-wiring.ts'
 import { FleetKeeper } from './main/keeper.ts'
@@ -28,7 +28,6 @@ import { probeWorker } from './main/probe.ts'
 import { FlatMap } from './map/flat-map.ts'
 import { Pipeline } from './pipeline.ts'
 import { Forwarder } from './proxy/forward.ts'
-import type { ForwardLimits } from './proxy/outcome.ts'
 import { createProfile } from './routing/catalogue.ts'
 import { RetryBudget } from './proxy/retry-budget.ts'
 import { DecisionLog } from './routing/decisions.ts'
@@ -37,7 +36,6 @@ import { createLog, type Log } from './telemetry/log.ts'
 import { createMetrics } from './telemetry/metrics.ts'
 import { createPromptService } from './tokenize/service.ts'
 import { WorkerConnections } from './workers/connect.ts'
-import { WatchedFile } from './workers/discovery/watched-file.ts'
 import { createEngineHttp } from './workers/engine-http.ts'
 import { Fleet } from './workers/fleet.ts'
 import { Pools } from './workers/pool.ts'
@@ -54,13 +52,8 @@ export interface Router {
 }
 
 export interface RouterParts {
-  /** Where the config came from; absent where it cannot change. */
-  readonly source?: {
-    /** Watched, if it is a regular file. */
-    readonly file: string | null
-    /** Reads it again. @throws RouterError for a config that is not good */
-    readonly load: () => Config
-  }
+  /** Absent where the config cannot change. */
+  readonly source?: ConfigSource
   /** Given by tests and the quick start; else made from the config. */
   readonly log?: Log
   /** Uniform in [0, 1). */
@@ -72,7 +65,7 @@ const firstChecksMs = 2000
 
 /** Joins the rooms and starts serving. Throws RouterError for faults in the config or a port that is taken. */
 export async function startRouter(config: Config, parts: RouterParts = {}): Promise<Router> {
-  const known = watchedText(parts.source?.file ?? null)
+  const watched = configWatch(parts.source, config.reload, () => void reloader.reload())
   /** The config that runs: a reload puts another one in its place. */
   const live = { config }
   const ownLog = parts.log === undefined ? createLog(config.log.level) : null
@@ -295,16 +288,6 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
   ]
   const load = parts.source?.load ?? (() => live.config)
   const reloader = new Reloader({ config, load, parts: reloadables, log, metrics })
-  const watched =
-    known === null || parts.source?.file == null || !config.reload.watch
-      ? null
-      : new WatchedFile({
-          path: parts.source.file,
-          pollMs: config.reload.pollMs,
-          known,
-          changed: () => void reloader.reload(),
-          failed: () => void reloader.reload(),
-        })
 
   const stopAll = async (): Promise<void> => {
     watched?.stop()
@@ -347,30 +330,6 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     await Promise.all([publicApp.close(), adminApp.close()])
     await stopAll()
     throw error
-  }
-}
-
-function forwardLimits({ timeouts, limits }: Config): ForwardLimits {
-  return {
-    ...timeouts,
-    heldEventBytes: limits.heldEventBytes,
-    heldAnswerBytes: limits.heldAnswerBytes,
-    answerHeaderBytes: limits.answerHeaderBytes,
-    connectionsPerWorker: limits.connectionsPerWorker,
-  }
-}
-
-function saturationLimits({ admission, load }: Config): SaturationLimits {
-  const { requestsPerWorker = null, ...saturation } = admission.saturation
-  return { ...saturation, requestsPerWorker, staleMs: load.staleMs }
-}
-
-/** What the config file holds now; null where it is none that can be read twice, such as a pipe. */
-function watchedText(file: string | null): string | null {
-  try {
-    return file !== null && statSync(file).isFile() ? readFileSync(file, 'utf8') : null
-  } catch {
-    return null
   }
 }
 

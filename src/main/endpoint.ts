@@ -6,12 +6,10 @@ import type { EngineFacts, RankLoad } from '../workers/engine.ts'
 import { engines } from '../workers/engines.ts'
 import type { Fleet } from '../workers/fleet.ts'
 import { poolServes, type Pool } from '../workers/pool.ts'
-import { Standing } from '../workers/standing.ts'
 import { EndpointWatch, type HealthTiming, type LoadTiming } from '../workers/watch.ts'
-import { newAgreement } from '../workers/agreement.ts'
 import { workerAddress, type Worker, type WorkerAddress } from '../workers/worker.ts'
 import type { Source, Target } from './claims.ts'
-import { differInPassing, eventsPlace, headersFor } from './worker-config.ts'
+import { differInPassing, eventsPlace, headersFor, newWorker } from './worker-config.ts'
 import { noEvents, type EventsPlace, type WorkerEvents, type WorkerEventsStatus } from './worker-events.ts'
 
 /** What an endpoint needs of the rooms around it. The timings are read anew each time: a reload may change them. */
@@ -204,31 +202,12 @@ export class Endpoint {
     const pool = this.#pool
     const address = workerAddress(given.url, rank)
     if (pool === null || this.#owner.orders.isRemoved(address.id)) return
-    const standing = new Standing()
-    standing.draining = this.#owner.orders.isDrained(address.id)
-    const worker = this.#o.fleet.add((slot, serial) => ({
-      id: address.id,
-      origin: address.origin,
-      basePath: address.basePath,
-      rank,
-      slot,
-      serial,
-      pool: pool.model,
-      engine: given.engine ?? 'vllm',
-      headers: headersFor(address, given),
-      labels: given.labels ?? {},
-      standing,
-      blockSize: given.blockSize ?? null,
-      capacityBlocks: given.capacityBlocks ?? null,
-      load: null,
-      degraded: given.blockSize === undefined ? 'block_size_unknown' : null,
-      exact: false,
-      agreement: newAgreement(),
-    }))
+    const worker = this.#o.fleet.add(newWorker(given, pool, address, rank))
     if (worker === null) {
       this.#leaveOut(address.id)
       return
     }
+    worker.standing.draining = this.#owner.orders.isDrained(worker.id)
     this.#kept.push({ worker, events: null })
     pool.workers.push(worker)
     this.#o.onWorker(worker)

@@ -1,8 +1,34 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { WorkerConfig } from '../config/schema.ts'
 import type { RankFacts } from '../workers/engine.ts'
-import type { WorkerAddress } from '../workers/worker.ts'
+import { newAgreement } from '../workers/agreement.ts'
+import type { Pool } from '../workers/pool.ts'
+import { Standing } from '../workers/standing.ts'
+import type { Worker, WorkerAddress } from '../workers/worker.ts'
 import type { EventsPlace } from './worker-events.ts'
+
+/** Makes the worker of a rank from its place in the fleet. */
+export function newWorker(given: WorkerConfig, pool: Pool, address: WorkerAddress, rank: number | null) {
+  return (slot: number, serial: number): Worker => ({
+    id: address.id,
+    origin: address.origin,
+    basePath: address.basePath,
+    rank,
+    slot,
+    serial,
+    pool: pool.model,
+    engine: given.engine ?? 'vllm',
+    headers: headersFor(address, given),
+    labels: given.labels ?? {},
+    standing: new Standing(),
+    blockSize: given.blockSize ?? null,
+    capacityBlocks: given.capacityBlocks ?? null,
+    load: null,
+    degraded: given.blockSize === undefined ? 'block_size_unknown' : null,
+    exact: false,
+    agreement: newAgreement(),
+  })
+}
 
 /** Headers of every request to the worker: credentials of its URL, its own headers, its key; the last one wins. */
 export function headersFor(address: WorkerAddress, given: WorkerConfig): Record<string, string> {

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
@@ -123,4 +125,30 @@ test('a discovery that cannot work is a fault of the config', () => {
   assert.match(faultsOf({ dns: { nam: 'x', port: 1 } }), /unknown option "nam"; did you mean "name"\?/)
   for (const server of ['10.0.0.1', '10.0.0.1:53', 'fd00::1', '[fd00::1]:53'])
     assert.equal(faultsOf({ dns: { name: 'x', port: 1, servers: [server] } }), '')
+})
+
+test('an engine that answers its health check but not what it serves gets nothing until it does', async (t) => {
+  let models = 500
+  const engine = createServer((request, response) => {
+    const status = request.url === '/v1/models' ? models : request.url === '/health' ? 200 : 404
+    response.writeHead(status, { 'content-type': 'application/json' }).end('{"data":[{"id":"demo"}]}')
+  })
+  await new Promise<void>((resolve) => engine.listen(0, '127.0.0.1', resolve))
+  t.after(() => {
+    engine.closeAllConnections()
+    engine.close()
+  })
+  const { port } = engine.address() as AddressInfo
+  let given: object = { pools: [{ model }] }
+  const fleet = await fleetFor(t, {
+    workers: 0,
+    config: given,
+    source: { file: null, load: () => configOf({ config: given }, []) },
+  })
+  given = { pools: [{ model, workers: [{ url: `http://127.0.0.1:${port}` }] }] }
+  await fleet.router.reload()
+  await until(async () => (await fleet.workers()).length === 1, 'it is known')
+  assert.equal((await fleet.chat('Hi')).status, 503)
+  models = 200
+  await until(async () => (await fleet.workers())[0]?.state === 'healthy', 'it is let in')
 })
