@@ -107,7 +107,12 @@ function readConfigFile(file: string): Record<string, unknown> {
 
 function parseYaml(source: string, file: string): unknown {
   const lines = new LineCounter()
-  const document = parseDocument(source, { lineCounter: lines, prettyErrors: false, uniqueKeys: true })
+  const document = parseDocument(source, {
+    lineCounter: lines,
+    prettyErrors: false,
+    uniqueKeys: true,
+    logLevel: 'error',
+  })
   const fault = document.errors[0]
   if (fault !== undefined) {
     const { line, col } = lines.linePos(fault.pos[0])

@@ -80,6 +80,10 @@ function mutated(chance: Chance): string {
 test('no config file prints a stack: it is taken, or every fault is told in a line', async (t) => {
   const file = join(mkdtempSync(join(tmpdir(), 'warmroute-fuzz-')), 'config.yaml')
   let taken = 0
+  const warnings: string[] = []
+  const warned = (warning: Error): number => warnings.push(warning.message)
+  process.on('warning', warned)
+  t.after(() => process.off('warning', warned))
   await fuzz(t, (chance) => {
     writeFileSync(file, mutated(chance))
     try {
@@ -94,4 +98,5 @@ test('no config file prints a stack: it is taken, or every fault is told in a li
     }
   })
   assert.ok(taken > 0)
+  assert.deepEqual(warnings, [], 'a warning would quote the file, keys and all')
 })
