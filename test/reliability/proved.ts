@@ -19,10 +19,9 @@ function provedBy(
 async function runTests(files: readonly string[], pattern: string | undefined): Promise<Finding> {
   const only = pattern === undefined ? [] : ['--test-name-pattern', pattern]
   // A test run within a test run would take itself for a part of that one.
-  const { NODE_TEST_CONTEXT: _, ...environment } = process.env
   const child = spawn(process.execPath, ['--test', '--test-reporter', 'tap', ...only, ...files], {
     cwd: root,
-    env: environment,
+    env: { ...process.env, NODE_TEST_CONTEXT: undefined },
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   let out = ''
@@ -40,6 +39,34 @@ async function runTests(files: readonly string[], pattern: string | undefined): 
 }
 
 export const proved: readonly Scenario[] = [
+  provedBy(
+    '19',
+    '19 hostile requests in raw bytes (two lengths, folded headers, two hosts, CONNECT, a TLS hello …)',
+    '0 answers 2xx; two hosts and an absolute URL get 400; 0 reach an engine',
+    ['test/system/hostile-http.test.ts'],
+    'hostile requests',
+  ),
+  provedBy(
+    '22',
+    'CR LF in x-request-id, an id of 8 kB',
+    'refused or replaced',
+    ['test/system/hostile-http.test.ts'],
+    'request ids',
+  ),
+  provedBy(
+    '23',
+    'addresses in a body (image_url at a link-local address, an engine’s URL); the admin port',
+    '0 outgoing calls by the router; admin on loopback only, or with a key',
+    ['test/system/hostile-engines.test.ts', 'test/http/admin-guard.test.ts', 'test/system/front-door.test.ts'],
+    'no address in a body|admin port|loopback name|every admin endpoint',
+  ),
+  provedBy(
+    '26',
+    'an engine answers with a header bomb, 101, 1xx steps or a redirect',
+    'not followed; 502',
+    ['test/system/hostile-engines.test.ts'],
+    'an answer that is none|redirect|headers of an answer',
+  ),
   provedBy(
     '29',
     'replay comes reordered against live removals',

@@ -3,7 +3,9 @@ import { enginesDie } from './engines-die.ts'
 import { enginesFail } from './engines-fail.ts'
 import { enginesJoin } from './engines-join.ts'
 import { events } from './events.ts'
+import { input } from './input.ts'
 import { life } from './life.ts'
+import { malformedStreams } from './malformed-streams.ts'
 import { proved } from './proved.ts'
 import { Rig } from './rig.ts'
 import type { Finding, Scenario } from './scenario.ts'
@@ -16,6 +18,8 @@ export const scenarios: readonly Scenario[] = [
   ...enginesJoin,
   ...clients,
   slowSenders,
+  ...input,
+  malformedStreams,
   ...events,
   ...proved,
   ...life,

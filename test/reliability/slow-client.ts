@@ -14,7 +14,7 @@ export function slowReader(
   socket.write(
     `POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
   )
-  const timer = setInterval(() => socket.read(bytesPerSecond), 1000)
+  const timer = setInterval(() => void socket.read(bytesPerSecond), 1000)
   return {
     leave(): void {
       clearInterval(timer)
