@@ -125,7 +125,7 @@ const busy: Scenario = {
   number: '8',
   fault: 'engines answer 429 or 503 with retry-after',
   promise: 'tried elsewhere once, else passed through',
-  quick: true,
+  quick: false,
   async run(rig) {
     const engines = await rig.engines(2)
     const [sick] = engines as [EngineProcess]
@@ -163,7 +163,7 @@ const mostFailing: Scenario = {
   number: '10',
   fault: '3 of 4 engines fail',
   promise: 'at most 50 % are ejected (panic rule); 0 refusals while one is healthy',
-  quick: true,
+  quick: false,
   async run(rig) {
     const engines = await rig.engines(4)
     const router = await rig.router(engines)

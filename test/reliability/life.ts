@@ -1,8 +1,12 @@
+import { rmSync, writeFileSync } from 'node:fs'
+import { basename } from 'node:path'
 import { setTimeout as after } from 'node:timers/promises'
 import { model } from '../support/fleet.ts'
 import { until } from '../support/until.ts'
+import { countCalls } from './accounts.ts'
 import { elapsed, LoadClient, streamEnding } from './load.ts'
 import type { EngineProcess } from './processes.ts'
+import type { Rig } from './rig.ts'
 import { tally, Verdict, type Scenario } from './scenario.ts'
 
 const statusOf = (url: string): Promise<number> =>
@@ -19,7 +23,7 @@ const terminated: Scenario = {
   quick: true,
   async run(rig) {
     const verdict = new Verdict()
-    const graceMs = rig.size(10_000, 3000)
+    const graceMs = rig.size(10_000, 1500)
     for (const kind of ['finish', 'outlive'] as const) {
       const engines = await rig.engines(2)
       const router = await rig.router(engines, { config: { shutdown: { graceMs } } })
@@ -61,11 +65,67 @@ const terminated: Scenario = {
   },
 }
 
+const reloaded: Scenario = {
+  number: '43',
+  fault: 'the config is reloaded 100 times under load; a bad file; an engine is removed',
+  promise: 'a bad file keeps the old config and is 1 error; a good one loses 0 requests; a removed engine drains',
+  quick: true,
+  async run(rig) {
+    const engines = await rig.engines(3)
+    const router = await rig.router(engines)
+    const client = new LoadClient(router.url)
+    rig.after(() => client.close())
+    const name = basename(router.configFile, '.yaml')
+    const reloads = (result: string): Promise<number> => router.metric('config_reloads_total', { result })
+    const reload = async (...given: Parameters<Rig['configFile']>): Promise<void> => {
+      const before = await reloads('applied')
+      rig.configFile(...given)
+      router.signal('SIGHUP')
+      await until(async () => (await reloads('applied')) > before, 'the config is taken over', 10_000)
+    }
+    const verdict = new Verdict()
+    writeFileSync(router.configFile, 'pools: [ { modle: demo } ]')
+    router.signal('SIGHUP')
+    await until(async () => (await reloads('failed')) === 1, 'the bad config is refused')
+    verdict.add(`bad file: ${(await router.workers()).length} of 3 engines stay`, (await router.workers()).length === 3)
+    let over = false
+    const load = client.closedLoop(
+      8,
+      () => over,
+      (index) => ({ maxTokens: 8, stream: index % 2 === 0 }),
+    )
+    const times = rig.size(100, 10)
+    for (let time = 0; time < times; time++)
+      await reload(name, time % 2 === 0 ? engines.slice(1) : engines, {
+        config: { health: { intervalMs: 300 + time } },
+      })
+    await router.healthy(3)
+    // One long stream an engine, so that one of them is the engine's that is removed.
+    let begun = 0
+    const streams = client.burst(6, () => ({ stream: true, maxTokens: 150, onFirstByte: () => begun++ }))
+    await until(() => begun === 6, 'the long streams have begun')
+    await reload(name, engines.slice(1))
+    const left = (await router.workers()).find(({ id }) => id === engines[0]?.url)
+    const ended = await streams
+    await until(async () => (await router.workers()).length === 2, 'the removed engine is gone', 10_000)
+    over = true
+    const sent = await load
+    const lost = sent.filter((one) => one.status !== 200 || one.broken || one.body.includes('"error"'))
+    verdict.add(`${times} good ones: ${lost.length} of ${sent.length} requests lost`, lost.length === 0)
+    verdict.add(
+      `streams while one of the engines was removed (${left?.state ?? 'gone'}): ${tally(ended.map(streamEnding))}`,
+      ended.every((one) => streamEnding(one) === 'whole'),
+    )
+    await countCalls(verdict, router, engines, sent.length + ended.length)
+    return verdict.finding()
+  },
+}
+
 const reusedAddress: Scenario = {
   number: '44',
   fault: 'an engine’s address is reused by an engine of another model; discovery fails or finds nothing',
   promise: '0 requests to the wrong model; the last good list is kept when the API is lost',
-  quick: true,
+  quick: false,
   async run(rig) {
     const engines = await rig.engines(2)
     const router = await rig.router(engines)
@@ -87,9 +147,34 @@ const reusedAddress: Scenario = {
       `${sent.length} requests for ${model}: ${tally(sent.map(({ status }) => status))}`,
       sent.every(({ status }) => status === 200),
     )
-    verdict.add('discovery: not built yet')
+    await loseDiscovery(rig, engines.slice(1), verdict)
+    verdict.add('lost DNS: `test/system/discovery.test.ts`; Kubernetes watch: not built yet')
     return verdict.finding()
   },
 }
 
-export const life: readonly Scenario[] = [terminated, reusedAddress]
+/** A list of engines goes bad in every way that a file can. */
+async function loseDiscovery(rig: Rig, engines: readonly EngineProcess[], verdict: Verdict): Promise<void> {
+  const path = rig.path('engines.json')
+  const good = JSON.stringify(engines.map(({ url }) => url))
+  writeFileSync(path, good)
+  const router = await rig.router([], { pool: { discovery: { file: { path, pollMs: 20 } } } })
+  await router.healthy(engines.length)
+  const client = new LoadClient(router.url)
+  rig.after(() => client.close())
+  const statuses: number[] = []
+  for (const lose of [() => rmSync(path), () => writeFileSync(path, '{ bad'), () => writeFileSync(path, '')]) {
+    const errors = await router.metric('discovery_errors_total')
+    lose()
+    await until(async () => (await router.metric('discovery_errors_total')) > errors, 'the fault is counted')
+    statuses.push((await client.chat()).status)
+    writeFileSync(path, good)
+    await until(async () => (await router.metric('discovery_age_seconds')) < 0.5, 'the list is good again')
+  }
+  verdict.add(
+    `list of engines missing, bad, empty: ${tally(statuses)}`,
+    statuses.every((status) => status === 200),
+  )
+}
+
+export const life: readonly Scenario[] = [terminated, reloaded, reusedAddress]

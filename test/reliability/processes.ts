@@ -106,8 +106,10 @@ export class EngineProcess extends CommandProcess {
 export class RouterProcess extends CommandProcess {
   url = ''
   adminUrl = ''
+  configFile = ''
 
   async start(configFile: string): Promise<void> {
+    this.configFile = configFile
     this.spawn(['serve', '--config', configFile])
     const pattern = /serving on (http:\S+), admin on (http:\S+)/
     await until(() => pattern.test(this.errors) || this.ended, 'the router serves', startDeadlineMs)
@@ -169,4 +171,13 @@ export class RouterProcess extends CommandProcess {
   get descriptors(): number {
     return readdirSync(`/proc/${this.pid}/fd`).length
   }
+}
+
+/** Upper bound of the bucket of a histogram, in Prometheus text, that holds this quantile. */
+export function histogramQuantile(text: string, name: string, quantile: number): number {
+  const buckets = [...text.matchAll(new RegExp(`^warmroute_${name}_bucket\\{le="([^"]+)"\\} (\\d+)`, 'gm'))].map(
+    ([, bound, count]) => ({ bound: bound === '+Inf' ? Infinity : Number(bound), count: Number(count) }),
+  )
+  const total = buckets.at(-1)?.count ?? 0
+  return buckets.find(({ count }) => count >= total * quantile)?.bound ?? Number.NaN
 }

@@ -48,13 +48,14 @@ export class Rig {
   async router(engines: readonly { readonly url: string }[], options: RouterOptions = {}): Promise<RouterProcess> {
     const router = new RouterProcess()
     this.#processes.push(router)
-    await router.start(this.configFile(engines, options))
+    await router.start(this.configFile(`router-${this.#processes.length}`, engines, options))
     await router.healthy(engines.length)
     return router
   }
 
-  configFile(engines: readonly { readonly url: string }[], options: RouterOptions = {}): string {
-    const file = join(this.#folder, `router-${this.#processes.length}.yaml`)
+  /** Writes a config; under the name of one that is there, in its place. */
+  configFile(name: string, engines: readonly { readonly url: string }[], options: RouterOptions = {}): string {
+    const file = this.path(`${name}.yaml`)
     const config = {
       listen: { port: 0 },
       admin: { port: 0 },
@@ -72,6 +73,11 @@ export class Rig {
     // JSON is YAML, too.
     writeFileSync(file, JSON.stringify(config))
     return file
+  }
+
+  /** A place for a file that is gone with the scenario. */
+  path(name: string): string {
+    return join(this.#folder, name)
   }
 
   async close(): Promise<void> {

@@ -10,6 +10,7 @@ import { proved } from './proved.ts'
 import { Rig } from './rig.ts'
 import type { Finding, Scenario } from './scenario.ts'
 import { slowSenders } from './slow-senders.ts'
+import { storm } from './storm.ts'
 
 /** Every scenario, in the order of its number. */
 export const scenarios: readonly Scenario[] = [
@@ -22,6 +23,7 @@ export const scenarios: readonly Scenario[] = [
   malformedStreams,
   ...events,
   ...proved,
+  storm,
   ...life,
 ].sort((a, b) => a.number.localeCompare(b.number, 'en', { numeric: true }))
 
