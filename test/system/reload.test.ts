@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict'
-import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { copyFileSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
+import { connect } from 'node:tls'
+import { fileURLToPath } from 'node:url'
+import { hashOfKey } from '../../src/admission/api-keys.ts'
 import { checkConfig } from '../../src/config/load.ts'
 import type { Config } from '../../src/config/schema.ts'
 import { startSimulators } from '../../src/simulator/simulate.ts'
@@ -296,4 +299,55 @@ test(
 
 test('check-config’s own examples stay good: a pool may have no workers yet', () => {
   assert.deepEqual(checkConfig({ pools: [{ model: 'm' }] }).pools[0]?.workers, [])
+})
+
+test('renewed certificates are shown from the next reload on, though the config is the same', async (t) => {
+  const path = mkdtempSync(join(tmpdir(), 'warmroute-'))
+  t.after(() => rmSync(path, { recursive: true }))
+  const tls = { cert: join(path, 'tls.crt'), key: join(path, 'tls.key') }
+  const fixture = (name: string): string => fileURLToPath(new URL(`../fixtures/tls/${name}`, import.meta.url))
+  const write = (cert: string, key: string): void => {
+    copyFileSync(fixture(cert), tls.cert)
+    copyFileSync(fixture(key), tls.key)
+  }
+  write('server.pem', 'server.key')
+  const config = { listen: { port: 0, tls }, pools: [{ model }] }
+  const { fleet, take } = await reloadable(t, config)
+  const shown = (): Promise<string> =>
+    new Promise((resolve, reject) => {
+      const socket = connect({
+        port: Number(new URL(fleet.publicUrl).port),
+        host: '127.0.0.1',
+        rejectUnauthorized: false,
+      })
+      socket.on('error', reject).on('secureConnect', () => {
+        resolve(socket.getPeerCertificate().serialNumber)
+        socket.destroy()
+      })
+    })
+  const first = await shown()
+  write('renewed.pem', 'renewed.key')
+  assert.equal(await shown(), first, 'not before the reload')
+  assert.equal(await take(config), 'unchanged')
+  const second = await shown()
+  assert.notEqual(second, first)
+  write('server.pem', 'renewed.key')
+  assert.equal(await take(config), 'failed', 'a key of another certificate')
+  assert.equal(await shown(), second)
+})
+
+test('a key that is taken off the list is refused from then on', async (t) => {
+  const engine = await scriptedEngine(
+    t,
+    (_request, response) => void response.writeHead(200, { 'content-type': 'application/json' }).end('{}'),
+  )
+  const pools = [{ model, workers: [{ url: engine.url }] }]
+  const keys = (...names: readonly string[]): object[] => names.map((name) => ({ id: name, hash: hashOfKey(name) }))
+  const { fleet, take } = await reloadable(t, { pools, apiKeys: keys('old', 'lasting') })
+  const status = async (key: string): Promise<number> =>
+    (await fleet.chat('Hi', {}, { headers: { authorization: `Bearer ${key}` } })).status
+  const all = (): Promise<number[]> => Promise.all(['old', 'lasting', 'new'].map(status))
+  assert.deepEqual(await all(), [200, 200, 401])
+  assert.equal(await take({ pools, apiKeys: keys('lasting', 'new') }), 'applied')
+  assert.deepEqual(await all(), [401, 200, 200])
 })
