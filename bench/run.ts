@@ -26,6 +26,7 @@ const benches: readonly Bench[] = [
   { name: 'overhead', load: () => import('./load/overhead.ts') },
   { name: 'quality', load: () => import('./replay/quality.ts') },
   { name: 'faults', onlyByName: true, load: () => import('./faults.ts') },
+  { name: 'soak', onlyByName: true, load: () => import('./soak.ts') },
 ]
 
 const words = process.argv.slice(2)

@@ -4,6 +4,13 @@ import { join } from 'node:path'
 import { demoTokenizer, model } from '../support/fleet.ts'
 import { EngineProcess, RouterProcess } from './processes.ts'
 
+/** An engine as the config names it. */
+export interface Addressed {
+  readonly url: string
+  /** Further options of this worker. */
+  readonly worker?: object
+}
+
 export interface RouterOptions {
   /** Options of the one pool. */
   readonly pool?: object
@@ -45,7 +52,7 @@ export class Rig {
   }
 
   /** A router in front of these engines; fulfilled when all of them are healthy. */
-  async router(engines: readonly { readonly url: string }[], options: RouterOptions = {}): Promise<RouterProcess> {
+  async router(engines: readonly Addressed[], options: RouterOptions = {}): Promise<RouterProcess> {
     const router = new RouterProcess()
     this.#processes.push(router)
     await router.start(this.configFile(`router-${this.#processes.length}`, engines, options))
@@ -54,7 +61,7 @@ export class Rig {
   }
 
   /** Writes a config; under the name of one that is there, in its place. */
-  configFile(name: string, engines: readonly { readonly url: string }[], options: RouterOptions = {}): string {
+  configFile(name: string, engines: readonly Addressed[], options: RouterOptions = {}): string {
     const file = this.path(`${name}.yaml`)
     const config = {
       listen: { port: 0 },
@@ -65,7 +72,7 @@ export class Rig {
           model,
           tokenizer: demoTokenizer,
           ...options.pool,
-          workers: engines.map(({ url }) => ({ url, ...options.worker })),
+          workers: engines.map(({ url, worker }) => ({ url, ...options.worker, ...worker })),
         },
       ],
       ...options.config,

@@ -6,6 +6,7 @@ import { events } from './events.ts'
 import { input } from './input.ts'
 import { life } from './life.ts'
 import { malformedStreams } from './malformed-streams.ts'
+import { overload } from './overload.ts'
 import { proved } from './proved.ts'
 import { Rig } from './rig.ts'
 import type { Finding, Scenario } from './scenario.ts'
@@ -25,6 +26,7 @@ export const scenarios: readonly Scenario[] = [
   ...proved,
   storm,
   ...life,
+  overload,
 ].sort((a, b) => a.number.localeCompare(b.number, 'en', { numeric: true }))
 
 /** Runs a scenario at its full or its reduced size. What it throws is a promise not kept. */

@@ -1,15 +1,16 @@
 import { setTimeout as after } from 'node:timers/promises'
+import type { FakeEngine } from '../events/fake-engine.ts'
 import { encodeMsgpack } from '../support/msgpack.ts'
 import { LoadClient } from './load.ts'
 import { histogramQuantile } from './processes.ts'
 import { tally, Verdict, type Scenario } from './scenario.ts'
-import { knownBlocks, stored, tellingEngine, type Telling } from './telling-engine.ts'
+import { knownBlocks, stored, tellingEngine } from './telling-engine.ts'
 
 const blocksAChain = 50
 const chainsABatch = 10
 
-/** Batches of `blocksAChain × chainsABatch` blocks that no earlier one holds, encoded ahead of the storm. */
-function batches(count: number): Buffer[] {
+/** Batches of 500 blocks each, encoded ahead of the storm; all differ. */
+export function batches(count: number): Buffer[] {
   return Array.from({ length: count }, (_, batch) => {
     const chains = Array.from({ length: chainsABatch }, (_, index) => batch * chainsABatch + index)
     return encodeMsgpack([2000 + batch, chains.map((chain) => stored(chain, 0, blocksAChain)), 0])
@@ -17,14 +18,14 @@ function batches(count: number): Buffer[] {
 }
 
 /** Publishes the batches at a steady pace; answers the blocks a second that it came to. */
-export async function blow(telling: Telling, payloads: readonly Buffer[], blocksPerSecond: number): Promise<number> {
+export async function blow(events: FakeEngine, payloads: readonly Buffer[], blocksPerSecond: number): Promise<number> {
   const perBatch = blocksAChain * chainsABatch
   const startMs = performance.now()
   for (const [index, payload] of payloads.entries()) {
     const dueMs = startMs + (index * perBatch * 1000) / blocksPerSecond
     const waitMs = dueMs - performance.now()
     if (waitMs > 1) await after(waitMs)
-    telling.events.raw(payload)
+    events.raw(payload)
   }
   return (payloads.length * perBatch * 1000) / (performance.now() - startMs)
 }
@@ -58,7 +59,7 @@ export const storm: Scenario = {
       }
     })()
     const load = client.paced(50, seconds * 1000)
-    const rate = await blow(telling, payloads, perSecond)
+    const rate = await blow(telling.events, payloads, perSecond)
     const sent = await load
     over.is = true
     await watch

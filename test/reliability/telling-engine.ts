@@ -1,10 +1,10 @@
 import { FakeEngine } from '../events/fake-engine.ts'
-import { demoTokenizer, model } from '../support/fleet.ts'
+import { model } from '../support/fleet.ts'
 import type { Encodable } from '../support/msgpack.ts'
 import { scriptedEngine } from '../support/scripted-engine.ts'
 import { until } from '../support/until.ts'
 import type { RouterProcess } from './processes.ts'
-import type { Rig } from './rig.ts'
+import type { Addressed, Rig } from './rig.ts'
 
 export const blockTokens = 16
 const topic = 'kv@a'
@@ -22,36 +22,18 @@ export interface TellingOptions {
   readonly budgetBytes?: number
   /** Cached tokens that its answers report. */
   readonly cachedTokens?: number
-  readonly config?: object
 }
 
 export async function tellingEngine(rig: Rig, options: TellingOptions = {}): Promise<Telling> {
-  const { replay = true, cachedTokens = 0 } = options
-  const usage = { prompt_tokens: 1000, completion_tokens: 1, prompt_tokens_details: { cached_tokens: cachedTokens } }
-  const http = await scriptedEngine(rig, (_request, response) => {
-    response.writeHead(200, { 'content-type': 'application/json' })
-    response.end(JSON.stringify({ id: 'cmpl-1', object: 'text_completion', choices: [], usage }))
-  })
-  let events = await new FakeEngine(topic).listen()
-  rig.after(() => events.close())
-  const { port, replayPort } = events
-  const worker = {
-    blockSize: blockTokens,
-    events: {
-      endpoint: `tcp://127.0.0.1:${port}`,
-      ...(replay ? { replay: `tcp://127.0.0.1:${replayPort}` } : {}),
-      topic,
-    },
-  }
-  const router = await rig.router([http], {
-    worker,
-    pool: { tokenizer: demoTokenizer },
+  const { replay = true } = options
+  const engine = await tellingWorker(rig, options)
+  const { port, replayPort } = engine.events
+  const router = await rig.router([engine], {
     config: {
       ...(options.budgetBytes === undefined ? {} : { map: { budgetBytes: options.budgetBytes } }),
-      ...options.config,
     },
   })
-  await until(() => events.pub.subscribers > 0, 'the router listens', 10_000)
+  await until(() => engine.events.pub.subscribers > 0, 'the router listens', 10_000)
   if (replay)
     await until(
       async () => (await router.workers())[0]?.events.state === 'live',
@@ -61,15 +43,39 @@ export async function tellingEngine(rig: Rig, options: TellingOptions = {}): Pro
   let born = 1000
   const telling: Telling = {
     router,
-    events,
+    events: engine.events,
     async restart() {
-      await events.close()
+      await telling.events.close()
       born += 100_000
-      events = await new FakeEngine(topic, born).listen(port, replayPort)
-      telling.events = events
+      telling.events = await new FakeEngine(topic, born).listen(port, replayPort)
     },
   }
+  rig.after(() => telling.events.close())
   return telling
+}
+
+/** The engine alone, and its place in a config. */
+export async function tellingWorker(
+  rig: Rig,
+  { replay = true, cachedTokens = 0 }: TellingOptions = {},
+): Promise<Addressed & { readonly events: FakeEngine }> {
+  const usage = { prompt_tokens: 1000, completion_tokens: 1, prompt_tokens_details: { cached_tokens: cachedTokens } }
+  const http = await scriptedEngine(rig, ({ body }, response) => {
+    const streams = body.includes('"stream":true')
+    response.writeHead(200, { 'content-type': streams ? 'text/event-stream' : 'application/json' })
+    if (streams) response.end('data: {"choices":[]}\n\ndata: [DONE]\n\n')
+    else response.end(JSON.stringify({ id: 'cmpl-1', object: 'text_completion', choices: [], usage }))
+  })
+  const events = await new FakeEngine(topic).listen()
+  const worker = {
+    blockSize: blockTokens,
+    events: {
+      endpoint: `tcp://127.0.0.1:${events.port}`,
+      ...(replay ? { replay: `tcp://127.0.0.1:${events.replayPort}` } : {}),
+      topic,
+    },
+  }
+  return { url: http.url, worker, events }
 }
 
 /** Tokens of one block of a chain; those of different chains and places differ. */
