@@ -89,7 +89,7 @@ export class Exchange implements Dispatcher.DispatchHandler, Placed {
     }
     this.#status = status
     const raw = controller.rawHeaders
-    this.#head = Array.isArray(raw) ? answerHeaders(raw) : []
+    this.#head = answerHeaders(Array.isArray(raw) ? raw : [], this.#request.answerHeaders)
     if (status >= 400) {
       this.#held = []
       return
@@ -268,8 +268,11 @@ export class Exchange implements Dispatcher.DispatchHandler, Placed {
   }
 
   #settleHeld(status: number, body: Buffer, whole: boolean): void {
-    const head = [...this.#head, ...this.#request.answerHeaders]
-    this.#settle({ kind: 'errored', status, answer: new HeldAnswer(status, head, body, whole, this.#request.protocol) })
+    this.#settle({
+      kind: 'errored',
+      status,
+      answer: new HeldAnswer(status, this.#head, body, whole, this.#request.protocol),
+    })
   }
 
   readonly #onClientClose = (): void => {
@@ -281,7 +284,7 @@ export class Exchange implements Dispatcher.DispatchHandler, Placed {
 
   #sendHead(): void {
     this.#headSent = true
-    this.#response.writeHead(this.#status, [...this.#head, ...this.#request.answerHeaders])
+    this.#response.writeHead(this.#status, this.#head)
   }
 
   #answered(): void {

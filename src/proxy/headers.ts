@@ -66,15 +66,25 @@ function hasDroppedPrefix(name: string): boolean {
   return name.startsWith('x-override-') || name.startsWith('x-warmroute-') || name.startsWith('x-forwarded-')
 }
 
-/** Headers for the client as a flat list, from the worker's raw list. */
-export function answerHeaders(raw: readonly (string | Buffer)[]): string[] {
+/**
+ * Headers for the client as a flat list: those of the worker's raw list, then those that the router adds. What the router says
+ * itself no worker says in its name.
+ */
+export function answerHeaders(raw: readonly (string | Buffer)[], added: readonly string[]): string[] {
   const headers: string[] = []
   for (let i = 0; i + 1 < raw.length; i += 2) {
     const name = textOf(raw[i])
-    if (droppedFromAnswer.has(name.toLowerCase())) continue
+    const lower = name.toLowerCase()
+    if (droppedFromAnswer.has(lower) || lower.startsWith('x-warmroute-') || isNamed(added, lower)) continue
     headers.push(name, textOf(raw[i + 1]))
   }
+  headers.push(...added)
   return headers
+}
+
+function isNamed(headers: readonly string[], name: string): boolean {
+  for (let i = 0; i < headers.length; i += 2) if (headers[i] === name) return true
+  return false
 }
 
 /** Header names that the client's `connection` header declares as belonging to that connection (RFC 9110, 7.6.1). */

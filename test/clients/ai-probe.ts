@@ -20,8 +20,13 @@ export async function probeAi(baseURL: string, request: ProbeRequest): Promise<O
       read.text = answer.text
       read.requestId = answer.finalStep.response.headers?.['x-request-id'] ?? null
     } else {
-      for await (const part of streamText({ ...call, onError: () => undefined }).stream) {
-        if (part.type === 'text-delta') read.text += part.text
+      const leaving = new AbortController()
+      const { stream } = streamText({ ...call, abortSignal: leaving.signal, onError: () => undefined })
+      for await (const part of stream) {
+        if (part.type === 'text-delta') {
+          read.text += part.text
+          if (request.leaves) leaving.abort()
+        }
         if (part.type === 'error') throw part.error
       }
     }
@@ -35,10 +40,12 @@ function failureOf(thrown: unknown): Failure {
   const error: unknown = RetryError.isInstance(thrown) ? thrown.lastError : thrown
   const nameless = { kind: '', status: null, type: null, code: null, param: null, requestId: null }
   if (!APICallError.isInstance(error)) return { ...nameless, message: messageOf(error) }
-  const { error: told } = (error.data ?? {}) as { error?: Partial<Pick<Failure, 'type' | 'code' | 'param'>> }
+  const { error: told } = (error.data ?? {}) as { error?: { type?: string; code?: string | number; param?: string } }
   return {
     ...nameless,
-    ...told,
+    type: told?.type ?? null,
+    code: told?.code === undefined ? null : String(told.code),
+    param: told?.param ?? null,
     message: error.message,
     status: error.statusCode ?? null,
     requestId: error.responseHeaders?.['x-request-id'] ?? null,

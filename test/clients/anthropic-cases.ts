@@ -89,7 +89,12 @@ const answers: Case<AnthropicApi>[] = [
     model: 'idle',
     expected: { tries: 0, error: { status: 503, type: 'overloaded_error' }, atLeastMs: 1990 },
   },
-  { name: 'a good answer has its request id', api: 'messages', answer: json(200, messagesBody), expected: { text } },
+  {
+    name: 'a good answer has its request id, whatever the engine says',
+    api: 'messages',
+    answer: json(200, messagesBody, { 'request-id': 'theirs', 'x-request-id': 'theirs' }),
+    expected: { text, identified: true },
+  },
 ]
 
 const streams: Case<AnthropicApi>[] = (['messagesStream', 'messagesWrapper'] as const).flatMap((api) => {
@@ -163,6 +168,13 @@ const streams: Case<AnthropicApi>[] = (['messagesStream', 'messagesWrapper'] as 
     },
   ]
 })
+
+/** For a client whose key is not among those of the router. */
+export const wrongKeyCase: Case<AnthropicApi> = {
+  name: 'a wrong key is told once, and never reaches an engine',
+  api: 'messages',
+  expected: { tries: 0, error: { kind: 'AuthenticationError', status: 401, type: 'authentication_error' } },
+}
 
 /** Cases for clients that speak Anthropic's API. */
 export const anthropicCases: readonly Case<AnthropicApi>[] = [...statuses, ...answers, ...streams]

@@ -89,7 +89,7 @@ function failureOf(thrown: unknown): Failure {
     status: error.status ?? null,
     message: error.message,
     type: error.type ?? null,
-    code: error.code ?? null,
+    code: error.code === undefined || error.code === null ? null : String(error.code),
     param: error.param ?? null,
     requestId: error.requestID ?? null,
   }

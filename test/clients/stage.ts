@@ -42,7 +42,7 @@ export class Stage {
     cases: readonly Case[],
     probe: (requests: readonly ProbeRequest[]) => Promise<readonly Outcome[]>,
   ): Promise<void> {
-    const requests = cases.map((one, at) => requestOf(one, `${name.replace(' ', '-')}-${at}`))
+    const requests = cases.map((one, at) => requestOf(one, `${name.replaceAll(' ', '-')}-${at}`))
     for (const [at, { id }] of requests.entries()) this.#cases.set(id, cases[at] as Case)
     const outcomes = await probe(requests)
     for (const [at, { id }] of requests.entries()) {

@@ -84,12 +84,16 @@ test('answers lose only what belongs to the worker’s connection', () => {
     'set-cookie',
     'b=2',
   ]
-  assert.deepEqual(answerHeaders(raw.map((text) => Buffer.from(text))), [
-    'Content-Type',
-    'text/event-stream',
-    'Set-Cookie',
-    'a=1',
-    'set-cookie',
-    'b=2',
-  ])
+  assert.deepEqual(
+    answerHeaders(
+      raw.map((text) => Buffer.from(text)),
+      ['x-request-id', 'ours'],
+    ),
+    ['Content-Type', 'text/event-stream', 'Set-Cookie', 'a=1', 'set-cookie', 'b=2', 'x-request-id', 'ours'],
+  )
+})
+
+test('what the router says itself no worker says in its name', () => {
+  const theirs = ['Request-Id', 'theirs', 'X-Warmroute-Worker', 'other', 'X-Other', '1']
+  assert.deepEqual(answerHeaders(theirs, ['request-id', 'ours']), ['X-Other', '1', 'request-id', 'ours'])
 })
