@@ -149,6 +149,19 @@ const retries: Case<OpenAiApi>[] = [
     expected: { tries: 2, text, atLeastMs: 990 },
   },
   {
+    name: 'a date as retry-after of an engine is waited for',
+    api: 'chat',
+    answer: first(
+      (response, tries) => {
+        // Dates are whole seconds: between one and two from now.
+        const date = new Date(Date.now() + 2000).toUTCString()
+        json(429, nested(429), { 'retry-after': date })(response, tries)
+      },
+      json(200, chat),
+    ),
+    expected: { tries: 2, text, atLeastMs: 900 },
+  },
+  {
     name: 'retry-after-ms of an engine is waited for',
     api: 'chat',
     answer: first(json(503, nested(503), { 'retry-after-ms': '50' }), json(200, chat)),

@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import Anthropic from '@anthropic-ai/sdk'
 import OpenAI from 'openai'
@@ -18,6 +19,8 @@ suite('every answer is what a client needs', { concurrency: true }, () => {
     const stage = await stageFor(t)
     const client = new OpenAI({ baseURL: `${stage.url}/v1`, apiKey: 'any' })
     await stage.play('openai 7', openAiCases, (request) => probeOpenAi(client, request))
+    const tries = stage.fleet.log.flatMap(({ fields }) => fields['clientRetries'] ?? [])
+    assert.ok(tries.includes(1) && tries.includes(2), 'the log tells how often a library has tried before')
   })
 
   test('openai 6', async (t) => {
