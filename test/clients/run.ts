@@ -29,8 +29,8 @@ test('openai 6.49.0 on Node 20', async (t) => {
 const processes = new Processes(join(folder, 'running.json'))
 const rows: string[] = []
 
-for (const generator of [aiperf, inferencePerf]) {
-  test(`${generator.name} finds no error, and first tokens as soon as without the router`, async () => {
+for (const [name, generator] of Object.entries({ aiperf, 'inference-perf': inferencePerf })) {
+  test(`${name} finds no error, and first tokens as soon as without the router`, async () => {
     const tool = generator()
     const sides = await startSides(processes)
     const comparison = await compare(tool, sides)
