@@ -120,7 +120,9 @@ export class Pipeline {
     try {
       request = await this.#preparation.of(incoming)
       this.#o.metrics.tokenize.observe(request.tokenizeUs / 1e6)
-      pass = response.destroyed ? null : await this.#admit(request, response)
+      const admitted = response.destroyed ? null : this.#admit(request, response)
+      // Nearly all are admitted at once: they need not wait for a promise's turn.
+      pass = admitted instanceof Promise ? await admitted : admitted
     } catch (error) {
       this.#refused(incoming, error)
       throw error
@@ -333,7 +335,7 @@ export class Pipeline {
   ): Promise<ForwardOutcome> {
     const { incoming, read } = request
     const { worker, profile, dispatch } = decision
-    const { clock, metrics, outliers, decisions } = this.#o
+    const { clock, metrics, outliers } = this.#o
     const inFlight = new InFlight(this.#o.fleet.counters, worker.slot, {
       promptTokens: dispatch.promptTokens,
       uncachedTokens: dispatch.uncachedTokens,
@@ -356,10 +358,7 @@ export class Pipeline {
           body: bodyFor(request, worker),
           stream: dispatch.stream,
           protocol: incoming.endpoint.protocol,
-          answerHeaders: [
-            ...this.#rateHeaders(incoming),
-            ...addedHeaders(incoming, worker, decision.predictedCachedTokens, () => decisions.find(incoming.requestId)),
-          ],
+          answerHeaders: this.#answerHeaders(incoming, decision),
           onFirstToken: () => {
             const nowMs = clock()
             metrics.timeToFirstToken.observe((nowMs - request.arrivedMs) / 1000)
@@ -378,10 +377,13 @@ export class Pipeline {
     }
   }
 
-  /** What the client's key has left, as SDKs show it. */
-  #rateHeaders({ caller }: Incoming): readonly string[] {
-    const figures = this.#o.admission.rates.figures(caller)
-    return figures === null ? noHeaders : Object.entries(rateLimitHeaders(figures)).flat()
+  #answerHeaders(incoming: Incoming, { worker, predictedCachedTokens }: Decision): string[] {
+    const { admission, decisions } = this.#o
+    const headers = addedHeaders(incoming, worker, predictedCachedTokens, () => decisions.find(incoming.requestId))
+    const figures = admission.rates.figures(incoming.caller)
+    if (figures === null) return headers
+    for (const [name, value] of Object.entries(rateLimitHeaders(figures))) headers.push(name, value)
+    return headers
   }
 
   #requestHeaders({ rawHeaders, requestId, forwarded, caller }: Incoming, worker: Worker): string[] {
@@ -494,7 +496,6 @@ export class Pipeline {
 
 /** Seconds for which a worker that is too busy, and does not say for how long, is given less. */
 const defaultPressureSeconds = 1
-const noHeaders: readonly string[] = []
 /** Error answers for which another worker may do better. */
 const retriedStatuses: ReadonlySet<number> = new Set([429, 500, 502, 503, 504, 529])
 

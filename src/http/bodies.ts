@@ -46,7 +46,7 @@ export function readBody(
   let chunks: Buffer[] = []
   let heldBytes = 0
   let settled = false
-  response.once('close', () => {
+  response.on('close', () => {
     budget.release(heldBytes)
     heldBytes = 0
   })
@@ -73,14 +73,14 @@ export function readBody(
     heldBytes += chunk.length
     chunks.push(chunk)
   })
-  request.once('end', () => {
+  request.on('end', () => {
     if (!settled) settle(null, chunks.length === 1 ? chunks[0] : Buffer.concat(chunks, heldBytes))
   })
   const broken = (): void => {
     if (!settled) settle(new RouterError('BODY_INVALID', 'The connection ended before the whole body had come'))
   }
-  request.once('error', broken)
-  request.once('close', broken)
+  request.on('error', broken)
+  request.on('close', broken)
 }
 
 export function bodyTooLarge(): RouterError {

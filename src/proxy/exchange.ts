@@ -313,8 +313,15 @@ export class Exchange implements Dispatcher.DispatchHandler, Placed {
   }
 }
 
+const quote = 0x22
+const letterE = 0x65
+const letterO = 0x6f
+
 /** The beginning of an error that an engine sent with status 200; clients would take it for an answer. */
 function looksLikeError(chunk: Buffer): boolean {
+  const first = chunk.indexOf(quote)
+  const letter = chunk[first + 1]
+  if (first === -1 || first > 16 || (letter !== letterE && letter !== letterO)) return false
   const start = chunk.subarray(0, 24).toString('latin1')
   return /^\s*\{\s*"(error"\s*:|object"\s*:\s*"e)/.test(start)
 }

@@ -62,7 +62,9 @@ export class Outliers {
   eligible(workers: readonly Worker[], tried: ReadonlySet<number>): readonly Worker[] {
     const nowMs = this.#o.clock()
     const eligible = this.#eligible
-    const [ejected, slow, pressed] = [this.#ejected, this.#slow, this.#pressed]
+    const ejected = this.#ejected
+    const slow = this.#slow
+    const pressed = this.#pressed
     eligible.length = ejected.length = slow.length = pressed.length = 0
     let known = 0
     let available = 0
@@ -83,6 +85,7 @@ export class Outliers {
       else if (this.#isSlow(record, nowMs)) slow.push(worker)
       else eligible.push(worker)
     }
+    if (ejected.length + slow.length + pressed.length === 0) return eligible
     if (ejected.length > 0 && available < known * this.limits.panicShare) {
       this.#o.onPanic()
       eligible.push(...ejected)
