@@ -121,6 +121,29 @@ test('ties go to the worker with the fewest prompt tokens sent in the last minut
   )
 })
 
+test('a worker that joins, or was kept out for a while, is not made up to for what was sent in its absence', () => {
+  const { profile, now } = profileNamed('kv-aware')
+  const sent = new Map<number, number>()
+  const choose = (present: readonly number[]): void => {
+    const candidates = candidatesOf(
+      present.map((index) => workers[index]!),
+      new InFlightCounters(64),
+    )
+    const serial = candidates.serials[profile.choose(aRequest(), candidates, candidates)]!
+    profile.dispatched(dispatchTo(serial, { stream: false, promptTokens: 100 }))
+    sent.set(serial, (sent.get(serial) ?? 0) + 1)
+    now.ms += 50
+  }
+  for (let i = 0; i < 90; i++) choose([0, 1, 2])
+  for (let i = 0; i < 90; i++) choose(i % 3 === 0 ? [0, 1, 2, 3] : [0, 1, 2])
+  sent.clear()
+  for (let i = 0; i < 40; i++) choose([0, 1, 2, 3])
+  assert.ok(
+    [...sent.values()].every((count) => count >= 8 && count <= 12),
+    [...sent].join(' '),
+  )
+})
+
 test('round-robin goes on after the worker that was sent to last, whatever joins or leaves', () => {
   const { profile } = profileNamed('round-robin')
   const choose = (present: readonly number[]): number => {

@@ -43,6 +43,8 @@ export const bestScore = definePolicy({
   ),
   create({ tieWithin, tieMatchShare, windowMs }, { clock, random }) {
     const recent = new Map<number, Recent>()
+    /** Who could be chosen at the last pick. */
+    let present = new Int32Array(0)
     const sliceMs = windowMs / slices
     let dispatches = 0
 
@@ -60,6 +62,28 @@ export const bestScore = definePolicy({
     }
     const sum = (entry: Recent): number => entry.tokens.reduce((total, tokens) => total + tokens, 0)
 
+    const isPresent = (fleet: PolicyFleet): boolean =>
+      present.length === fleet.count && present.every((serial, i) => serial === fleet.serials[i])
+
+    /**
+     * A worker that is new, or was kept out for a while, goes on level with the one that was sent the least: ties would
+     * else make up to it for all that was sent in its absence.
+     */
+    const level = (fleet: PolicyFleet): void => {
+      if (isPresent(fleet)) return
+      const stayed = new Set(present)
+      present = fleet.serials.slice(0, fleet.count)
+      const staying = present.filter((serial) => stayed.has(serial))
+      // After a choice among few, e.g. the one owner of a response, nothing tells who had been kept out.
+      if (staying.length * 2 < present.length) return
+      const least = Array.from(staying, of).sort((a, b) => sum(a) - sum(b))[0]
+      if (least === undefined) return
+      for (const serial of present) {
+        const entry = of(serial)
+        if (!stayed.has(serial) && sum(entry) < sum(least)) entry.tokens.set(least.tokens)
+      }
+    }
+
     /** Forgets workers that are gone, so that the map follows the fleet. */
     const prune = (fleet: PolicyFleet): void => {
       if (recent.size <= 4 * fleet.count + 64) return
@@ -69,6 +93,7 @@ export const bestScore = definePolicy({
 
     return {
       pick(request, fleet, match, totals, keep) {
+        level(fleet)
         let best = -Infinity
         for (let i = 0; i < fleet.count; i++) if (keep[i] === 1) best = Math.max(best, totals[i] as number)
         const isTied = (i: number): boolean => keep[i] === 1 && (totals[i] as number) >= best - tieWithin
