@@ -41,15 +41,16 @@ export async function runScenario(scenario: Scenario, full: boolean): Promise<Fi
   }
 }
 
-/** `node test/reliability/run.ts [--full] [NUMBER…]`: runs scenarios and prints what they found. */
+/** `node test/reliability/run.ts [--full] [--samples] [NUMBER…]`: runs scenarios and prints what they found. */
 if (import.meta.main) {
-  const wanted = process.argv.slice(2).filter((word) => word !== '--full')
+  const wanted = process.argv.slice(2).filter((word) => !word.startsWith('--'))
   const full = process.argv.includes('--full')
   for (const scenario of scenarios) {
     if (wanted.length > 0 && !wanted.includes(scenario.number)) continue
     const startMs = performance.now()
-    const { measured, holds } = await runScenario(scenario, full)
+    const { measured, holds, samples } = await runScenario(scenario, full)
     const seconds = ((performance.now() - startMs) / 1000).toFixed(1)
     console.log(`${holds ? 'ok ' : 'NOT'} ${scenario.number} (${seconds} s) ${scenario.fault}\n      ${measured}`)
+    if (process.argv.includes('--samples')) console.log(`      ${samples?.join(' ') ?? ''}`)
   }
 }
