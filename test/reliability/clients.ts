@@ -187,13 +187,14 @@ const longPrompts: Scenario = {
       )
     ).flat()
     const rate = (1000 * sent.length) / (performance.now() - startMs)
-    const ttftMs = percentile(
-      sent.flatMap(({ firstByteMs }) => firstByteMs ?? []),
-      0.5,
-    )
+    const ttft = sent.flatMap(({ firstByteMs }) => firstByteMs ?? [])
+    const meanMs = ttft.reduce((sum, ms) => sum + ms, 0) / ttft.length
     verdict.add(`220 KB prompts never seen before: ${cold.toFixed(0)} requests/s`)
     verdict.add(`${sent.length} next turns of them: ${rate.toFixed(0)} requests/s`, rate > 129)
-    verdict.add(`first token after ${ttftMs.toFixed(0)} ms (median)`, ttftMs < 1100)
+    verdict.add(
+      `first token after ${meanMs.toFixed(0)} ms on average, p99 ${percentile(ttft, 0.99).toFixed(0)} ms`,
+      meanMs < 1100,
+    )
     verdict.add(
       tally(sent.map(streamEnding)),
       sent.every((one) => streamEnding(one) === 'whole'),
