@@ -25,7 +25,8 @@ const terminated: Scenario = {
     const verdict = new Verdict()
     const graceMs = rig.size(10_000, 1500)
     for (const kind of ['finish', 'outlive'] as const) {
-      const engines = await rig.engines(2)
+      // A simulated engine takes a request when its longest answer has room.
+      const engines = await rig.engines(2, '--capacity-blocks', '65536')
       const router = await rig.router(engines, { config: { shutdown: { graceMs } } })
       const client = new LoadClient(router.url)
       rig.after(() => client.close())
