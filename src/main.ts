@@ -170,7 +170,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     profileOf: (pool) => newProfile(pool.model),
     forwarder,
     admission,
-    hasRoomOn: (worker) => room.hasRoomOn(worker),
+    hasPlaceOn: (worker) => room.hasPlaceOn(worker),
     outliers,
     retries: new RetryBudget(config.retries),
     decisions,

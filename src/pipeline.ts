@@ -43,8 +43,8 @@ export interface PipelineOptions {
   readonly profileOf: (pool: Pool) => Profile
   readonly forwarder: Forwarder
   readonly admission: Admission
-  /** Whether the worker can take a request before it is saturated. */
-  readonly hasRoomOn: (worker: Worker) => boolean
+  /** Whether the worker has a place left, where places are counted. */
+  readonly hasPlaceOn: (worker: Worker) => boolean
   readonly outliers: Outliers
   readonly retries: RetryBudget
   readonly decisions: DecisionLog
@@ -257,7 +257,7 @@ export class Pipeline {
     const matchedMs = clock()
     const promptTokens = queries.length > 0 ? request.policy.promptTokens : 0
     const workers = request.owner === null ? pool.workers : [request.owner]
-    candidates.gather(this.#withRoom(outliers.eligible(workers, tried)), fleet.counters, this.#match, {
+    candidates.gather(this.#withPlace(outliers.eligible(workers, tried)), fleet.counters, this.#match, {
       nowMs: startMs,
       staleLoadMs: this.#o.staleLoadMs,
       promptTokens,
@@ -319,11 +319,11 @@ export class Pipeline {
     }
   }
 
-  /** Those that are not saturated, if any: the others have enough to do. */
-  #withRoom(workers: readonly Worker[]): readonly Worker[] {
+  /** Those that have a place left, if any. */
+  #withPlace(workers: readonly Worker[]): readonly Worker[] {
     const free = this.#free
     free.length = 0
-    for (const worker of workers) if (this.#o.hasRoomOn(worker)) free.push(worker)
+    for (const worker of workers) if (this.#o.hasPlaceOn(worker)) free.push(worker)
     return free.length > 0 ? free : workers
   }
 

@@ -285,7 +285,7 @@ export const configSchema = object({
           requests: integer('Requests that may wait for room in one pool; 0 refuses at once.', 0, 65_536, {
             default: 256,
           }),
-          timeoutMs: integer('Longest wait.', 1, hourMs, { default: 10_000 }),
+          timeoutMs: integer('Longest wait.', 1, hourMs, { default: 2000 }),
         },
         { default: {}, description: 'The queue in front of a pool whose workers are all saturated.' },
       ),

@@ -58,8 +58,13 @@ export class PoolRoom {
     return !known
   }
 
-  hasRoomOn(worker: Worker): boolean {
-    return this.#roomOn(worker, this.#o.clock()) > 0
+  /**
+   * Whether the worker has a place left where places are counted. Measured load is no reason to leave a worker out of a choice:
+   * readings are half a second apart, and whoever was read last before a burst would get all of it. Policies weigh it.
+   */
+  hasPlaceOn({ slot }: Worker): boolean {
+    const { requestsPerWorker } = this.limits
+    return requestsPerWorker === null || this.#o.fleet.counters.requests(slot) < requestsPerWorker
   }
 
   #roomOn(worker: Worker, nowMs: number): number {

@@ -134,7 +134,7 @@ test('admission has its defaults', () => {
   const { admission, apiKeys } = loadConfig({ file: fileWith(smallest) })
   assert.deepEqual(apiKeys, [])
   assert.deepEqual(admission, {
-    queue: { requests: 256, timeoutMs: 10_000 },
+    queue: { requests: 256, timeoutMs: 2000 },
     overloadStatus: 429,
     saturation: { waitingRequests: 8, kvUsage: 0.95 },
   })

@@ -21,7 +21,7 @@ export const overload: Scenario = {
     verdict.add(`capacity ${capacity.toFixed(1)} requests/s`)
     const queues = [
       ['no queue', { requests: 0 }, true],
-      ['the default queue of 256 requests and 10 s, for comparison', {}, false],
+      ['the default queue of 256 requests and 2 s, for comparison', {}, false],
     ] as const
     for (const [name, queue, judged] of queues) {
       const client = await admitting(rig, engines, queue)
