@@ -136,7 +136,7 @@ test('the engine’s own queue makes requests wait, and its end lets them go', a
   const fleet = await fleetFor(t, {
     workers: 1,
     engine: { maxRunningRequests: 1, stepBaseMs: 10 },
-    config: { admission: { saturation: { waitingRequests: 2 } } },
+    config: { admission: { saturation: { waitingRequests: 2 }, queue: { timeoutMs: 60_000 } } },
   })
   await fleet.measured()
   const answers = Array.from({ length: 12 }, (_, index) =>
