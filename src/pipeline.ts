@@ -382,8 +382,7 @@ export class Pipeline {
     const headers = addedHeaders(incoming, worker, predictedCachedTokens, () => decisions.find(incoming.requestId))
     const figures = admission.rates.figures(incoming.caller)
     if (figures === null) return headers
-    for (const [name, value] of Object.entries(rateLimitHeaders(figures))) headers.push(name, value)
-    return headers
+    return [...headers, ...rateLimitHeaders(figures)]
   }
 
   #requestHeaders({ rawHeaders, requestId, forwarded, caller }: Incoming, worker: Worker): string[] {

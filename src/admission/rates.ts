@@ -130,15 +130,15 @@ export class Charge {
   }
 }
 
-/** `x-ratelimit-{limit,remaining,reset}-{requests,tokens}`; the reset is a duration in whole seconds, as `12s`. */
-export function rateLimitHeaders(figures: RateFigures | null): Record<string, string> {
-  const headers: Record<string, string> = {}
+/** `x-ratelimit-{limit,remaining,reset}-{requests,tokens}` as a flat list of names and values; the reset is a duration in whole seconds, as `12s`. */
+export function rateLimitHeaders(figures: RateFigures | null): string[] {
+  const headers: string[] = []
   for (const name of ['requests', 'tokens'] as const) {
     const row = figures?.[name] ?? null
     if (row === null) continue
-    headers[`x-ratelimit-limit-${name}`] = String(row.limit)
-    headers[`x-ratelimit-remaining-${name}`] = String(row.remaining)
-    headers[`x-ratelimit-reset-${name}`] = `${Math.ceil(row.resetMs / 1000)}s`
+    headers.push(`x-ratelimit-limit-${name}`, String(row.limit))
+    headers.push(`x-ratelimit-remaining-${name}`, String(row.remaining))
+    headers.push(`x-ratelimit-reset-${name}`, `${Math.ceil(row.resetMs / 1000)}s`)
   }
   return headers
 }

@@ -1,4 +1,4 @@
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler } from 'fastify'
 import { anonymous, mayUse, type Caller } from '../admission/caller.ts'
 import { RouterError } from '../errors.ts'
 import type { Endpoint, Incoming, Pipeline } from '../pipeline.ts'
@@ -44,9 +44,18 @@ export function addPublicRoutes(app: FastifyInstance, ports: PublicPorts): void 
 function addGuardedRoutes(app: FastifyInstance, ports: PublicPorts): void {
   const { pipeline, pools, prompts } = ports
   for (const endpoint of endpoints) {
-    app.post(endpoint.path, (request, reply) =>
-      serve(ports, endpoint, request, reply, (incoming) => pipeline.serve(incoming, reply.raw)),
-    )
+    // Taken over before fastify would find a parser and a handler: of all that, requests whose bodies stay bytes need nothing.
+    const onRequest: onRequestHookHandler = (request, reply, done) => {
+      app.takeBody(request, (error, body) => {
+        if (error !== null) {
+          done(error)
+          return
+        }
+        request.body = body
+        void serve(ports, endpoint, request, reply, (incoming) => pipeline.serve(incoming, reply.raw))
+      })
+    }
+    app.post(endpoint.path, { onRequest }, takenBefore)
   }
   app.get<{ Params: { id: string } }>('/v1/responses/:id', (request, reply) =>
     serve(ports, storedResponses, request, reply, (incoming) =>
@@ -71,6 +80,10 @@ function addGuardedRoutes(app: FastifyInstance, ports: PublicPorts): void {
     app.post(path, async (request, reply) => reply.send(await prompts.tokenize(bodyOf(request), poolOf)))
   for (const path of ['/detokenize', '/v1/detokenize'])
     app.post(path, async (request, reply) => reply.send(await prompts.detokenize(bodyOf(request), poolOf)))
+}
+
+function takenBefore(): never {
+  throw new RouterError('INTERNAL', 'The request should have been taken over before its handler')
 }
 
 /** Notes who the client is; an error is what it gets instead of an answer. */

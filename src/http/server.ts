@@ -39,6 +39,10 @@ declare module 'fastify' {
     /** The answer to this very request; its end is the end of what the request holds. */
     answer: ServerResponse
   }
+  interface FastifyInstance {
+    /** Reads the body of a request whose head was let in, as bytes; an error is what the client is to be told. */
+    takeBody(request: FastifyRequest, done: (error: RouterError | null, body?: Buffer) => void): void
+  }
 }
 
 /** Paths keep their bodies as bytes: what is read of them is read by the pipeline, and they go on untouched. */
@@ -74,14 +78,18 @@ export function createServer(options: ServerOptions): FastifyInstance {
     done(fault)
   })
   app.removeAllContentTypeParsers()
-  app.addContentTypeParser('*', (request, _payload, done) => {
-    continueIfAwaited(request.answer)
-    readBody(request.raw, request.answer, { bodyBytes: limits.bodyBytes, budget: options.bodies }, (error, body) => {
-      // A connection that ended was not refused by anybody.
-      if (error !== null && error.code !== 'BODY_INVALID') onRefused(error.code.toLowerCase())
-      done(error, body)
-    })
-  })
+  app.decorate(
+    'takeBody',
+    (request: FastifyRequest, done: (error: RouterError | null, body?: Buffer) => void): void => {
+      continueIfAwaited(request.answer)
+      readBody(request.raw, request.answer, { bodyBytes: limits.bodyBytes, budget: options.bodies }, (error, body) => {
+        // A connection that ended was not refused by anybody.
+        if (error !== null && error.code !== 'BODY_INVALID') onRefused(error.code.toLowerCase())
+        done(error, body)
+      })
+    },
+  )
+  app.addContentTypeParser('*', (request, _payload, done) => app.takeBody(request, done))
   app.setNotFoundHandler((request, reply) => answerError(pathNotFound(request), request, reply))
   app.setErrorHandler((error, request, reply) => {
     const known = asRouterError(error)

@@ -1,6 +1,6 @@
 import { requireModel } from '../admission/caller.ts'
 import { RouterError } from '../errors.ts'
-import type { PromptService, ReadBody, RequestTokens } from '../tokenize/service.ts'
+import type { PromptService } from '../tokenize/service.ts'
 import type { ModelTarget, Pools } from '../workers/pool.ts'
 import type { Incoming, Prepared } from './incoming.ts'
 import type { ResponseOwners } from './response-owners.ts'
@@ -34,7 +34,16 @@ export class Preparation {
     requireModel(incoming.caller, fields.model, target.pool.model)
     const owner = fields.previousResponseId === null ? null : owners.owner(fields.previousResponseId)
     const startMs = clock()
-    const { prompts, unusable } = await this.#tokens(read, target)
+    let prompts: readonly Uint32Array[] = []
+    let fallback: string | null
+    try {
+      const tokens = await service.tokens(read, target.pool.model)
+      prompts = tokens.prompts
+      fallback = tokens.unusable
+    } catch (error) {
+      if (!(error instanceof RouterError) || !withoutTokens.has(error.code)) throw error
+      fallback = error.code.toLowerCase()
+    }
     const longest = prompts.reduce<Uint32Array | null>(
       (best, prompt) => (best === null || prompt.length > best.length ? prompt : best),
       null,
@@ -46,7 +55,7 @@ export class Preparation {
       owner,
       prompts,
       longest,
-      fallback: unusable,
+      fallback,
       tokenizeUs: (clock() - startMs) * 1000,
       arrivedMs,
       policy: {
@@ -60,15 +69,6 @@ export class Preparation {
         stream: fields.stream,
         maxTokens: fields.maxTokens,
       },
-    }
-  }
-
-  async #tokens(read: ReadBody, target: ModelTarget): Promise<Pick<RequestTokens, 'prompts' | 'unusable'>> {
-    try {
-      return await this.#o.prompts.tokens(read, target.pool.model)
-    } catch (error) {
-      if (!(error instanceof RouterError) || !withoutTokens.has(error.code)) throw error
-      return { prompts: [], unusable: error.code.toLowerCase() }
     }
   }
 }

@@ -125,13 +125,19 @@ test('the headers tell limit, rest and time to the full limit', () => {
   const { rates: given } = rates()
   const key = limited('a', { requestsPerMinute: 60, tokensPerMinute: 6000 })
   given.charge(key, 1250)
-  assert.deepEqual(rateLimitHeaders(given.figures(key)), {
-    'x-ratelimit-limit-requests': '60',
-    'x-ratelimit-remaining-requests': '59',
-    'x-ratelimit-reset-requests': '1s',
-    'x-ratelimit-limit-tokens': '6000',
-    'x-ratelimit-remaining-tokens': '4750',
-    'x-ratelimit-reset-tokens': '13s',
-  })
-  assert.deepEqual(rateLimitHeaders(given.figures(limited('b', { concurrency: 1 }))), {})
+  assert.deepEqual(rateLimitHeaders(given.figures(key)), [
+    'x-ratelimit-limit-requests',
+    '60',
+    'x-ratelimit-remaining-requests',
+    '59',
+    'x-ratelimit-reset-requests',
+    '1s',
+    'x-ratelimit-limit-tokens',
+    '6000',
+    'x-ratelimit-remaining-tokens',
+    '4750',
+    'x-ratelimit-reset-tokens',
+    '13s',
+  ])
+  assert.deepEqual(rateLimitHeaders(given.figures(limited('b', { concurrency: 1 }))), [])
 })
