@@ -25,13 +25,12 @@ export class EventBoundary {
   /** The bytes that may go on now, empty if none. Over the limit everything goes on as it is: holding is a courtesy. */
   push(chunk: Buffer): Buffer {
     if (this.#heldBytes === 0) return this.#split(chunk, lastEventEnd(chunk))
-    const overlap = this.#overlap()
-    const end = lastEventEnd(Buffer.concat([overlap, chunk])) - overlap.length
+    const end = lastEventEnd(chunk) || this.#endAcrossSeam(chunk)
     this.#held.push(chunk)
     this.#heldBytes += chunk.length
-    if (end <= 0 && this.#heldBytes <= this.#limitBytes) return empty
+    if (end === 0 && this.#heldBytes <= this.#limitBytes) return empty
     const before = this.#heldBytes - chunk.length
-    return this.#split(this.take(), end <= 0 ? 0 : before + end)
+    return this.#split(this.take(), end === 0 ? 0 : before + end)
   }
 
   /** Takes what is held, at the end of a stream that ended well. */
@@ -48,6 +47,12 @@ export class EventBoundary {
     this.#held = [end === 0 ? bytes : bytes.subarray(end)]
     this.#heldBytes = rest
     return bytes.subarray(0, end)
+  }
+
+  /** End, within the chunk, of a blank line that began in what is held; 0 if none did. */
+  #endAcrossSeam(chunk: Buffer): number {
+    const overlap = this.#overlap()
+    return Math.max(0, lastEventEnd(Buffer.concat([overlap, chunk.subarray(0, overlapBytes)])) - overlap.length)
   }
 
   #overlap(): Buffer {
