@@ -31,7 +31,7 @@ declare module 'fastify' {
 
 /** The public port: an allow-list of the paths that clients of inference use. */
 export function addPublicRoutes(app: FastifyInstance, ports: PublicPorts): void {
-  app.decorateRequest('caller', null as unknown as Caller)
+  app.decorateRequest('caller')
   app.get('/health', (_request, reply) => reply.code(ports.ready() ? 200 : 503).send())
   void app.register((guarded, _options, done) => {
     // Before the body is read: who may not send one need not be listened to.

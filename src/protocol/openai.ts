@@ -2,7 +2,7 @@ import { RouterError } from '../errors.ts'
 import type { Protocol, UpstreamError } from './protocol.ts'
 
 /** OpenAI's nested error, in the order of fields that vLLM writes. */
-export function openAiErrorBody(error: RouterError): string {
+function openAiErrorBody(error: RouterError): string {
   const { message, type, param, code } = error
   return JSON.stringify({ error: { message, type, param, code: code.toLowerCase() } })
 }
@@ -19,13 +19,13 @@ const typesByStatus: Readonly<Record<number, string>> = {
   529: 'OverloadedError',
 }
 
-export function openAiUpstreamErrorBody({ status, message, param, type }: UpstreamError): string {
+function openAiUpstreamErrorBody({ status, message, param, type }: UpstreamError): string {
   const known = type ?? typesByStatus[status] ?? (status < 500 ? 'BadRequestError' : 'InternalServerError')
   return JSON.stringify({ error: { message, type: known, param, code: status } })
 }
 
 /** A client reads message, type, param and code out of an `error` object; anything else loses the message in some client. */
-export function hasNestedError(body: Readonly<Record<string, unknown>>): boolean {
+function hasNestedError(body: Readonly<Record<string, unknown>>): boolean {
   const { error } = body
   return (
     typeof error === 'object' && error !== null && typeof (error as Record<string, unknown>)['message'] === 'string'

@@ -1,13 +1,11 @@
 import type { RouterError } from '../errors.ts'
-import { hasNestedError, openAiErrorBody, openAiUpstreamErrorBody } from './openai.ts'
+import { openAi } from './openai.ts'
 import type { Protocol } from './protocol.ts'
 
 /** OpenAI's /v1/responses. */
 export const responses: Protocol = {
+  ...openAi,
   name: 'responses',
-  errorBody: openAiErrorBody,
-  upstreamErrorBody: openAiUpstreamErrorBody,
-  hasErrorForm: hasNestedError,
   deathNote,
   // `response.created` and `response.in_progress` are sent before the engine has begun.
   firstToken: 'event: response.output_item.added',

@@ -21,7 +21,7 @@ export interface ExchangeParts {
 
 /** How long a worker may keep a stream open after the event that ended it. */
 const afterEndMs = 1000
-const maxRetryStatus = 599
+const largestStatus = 599
 
 /**
  * One request on one worker: undici's handler on one side, the client's response on the other.
@@ -82,7 +82,7 @@ export class Exchange implements Dispatcher.DispatchHandler, Placed {
       controller.abort(new Error('redirect'))
       return
     }
-    if (status > maxRetryStatus) {
+    if (status > largestStatus) {
       this.#fail(new RouterError('UPSTREAM_INVALID', `The worker answered with the unknown status ${status}`), true)
       controller.abort(new Error('unknown status'))
       return

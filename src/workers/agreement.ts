@@ -24,12 +24,7 @@ export function newAgreement(): Agreement {
 }
 
 /** Takes one answer into account; `actual` is null where the engine did not report cached tokens. */
-export function agree(
-  agreement: Agreement,
-  predicted: number,
-  actual: number | null,
-  limits: AgreementLimits = { requests: 30, leastRatio: 0, recoveredRatio: 0 },
-): void {
+export function agree(agreement: Agreement, predicted: number, actual: number | null, limits: AgreementLimits): void {
   agreement.requests++
   if (actual === null) return
   const difference = Math.abs(predicted - actual)

@@ -2,7 +2,7 @@ import { setTimeout as after } from 'node:timers/promises'
 import { model, prose } from '../support/fleet.ts'
 import { scriptedEngine } from '../support/scripted-engine.ts'
 import { until } from '../support/until.ts'
-import { LoadClient, streamEnding, type Sent } from './load.ts'
+import { streamEnding, type Sent } from './load.ts'
 import type { EngineProcess } from './processes.ts'
 import { percentile, tally, Verdict, type Scenario } from './scenario.ts'
 import { slowReader } from './slow-client.ts'
@@ -15,8 +15,7 @@ const leaving: Scenario = {
   async run(rig) {
     const [engine] = (await rig.engines(1)) as [EngineProcess]
     const router = await rig.router([engine])
-    const client = new LoadClient(router.url)
-    rig.after(() => client.close())
+    const client = rig.client(router)
     const streams = rig.size(200, 40)
     const delays: number[] = []
     // So many are open that the others go on while one leaves.
@@ -67,8 +66,7 @@ const leavingQueue: Scenario = {
     const [engine] = (await rig.engines(1)) as [EngineProcess]
     const admission = { saturation: { requestsPerWorker: 1 }, queue: { requests: 256, timeoutMs: 60_000 } }
     const router = await rig.router([engine], { config: { admission } })
-    const client = new LoadClient(router.url)
-    rig.after(() => client.close())
+    const client = rig.client(router)
     const busy = new AbortController()
     const running = new Promise<void>((resolve) => {
       void client.chat({ stream: true, maxTokens: 4000, signal: busy.signal, onFirstByte: resolve })
@@ -118,8 +116,7 @@ const slowReaders: Scenario = {
       pump()
     })
     const router = await rig.router([engine], { worker: { blockSize: 16 } })
-    const client = new LoadClient(router.url)
-    rig.after(() => client.close())
+    const client = rig.client(router)
     // As much goes through at full speed first, so that what it leaves for the garbage collector is not taken for growth.
     for (let round = 0; round < 10; round++) await client.burst(5, () => ({ stream: true }))
     const before = router.rssMiB
@@ -158,8 +155,7 @@ const longPrompts: Scenario = {
       response.writeHead(200, { 'content-type': 'text/event-stream' }).end('data: 1\n\ndata: [DONE]\n\n')
     })
     const router = await rig.router([engine], { worker: { blockSize: 16 } })
-    const client = new LoadClient(router.url)
-    rig.after(() => client.close())
+    const client = rig.client(router)
     await client.burst(20, () => ({ stream: true }))
     const long = Array.from({ length: rig.size(20, 4) }, (_, index) => prose(`long ${index}`, 44_000))
     await router.metricsText()

@@ -2,7 +2,7 @@ import { connect, type Socket } from 'node:net'
 import { setTimeout as after } from 'node:timers/promises'
 import { until } from '../support/until.ts'
 import { countCallsAtSurvivors, countTries } from './accounts.ts'
-import { elapsed, LoadClient, streamEnding } from './load.ts'
+import { elapsed, streamEnding } from './load.ts'
 import type { EngineProcess } from './processes.ts'
 import { percentile, tally, Verdict, type Scenario } from './scenario.ts'
 
@@ -24,8 +24,7 @@ const killedWhole: Scenario = {
   async run(rig) {
     const engines = await rig.engines(4)
     const router = await rig.router(engines)
-    const client = new LoadClient(router.url)
-    rig.after(() => client.close())
+    const client = rig.client(router)
     const durationMs = rig.size(10_000, 2500)
     const load = client.closedLoop(rig.size(32, 16), elapsed(durationMs), () => ({ maxTokens: 8 }))
     await after(durationMs * 0.4)
@@ -57,8 +56,7 @@ const killedStreaming: Scenario = {
   async run(rig) {
     const engines = await rig.engines(4, '--step-ms', '30')
     const router = await rig.router(engines)
-    const client = new LoadClient(router.url)
-    rig.after(() => client.close())
+    const client = rig.client(router)
     let begun = 0
     const streams = rig.size(200, 40)
     const load = client.burst(streams, () => ({ stream: true, maxTokens: 80, onFirstByte: () => begun++ }))
@@ -88,8 +86,7 @@ const allDead: Scenario = {
   async run(rig) {
     const engines = await rig.engines(3)
     const router = await rig.router(engines)
-    const client = new LoadClient(router.url)
-    rig.after(() => client.close())
+    const client = rig.client(router)
     await client.burst(8)
     await Promise.all(engines.map((engine) => engine.kill()))
     const atOnce = await client.burst(20)
@@ -133,8 +130,7 @@ const blackHole: Scenario = {
     for (const kind of ['black hole', 'closed port'] as const) {
       const engines = await rig.engines(2)
       const router = await rig.router(engines, { config: uncheckedHealth })
-      const client = new LoadClient(router.url)
-      rig.after(() => client.close())
+      const client = rig.client(router)
       const [victim, other] = engines as [EngineProcess, EngineProcess]
       if (kind === 'closed port') await victim.kill()
       else await holeIn(victim, (cleanup) => rig.after(cleanup))
@@ -178,8 +174,7 @@ const flapping: Scenario = {
   async run(rig) {
     const engines = await rig.engines(4)
     const router = await rig.router(engines)
-    const client = new LoadClient(router.url)
-    rig.after(() => client.close())
+    const client = rig.client(router)
     const isOver = elapsed(rig.size(60_000, 5000))
     const load = client.closedLoop(8, isOver, (index) => ({ maxTokens: 8, stream: index % 4 === 0 }))
     const flapper = last(engines)

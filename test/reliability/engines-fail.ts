@@ -1,7 +1,7 @@
 import { setTimeout as after } from 'node:timers/promises'
 import { until } from '../support/until.ts'
 import { callsOf, countCalls, countTries } from './accounts.ts'
-import { elapsed, LoadClient } from './load.ts'
+import { elapsed } from './load.ts'
 import type { EngineProcess } from './processes.ts'
 import { percentile, tally, Verdict, type Scenario } from './scenario.ts'
 
@@ -18,8 +18,7 @@ const hanging: Scenario = {
     const engines = await rig.engines(4, '--step-ms', '25', '--prefill-rate', '1500')
     const [sick] = engines as [EngineProcess]
     const router = await rig.router(engines, { config: { timeouts: { firstTokenMs } } })
-    const client = new LoadClient(router.url)
-    rig.after(() => client.close())
+    const client = rig.client(router)
     const load = () => client.paced(20, rig.size(20_000, 6000), () => ({ stream: true, maxTokens: 8 }))
     const before = await load()
     await sick.fault({ kind: 'hang' })
@@ -62,8 +61,7 @@ const failing: Scenario = {
     const engines = await rig.engines(3)
     const [sick] = engines as [EngineProcess]
     const router = await rig.router(engines)
-    const client = new LoadClient(router.url)
-    rig.after(() => client.close())
+    const client = rig.client(router)
     await sick.fault({ kind: 'status', status: 500 })
     let requests = 0
     const statuses: number[] = []
@@ -97,8 +95,7 @@ const refusing: Scenario = {
   async run(rig) {
     const engines = await rig.engines(2)
     const router = await rig.router(engines)
-    const client = new LoadClient(router.url)
-    rig.after(() => client.close())
+    const client = rig.client(router)
     const body = { error: { message: 'no such thing', type: 'BadRequestError', param: 'x', code: 400 } }
     for (const engine of engines) await engine.fault({ kind: 'status', status: 400, body })
     let left = rig.size(1000, 200)
@@ -130,8 +127,7 @@ const busy: Scenario = {
     const engines = await rig.engines(2)
     const [sick] = engines as [EngineProcess]
     const router = await rig.router(engines)
-    const client = new LoadClient(router.url)
-    rig.after(() => client.close())
+    const client = rig.client(router)
     const verdict = new Verdict()
     let requests = 0
     for (const status of [429, 503]) {
@@ -167,8 +163,7 @@ const mostFailing: Scenario = {
   async run(rig) {
     const engines = await rig.engines(4)
     const router = await rig.router(engines)
-    const client = new LoadClient(router.url)
-    rig.after(() => client.close())
+    const client = rig.client(router)
     for (const engine of engines.slice(1)) await engine.fault({ kind: 'status', status: 500 })
     const isOver = elapsed(rig.size(15_000, 3000))
     const load = client.closedLoop(8, isOver)

@@ -4,7 +4,6 @@ import { setTimeout as after } from 'node:timers/promises'
 import { model } from '../support/fleet.ts'
 import { seededRandom } from '../support/random.ts'
 import { countCalls } from './accounts.ts'
-import { LoadClient } from './load.ts'
 import type { EngineProcess } from './processes.ts'
 import { tally, Verdict, type Scenario } from './scenario.ts'
 
@@ -19,8 +18,7 @@ const slowStart: Scenario = {
     const engines = await rig.engines(4)
     const joining = engines.at(-1) as EngineProcess
     const router = await rig.router(engines.slice(0, -1), { config: { outliers: { slowStart: { windowMs } } } })
-    const client = new LoadClient(router.url)
-    rig.after(() => client.close())
+    const client = rig.client(router)
     // The others must be settled, or all would be new alike.
     const settling = await client.paced(perSecond, windowMs + 500, () => ({ maxTokens: 8 }))
     await fetch(`${router.adminUrl}/admin/workers`, {
@@ -81,8 +79,7 @@ const staleConnections: Scenario = {
     })
     const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
     const router = await rig.router([{ url }])
-    const client = new LoadClient(router.url)
-    rig.after(() => client.close())
+    const client = rig.client(router)
     calls = 0
     const random = seededRandom(12)
     const each = rig.size(250, 25)

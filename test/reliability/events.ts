@@ -3,7 +3,6 @@ import { model } from '../support/fleet.ts'
 import type { Encodable } from '../support/msgpack.ts'
 import { seededRandom } from '../support/random.ts'
 import { until } from '../support/until.ts'
-import { LoadClient } from './load.ts'
 import { Verdict, type Scenario } from './scenario.ts'
 import { knownBlocks, matchedBlocks, removed, stored, tellingEngine, tokensOf } from './telling-engine.ts'
 
@@ -145,8 +144,7 @@ const mismatch: Scenario = {
     const { events, router } = telling
     events.publish([stored(1, 0, 60)])
     await until(async () => (await matchedBlocks(telling, 1, 60)) === 60, 'the blocks are known')
-    const client = new LoadClient(router.url)
-    rig.after(() => client.close())
+    const client = rig.client(router)
     const prompt = [...Array.from({ length: 60 }, (_, place) => tokensOf(1, place)).flat(), 99]
     /** Cached tokens that the router predicts for the next request. */
     const predicted = async (): Promise<number> => {

@@ -2,7 +2,7 @@ import { createHash, randomBytes } from 'node:crypto'
 import { deflateSync, gzipSync } from 'node:zlib'
 import { model } from '../support/fleet.ts'
 import { callsOf } from './accounts.ts'
-import { LoadClient, type Sent } from './load.ts'
+import { type Sent } from './load.ts'
 import { percentile, tally, Verdict, type Scenario } from './scenario.ts'
 
 const chatPath = '/v1/chat/completions'
@@ -26,8 +26,7 @@ const bombs: Scenario = {
   async run(rig) {
     const engines = await rig.engines(1)
     const router = await rig.router(engines)
-    const client = new LoadClient(router.url)
-    rig.after(() => client.close())
+    const client = rig.client(router)
     await client.burst(50)
     const before = router.rssMiB
     const callsBefore = await callsOf(engines)
@@ -82,8 +81,7 @@ const badJson: Scenario = {
   async run(rig) {
     const engines = await rig.engines(1)
     const router = await rig.router(engines)
-    const client = new LoadClient(router.url)
-    rig.after(() => client.close())
+    const client = rig.client(router)
     await client.burst(20)
     const callsBefore = await callsOf(engines)
     const verdict = new Verdict()
@@ -134,8 +132,7 @@ const badTypes: Scenario = {
   async run(rig) {
     const engines = await rig.engines(1)
     const router = await rig.router(engines)
-    const client = new LoadClient(router.url)
-    rig.after(() => client.close())
+    const client = rig.client(router)
     const verdict = new Verdict()
     const statuses: number[] = []
     for (const [name, path, body] of wrongTypes) {
@@ -160,8 +157,7 @@ const badKeys: Scenario = {
     const apiKeys = [{ id: 'one', hash: `sha256:${createHash('sha256').update(key).digest('hex')}` }]
     const engines = await rig.engines(1)
     const router = await rig.router(engines, { config: { apiKeys } })
-    const client = new LoadClient(router.url)
-    rig.after(() => client.close())
+    const client = rig.client(router)
     const near = `${key.slice(0, -1)}${key.endsWith('a') ? 'b' : 'a'}`
     const tries: (Sent & { readonly withKey: string })[] = []
     for (const withKey of ['', 'x', near, key]) {

@@ -4,7 +4,7 @@ import { setTimeout as after } from 'node:timers/promises'
 import { model } from '../support/fleet.ts'
 import { until } from '../support/until.ts'
 import { countCalls } from './accounts.ts'
-import { elapsed, LoadClient, streamEnding } from './load.ts'
+import { elapsed, streamEnding } from './load.ts'
 import type { EngineProcess } from './processes.ts'
 import type { Rig } from './rig.ts'
 import { tally, Verdict, type Scenario } from './scenario.ts'
@@ -28,8 +28,7 @@ const terminated: Scenario = {
       // A simulated engine takes a request when its longest answer has room.
       const engines = await rig.engines(2, '--capacity-blocks', '65536')
       const router = await rig.router(engines, { config: { shutdown: { graceMs } } })
-      const client = new LoadClient(router.url)
-      rig.after(() => client.close())
+      const client = rig.client(router)
       const streams = rig.size(200, 30)
       let begun = 0
       const maxTokens = kind === 'finish' ? 60 : 4000
@@ -39,8 +38,7 @@ const terminated: Scenario = {
       router.signal('SIGTERM')
       await until(async () => (await statusOf(`${router.adminUrl}/readyz`)) !== 200, 'it is no longer ready')
       const unreadyMs = performance.now() - termMs
-      const newcomer = new LoadClient(router.url, 1)
-      rig.after(() => newcomer.close())
+      const newcomer = rig.client(router, 1)
       const refused = await newcomer.chat()
       const sent = await load
       const code = await router.exited
@@ -74,8 +72,7 @@ const reloaded: Scenario = {
   async run(rig) {
     const engines = await rig.engines(3)
     const router = await rig.router(engines)
-    const client = new LoadClient(router.url)
-    rig.after(() => client.close())
+    const client = rig.client(router)
     const name = basename(router.configFile, '.yaml')
     const reloads = (result: string): Promise<number> => router.metric('config_reloads_total', { result })
     const reload = async (...given: Parameters<Rig['configFile']>): Promise<void> => {
@@ -130,8 +127,7 @@ const reusedAddress: Scenario = {
   async run(rig) {
     const engines = await rig.engines(2)
     const router = await rig.router(engines)
-    const client = new LoadClient(router.url)
-    rig.after(() => client.close())
+    const client = rig.client(router)
     const isOver = elapsed(rig.size(8000, 4000))
     const load = client.closedLoop(8, isOver, () => ({ maxTokens: 8 }))
     const [reused] = engines as [EngineProcess]
@@ -161,8 +157,7 @@ async function loseDiscovery(rig: Rig, engines: readonly EngineProcess[], verdic
   writeFileSync(path, good)
   const router = await rig.router([], { pool: { discovery: { file: { path, pollMs: 20 } } } })
   await router.healthy(engines.length)
-  const client = new LoadClient(router.url)
-  rig.after(() => client.close())
+  const client = rig.client(router)
   const statuses: number[] = []
   for (const lose of [() => rmSync(path), () => writeFileSync(path, '{ bad'), () => writeFileSync(path, '')]) {
     const errors = await router.metric('discovery_errors_total')

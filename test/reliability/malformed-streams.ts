@@ -1,6 +1,6 @@
 import type { ServerResponse } from 'node:http'
 import { scriptedEngine } from '../support/scripted-engine.ts'
-import { LoadClient, streamEnding } from './load.ts'
+import { streamEnding } from './load.ts'
 import { Verdict, type Scenario } from './scenario.ts'
 
 const event = 'data: {"choices":[{"delta":{"content":"x"}}]}\n\n'
@@ -52,8 +52,7 @@ export const malformedStreams: Scenario = {
       streams[at]?.send(response)
     })
     const router = await rig.router([engine], { worker: { blockSize: 16 } })
-    const client = new LoadClient(router.url)
-    rig.after(() => client.close())
+    const client = rig.client(router)
     const before = router.rssMiB
     let slowestMs = 0
     let calls = 0

@@ -1,5 +1,5 @@
 import { callsOf } from './accounts.ts'
-import { elapsed, LoadClient, type Sent } from './load.ts'
+import { elapsed, type Sent, type LoadClient } from './load.ts'
 import type { EngineProcess } from './processes.ts'
 import type { Rig } from './rig.ts'
 import { percentile, tally, Verdict, type Scenario } from './scenario.ts'
@@ -69,8 +69,7 @@ async function throughput(rig: Rig, engines: readonly EngineProcess[]): Promise<
 async function admitting(rig: Rig, engines: readonly EngineProcess[], queue: object): Promise<LoadClient> {
   const admission = { saturation: { requestsPerWorker: places }, queue }
   const router = await rig.router(engines, { config: { admission } })
-  const client = new LoadClient(router.url)
-  rig.after(() => client.close())
+  const client = rig.client(router)
   return client
 }
 

@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { demoTokenizer, model } from '../support/fleet.ts'
+import { LoadClient } from './load.ts'
 import { EngineProcess, RouterProcess } from './processes.ts'
 
 /** An engine as the config names it. */
@@ -58,6 +59,13 @@ export class Rig {
     await router.start(this.configFile(`router-${this.#processes.length}`, engines, options))
     await router.healthy(engines.length)
     return router
+  }
+
+  /** Clients of the router, who leave at the end of the scenario. */
+  client(router: RouterProcess, connections?: number): LoadClient {
+    const client = new LoadClient(router.url, connections)
+    this.after(() => client.close())
+    return client
   }
 
   /** Writes a config; under the name of one that is there, in its place. */

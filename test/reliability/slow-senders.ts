@@ -1,5 +1,4 @@
 import { model } from '../support/fleet.ts'
-import { LoadClient } from './load.ts'
 import { percentile, tally, Verdict, type Scenario } from './scenario.ts'
 import { slowSender } from './slow-client.ts'
 
@@ -18,8 +17,7 @@ export const slowSenders: Scenario = {
     const router = await rig.router(engines, {
       config: { limits: { bodyBytes: 8 * 1024 * 1024 }, timeouts: { headersMs, requestMs } },
     })
-    const client = new LoadClient(router.url)
-    rig.after(() => client.close())
+    const client = rig.client(router)
     const healthy = async (): Promise<number> => {
       const sent = await client.paced(20, requestMs)
       return percentile(

@@ -2,7 +2,7 @@ import { setTimeout as after } from 'node:timers/promises'
 import { prose } from '../support/fleet.ts'
 import { seededRandom } from '../support/random.ts'
 import { metricSum } from '../support/metric-sum.ts'
-import { elapsed, LoadClient, streamEnding, type Ask, type Sent } from './load.ts'
+import { elapsed, streamEnding, type Ask, type Sent, type LoadClient } from './load.ts'
 import type { EngineProcess, RouterProcess } from './processes.ts'
 import type { Rig } from './rig.ts'
 import { percentile, Verdict, type Finding } from './scenario.ts'
@@ -53,8 +53,7 @@ export async function runSoak(rig: Rig, minutes: number): Promise<Finding & { re
       log: { level: 'warn' },
     },
   })
-  const client = new LoadClient(router.url, 256)
-  rig.after(() => client.close())
+  const client = rig.client(router, 256)
   const mix = requestMix()
   const payloads = batches(600)
   // What is half of the load is told by the same machine doing all that it will do: the storms cost engines and clients, too.

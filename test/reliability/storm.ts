@@ -1,7 +1,6 @@
 import { setTimeout as after } from 'node:timers/promises'
 import type { FakeEngine } from '../events/fake-engine.ts'
 import { encodeMsgpack } from '../support/msgpack.ts'
-import { LoadClient } from './load.ts'
 import { histogramQuantile } from './processes.ts'
 import { tally, Verdict, type Scenario } from './scenario.ts'
 import { knownBlocks, stored, tellingEngine } from './telling-engine.ts'
@@ -42,8 +41,7 @@ export const storm: Scenario = {
     const payloads = batches((seconds * perSecond) / (blocksAChain * chainsABatch))
     const telling = await tellingEngine(rig, { budgetBytes })
     const { router } = telling
-    const client = new LoadClient(router.url)
-    rig.after(() => client.close())
+    const client = rig.client(router)
     await client.burst(20)
     const rssBefore = router.rssMiB
     const delays: number[] = []

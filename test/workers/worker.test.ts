@@ -85,19 +85,20 @@ test('a fleet reuses slots but never serials, and refuses more than its limit', 
   assert.equal(fleet.get(first!.id), undefined)
 })
 
+const limits = { requests: 30, leastRatio: 0.3, recoveredRatio: 0.6 }
+
 test('agreement is 1 − Σ|predicted − actual| / Σ max, over the requests that could be verified', () => {
   const agreement = newAgreement()
   assert.equal(agreementRatio(agreement), 1)
-  agree(agreement, 100, 100)
-  agree(agreement, 100, 50)
-  agree(agreement, 0, 100)
-  agree(agreement, 500, null)
+  agree(agreement, 100, 100, limits)
+  agree(agreement, 100, 50, limits)
+  agree(agreement, 0, 100, limits)
+  agree(agreement, 500, null, limits)
   assert.equal(agreementRatio(agreement), 1 - 150 / 300)
   assert.deepEqual([agreement.requests, agreement.verified], [4, 3])
 })
 
 test('predictions that fail are noticed within the limit of requests, whatever was right before', () => {
-  const limits = { requests: 30, leastRatio: 0.3, recoveredRatio: 0.6 }
   const agreement = newAgreement()
   for (let i = 0; i < 1000; i++) agree(agreement, 100, 100, limits)
   assert.equal(verdictOf(agreement, limits), 'right')
