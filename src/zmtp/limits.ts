@@ -6,6 +6,8 @@ export interface ZmtpLimits {
   readonly maxFrames: number
   /** Bytes of one command (READY, PING, SUBSCRIBE, …). */
   readonly maxCommandBytes: number
+  /** Read from one connection before the event loop comes round again; a little more may follow. */
+  readonly maxBytesPerTurn: number
   /** From the TCP connection (or the attempt at one) to the peer's READY. */
   readonly handshakeTimeoutMs: number
   /** Between two PINGs to a peer that speaks ZMTP 3.1; also the idle time before TCP keep-alive probes a 3.0 peer. */
@@ -31,6 +33,7 @@ export const zmtpLimits: ZmtpLimits = {
   maxMessageBytes: 64 * 1024 * 1024,
   maxFrames: 16,
   maxCommandBytes: 64 * 1024,
+  maxBytesPerTurn: 128 * 1024,
   handshakeTimeoutMs: 5_000,
   pingEveryMs: 5_000,
   maxUnansweredPings: 3,

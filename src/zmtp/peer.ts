@@ -45,6 +45,8 @@ export class Peer {
   #greeting: Buffer = Buffer.alloc(0)
   #greeted = false
   #unansweredPings = 0
+  /** Read since the event loop came round last. */
+  #turnBytes = 0
   #cancelTimer: Cancel
   #closed = false
   #fault: RouterError | null = null
@@ -114,10 +116,24 @@ export class Peer {
   #data(chunk: Buffer): void {
     this.#unansweredPings = 0
     if (this.#closed) return
+    this.#bound(chunk.length)
     const rest = this.#greeted ? chunk : this.#greet(chunk)
     if (rest.length === 0 || this.#isClosed()) return
     const fault = this.#parser.push(rest)
     if (fault !== null) this.close(fault)
+  }
+
+  /** A socket with a backlog would be read many times over before anything else gets its turn. */
+  #bound(bytes: number): void {
+    const { maxBytesPerTurn } = this.#options.limits
+    if (this.#turnBytes === 0) {
+      setImmediate(() => {
+        if (this.#turnBytes >= maxBytesPerTurn) this.#socket.resume()
+        this.#turnBytes = 0
+      })
+    }
+    this.#turnBytes += bytes
+    if (this.#turnBytes >= maxBytesPerTurn) this.#socket.pause()
   }
 
   /** Collects the greeting; answers what follows it. */

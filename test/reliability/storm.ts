@@ -7,6 +7,7 @@ import { knownBlocks, stored, tellingEngine } from './telling-engine.ts'
 
 const blocksAChain = 50
 const chainsABatch = 10
+export const blocksABatch = blocksAChain * chainsABatch
 
 /** Batches of 500 blocks each, encoded ahead of the storm; all differ. */
 export function batches(count: number): Buffer[] {
@@ -18,15 +19,14 @@ export function batches(count: number): Buffer[] {
 
 /** Publishes the batches at a steady pace; answers the blocks a second that it came to. */
 export async function blow(events: FakeEngine, payloads: readonly Buffer[], blocksPerSecond: number): Promise<number> {
-  const perBatch = blocksAChain * chainsABatch
   const startMs = performance.now()
   for (const [index, payload] of payloads.entries()) {
-    const dueMs = startMs + (index * perBatch * 1000) / blocksPerSecond
+    const dueMs = startMs + (index * blocksABatch * 1000) / blocksPerSecond
     const waitMs = dueMs - performance.now()
     if (waitMs > 1) await after(waitMs)
     events.raw(payload)
   }
-  return (payloads.length * perBatch * 1000) / (performance.now() - startMs)
+  return (payloads.length * blocksABatch * 1000) / (performance.now() - startMs)
 }
 
 export const storm: Scenario = {
@@ -38,7 +38,7 @@ export const storm: Scenario = {
     const budgetBytes = rig.size(48, 8) * 1024 * 1024
     const seconds = rig.size(30, 4)
     const perSecond = 50_000
-    const payloads = batches((seconds * perSecond) / (blocksAChain * chainsABatch))
+    const payloads = batches((seconds * perSecond) / blocksABatch)
     const telling = await tellingEngine(rig, { budgetBytes })
     const { router } = telling
     const client = rig.client(router)
