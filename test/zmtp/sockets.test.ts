@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict'
 import { connect, createServer, type Socket } from 'node:net'
 import { test, type TestContext } from 'node:test'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { Worker } from 'node:worker_threads'
 import { RouterError } from '../../src/errors.ts'
 import { systemClock } from '../../src/zmtp/clock.ts'
 import { encodeReady } from '../../src/zmtp/command.ts'
@@ -69,6 +71,32 @@ for (const [what, bytes, message] of [
     assert.match(seen.faults[0].message, message)
   })
 }
+
+test('of a backlog a bounded part is read before others get their turn', async (t) => {
+  const thread = new Worker(new URL('flood.thread.ts', import.meta.url))
+  t.after(() => thread.terminate())
+  const port = await new Promise<number>((resolve) => thread.once('message', resolve))
+  let inThisTurn = 0
+  const most = async (maxBytesPerTurn: number): Promise<number> => {
+    const sub = new SubSocket({ ...ports, topics: [''], limits: { maxBytesPerTurn }, onMessage: () => inThisTurn++ })
+    sub.connect(`tcp://127.0.0.1:${port}`)
+    const perTurn: number[] = []
+    for (let messages = 0; messages < 4000; messages += inThisTurn) {
+      inThisTurn = 0
+      await nextTurn()
+      perTurn.push(inThisTurn)
+      // The kernel keeps more for readers that are fast at times and away at others.
+      if (perTurn.length % 10 === 0) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10)
+    }
+    await sub.close()
+    return Math.max(...perTurn)
+  }
+  const unbounded = await most(Number.MAX_SAFE_INTEGER)
+  const bounded = await most(128 * 1024)
+  // The limit, and what was already on its way when it was reached.
+  assert.ok(bounded <= 8, `${bounded} messages of 32 KiB in one turn; without a limit ${unbounded}`)
+  assert.ok(unbounded > 8, `nothing was to be bounded: ${unbounded} messages in one turn`)
+})
 
 test('random bytes before and after the handshake never throw', async (t) => {
   let state = 12345
