@@ -1,12 +1,12 @@
 import { setTimeout as after } from 'node:timers/promises'
-import { prose } from '../support/fleet.ts'
+import { demoTokenizer, model, prose } from '../support/fleet.ts'
 import { seededRandom } from '../support/random.ts'
 import { metricSum } from '../support/metric-sum.ts'
 import { elapsed, streamEnding, type Ask, type Sent, type LoadClient } from './load.ts'
 import type { EngineProcess, RouterProcess } from './processes.ts'
 import type { Rig } from './rig.ts'
 import { percentile, Verdict, type Finding } from './scenario.ts'
-import { batches, blocksABatch, blow } from './storm.ts'
+import { batches, blow } from './storm.ts'
 import { tellingWorker } from './telling-engine.ts'
 
 export const soak = {
@@ -43,12 +43,18 @@ interface Outcomes {
 }
 
 export async function runSoak(rig: Rig, minutes: number): Promise<Finding & { readonly series: readonly Sample[] }> {
-  const engines = await rig.engines(4, '--time-scale', '4')
-  const telling = await tellingWorker(rig)
+  // Fast enough that the machine is the limit, and not the GPUs that are simulated.
+  const engines = await rig.engines(4, '--time-scale', '16')
+  const telling = await tellingWorker(rig, {}, 'storm')
   telling.events.keeps = 20
   rig.after(() => telling.events.close())
   const router = await rig.router([...engines, telling], {
     config: {
+      pools: [
+        { model, tokenizer: demoTokenizer, workers: engines.map(({ url }) => ({ url })) },
+        // Of its own: an engine that answers at once would get all requests.
+        { model: 'storm', tokenizer: demoTokenizer, workers: [{ url: telling.url, ...telling.worker }] },
+      ],
       // Small enough to be full before the warm-up ends.
       map: { budgetBytes: 32 * 2 ** 20 },
       tokenizer: { threads: 1, cacheBytes: 16 * 2 ** 20 },
@@ -58,13 +64,8 @@ export async function runSoak(rig: Rig, minutes: number): Promise<Finding & { re
   const client = rig.client(router, 256)
   const mix = requestMix()
   const payloads = batches(600)
-  // Half is meant of what is borne while the heaviest storm blows: it costs engines and clients on the same machine, too.
-  const isMeasured = elapsed(10_000)
-  const [bearable] = await Promise.all([
-    client.closedLoop(24, isMeasured, mix),
-    blow(telling.events, batches((10 * heaviestStorm) / blocksABatch), heaviestStorm),
-  ])
-  const perSecond = bearable.length / 20
+  const [bearable] = await Promise.all([bearablePerSecond(client, mix), blow(telling.events, payloads, heaviestStorm)])
+  const perSecond = bearable / 2
   const outcomes: Outcomes = { sent: 0, left: 0, cut: 0, unexpected: new Map() }
   const isOver = elapsed(minutes * 60_000)
   const [series] = await Promise.all([
@@ -75,6 +76,19 @@ export async function runSoak(rig: Rig, minutes: number): Promise<Finding & { re
   ])
   await router.idle()
   return { ...verdictOf(series, outcomes, perSecond), series }
+}
+
+/** What is answered at most, with everything on one machine. Nothing is kept: what piles up here would slow the rest down. */
+async function bearablePerSecond(client: LoadClient, mix: (index: number) => Ask): Promise<number> {
+  const seconds = 6
+  const isOver = elapsed(seconds * 1000)
+  let answered = 0
+  await Promise.all(
+    Array.from({ length: 64 }, async () => {
+      for (; !isOver(); answered++) await client.chat(mix(answered))
+    }),
+  )
+  return answered / seconds
 }
 
 /** Conversations that return, new prompts, and some long ones; most streamed; every fiftieth client leaves. */
@@ -203,11 +217,13 @@ function verdictOf(series: readonly Sample[], outcomes: Outcomes, perSecond: num
   return verdict.finding(warm.map(({ rssMiB }) => rssMiB))
 }
 
-/** Least squares through the memory of all samples. */
+/**
+ * The median of the slopes between all pairs of samples (Theil–Sen): what grows steadily shows as it does in a fit by least
+ * squares, while one step of the allocator does not.
+ */
 function slopePerMinute(samples: readonly Sample[]): number {
-  const minutes = samples.map(({ atMs }) => atMs / 60_000)
-  const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length
-  const [middle, level] = [mean(minutes), mean(samples.map(({ rssMiB }) => rssMiB))]
-  const covariance = mean(samples.map(({ rssMiB }, i) => ((minutes[i] ?? 0) - middle) * (rssMiB - level)))
-  return covariance / mean(minutes.map((minute) => (minute - middle) ** 2))
+  const slopes = samples.flatMap((one, index) =>
+    samples.slice(index + 1).map((other) => (60_000 * (other.rssMiB - one.rssMiB)) / (other.atMs - one.atMs)),
+  )
+  return percentile(slopes, 0.5)
 }

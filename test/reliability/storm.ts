@@ -7,7 +7,7 @@ import { knownBlocks, stored, tellingEngine } from './telling-engine.ts'
 
 const blocksAChain = 50
 const chainsABatch = 10
-export const blocksABatch = blocksAChain * chainsABatch
+const blocksABatch = blocksAChain * chainsABatch
 
 /** Batches of 500 blocks each, encoded ahead of the storm; all differ. */
 export function batches(count: number): Buffer[] {

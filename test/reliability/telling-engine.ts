@@ -54,18 +54,23 @@ export async function tellingEngine(rig: Rig, options: TellingOptions = {}): Pro
   return telling
 }
 
-/** The engine alone, and its place in a config. */
+/** The engine alone, and its place in a config; `serves`: its model. */
 export async function tellingWorker(
   rig: Rig,
   { replay = true, cachedTokens = 0 }: TellingOptions = {},
+  serves = model,
 ): Promise<Addressed & { readonly events: FakeEngine }> {
   const usage = { prompt_tokens: 1000, completion_tokens: 1, prompt_tokens_details: { cached_tokens: cachedTokens } }
-  const http = await scriptedEngine(rig, ({ body }, response) => {
-    const streams = body.includes('"stream":true')
-    response.writeHead(200, { 'content-type': streams ? 'text/event-stream' : 'application/json' })
-    if (streams) response.end('data: {"choices":[]}\n\ndata: [DONE]\n\n')
-    else response.end(JSON.stringify({ id: 'cmpl-1', object: 'text_completion', choices: [], usage }))
-  })
+  const http = await scriptedEngine(
+    rig,
+    ({ body }, response) => {
+      const streams = body.includes('"stream":true')
+      response.writeHead(200, { 'content-type': streams ? 'text/event-stream' : 'application/json' })
+      if (streams) response.end('data: {"choices":[]}\n\ndata: [DONE]\n\n')
+      else response.end(JSON.stringify({ id: 'cmpl-1', object: 'text_completion', choices: [], usage }))
+    },
+    serves,
+  )
   const events = await new FakeEngine(topic).listen()
   const worker = {
     blockSize: blockTokens,
