@@ -30,7 +30,7 @@ const table = {
     'workers/',
     'admission/',
   ],
-  'http/': ['pipeline\\.ts$', 'protocol/', 'tokenize/', 'kv/', 'workers/', 'admission/'],
+  'http/': ['pipeline(\\.ts$|/model-target\\.ts$)', 'protocol/', 'tokenize/', 'kv/', 'workers/', 'admission/'],
   'simulator/': ['kv/', 'tokenize/', 'zmtp/'],
   'gateway/': ['kv/'],
   'replay/': ['kv/', 'map/', 'routing/', 'workers/', 'simulator/', 'sizing/'],

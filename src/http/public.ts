@@ -2,6 +2,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandle
 import { anonymous, mayUse, type Caller } from '../admission/caller.ts'
 import { RouterError } from '../errors.ts'
 import type { Endpoint, Incoming, Pipeline } from '../pipeline.ts'
+import { modelTarget } from '../pipeline/model-target.ts'
 import type { PromptService } from '../tokenize/service.ts'
 import type { Pool, Pools } from '../workers/pool.ts'
 import { isTrusted, requestIdOf, shortHeader, type Exposure } from './client.ts'
@@ -75,11 +76,14 @@ function addGuardedRoutes(app: FastifyInstance, ports: PublicPorts): void {
       throw new RouterError('MODEL_NOT_FOUND', `The model "${id}" does not exist`, { param: 'model' })
     return row
   })
-  const poolOf = (model: string): Pool => poolNamed(pools, model)
+  const poolFor =
+    ({ caller }: FastifyRequest) =>
+    (model: string): Pool =>
+      modelTarget(model, caller, pools, true).pool
   for (const path of ['/tokenize', '/v1/tokenize'])
-    app.post(path, async (request, reply) => reply.send(await prompts.tokenize(bodyOf(request), poolOf)))
+    app.post(path, async (request, reply) => reply.send(await prompts.tokenize(bodyOf(request), poolFor(request))))
   for (const path of ['/detokenize', '/v1/detokenize'])
-    app.post(path, async (request, reply) => reply.send(await prompts.detokenize(bodyOf(request), poolOf)))
+    app.post(path, async (request, reply) => reply.send(await prompts.detokenize(bodyOf(request), poolFor(request))))
 }
 
 function takenBefore(): never {
@@ -141,18 +145,6 @@ function incomingOf(ports: PublicPorts, endpoint: Endpoint, request: FastifyRequ
 /** The body's bytes as they came. */
 export function bodyOf(request: FastifyRequest): Buffer {
   return Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0)
-}
-
-/** The pool that a model name stands for; with no name given, the only pool there is. */
-function poolNamed(pools: Pools, model: string): Pool {
-  const [only, second] = pools.list()
-  if (model === '' && only !== undefined && second === undefined) return only
-  if (model === '')
-    throw new RouterError('BODY_INVALID', '"model" is missing, and several models are served', { param: 'model' })
-  const target = pools.target(model)
-  if (target === null)
-    throw new RouterError('MODEL_NOT_FOUND', `The model "${model}" does not exist`, { param: 'model' })
-  return target.pool
 }
 
 /** The models that the caller may use, among those that some worker can answer for. */

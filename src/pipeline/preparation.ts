@@ -1,8 +1,8 @@
-import { requireModel } from '../admission/caller.ts'
 import { RouterError } from '../errors.ts'
 import type { PromptService } from '../tokenize/service.ts'
-import type { ModelTarget, Pools } from '../workers/pool.ts'
+import type { Pools } from '../workers/pool.ts'
 import type { Incoming, Prepared } from './incoming.ts'
+import { modelTarget } from './model-target.ts'
 import type { ResponseOwners } from './response-owners.ts'
 
 export interface PreparationParts {
@@ -30,8 +30,7 @@ export class Preparation {
       ? service.readForm(incoming.body, incoming.contentType)
       : service.read(incoming.body, endpoint.prompt))
     const { fields } = read
-    const target = targetOf(fields.model, endpoint.modelOptional, pools)
-    requireModel(incoming.caller, fields.model, target.pool.model)
+    const target = modelTarget(fields.model, incoming.caller, pools, endpoint.modelOptional)
     const owner = fields.previousResponseId === null ? null : owners.owner(fields.previousResponseId)
     const startMs = clock()
     let prompts: readonly Uint32Array[] = []
@@ -78,21 +77,3 @@ const formTokens = 1500
 
 /** Faults of ours, not of the request: it is routed by load. */
 const withoutTokens: ReadonlySet<string> = new Set(['TOKENIZER_BUSY', 'TOKENIZER_FAILED'])
-
-function targetOf(model: string, optional: boolean, pools: Pools): ModelTarget {
-  if (model === '') {
-    const [only, second] = pools.list()
-    if (optional && only !== undefined && second === undefined) return { pool: only, adapter: null }
-    throw new RouterError('BODY_INVALID', '"model" is missing', { param: 'model' })
-  }
-  const target = pools.target(model)
-  if (target !== null) return target
-  if (pools.forming) {
-    throw new RouterError('NOT_READY', 'No worker has told its model yet; try again', { retryAfterSeconds: 1 })
-  }
-  const known = pools.names().map(({ name }) => name)
-  const shown = model.length > 200 ? `${model.slice(0, 200)}…` : model
-  throw new RouterError('MODEL_NOT_FOUND', `The model "${shown}" does not exist. Known models: ${known.join(', ')}`, {
-    param: 'model',
-  })
-}

@@ -42,7 +42,13 @@ test('with keys configured, a request needs one, and only what it may use exists
   )
   assert.equal(other.status, 403)
   assert.equal(((await other.json()) as { error: { type: string } }).error.type, 'permission_error')
-  const models = await fetch(`${fleet.publicUrl}/v1/models`, { headers: { authorization: 'Bearer key-b' } })
+  const asTeamB = { headers: { authorization: 'Bearer key-b' } }
+  const tokenized = await fleet.post('/tokenize', { model, prompt: 'Hi' }, asTeamB)
+  assert.equal(tokenized.status, 403, 'its tokens are part of a model')
+  const unknown = await fleet.post('/v1/completions', { model: 'none', prompt: 'Hi' }, asTeamB)
+  const { error } = (await unknown.json()) as { error: { code: string; message: string } }
+  assert.deepEqual([error.code, error.message.includes(`Known models: ${model}`)], ['model_not_found', false])
+  const models = await fetch(`${fleet.publicUrl}/v1/models`, asTeamB)
   assert.deepEqual(((await models.json()) as { data: unknown[] }).data, [])
   assert.equal((await fetch(`${fleet.publicUrl}/v1/models`)).status, 401)
   assert.equal(engine.received.length, 1)
