@@ -1,12 +1,13 @@
 import { fileURLToPath } from 'node:url'
-import { parseArgs } from 'node:util'
 import { RouterError } from '../errors.ts'
 import { loadTokenizer } from '../tokenize/tokenizer.ts'
-import { fastBlockHash } from './block-hash.ts'
+import type { BlockHash } from './block-hash.ts'
 import { engineDefaults } from './engine.ts'
 import type { LoraAdapter } from './engine-call.ts'
+import type { FlavourKind } from './flavour.ts'
+import { flavours } from './flavours.ts'
+import { Given, type Option } from './given.ts'
 import { startSimulators, workerDefaults } from './simulate.ts'
-import { vllmBlockHash } from './vllm-block-hash.ts'
 
 export interface SimulateIo {
   readonly out: (text: string) => void
@@ -15,22 +16,11 @@ export interface SimulateIo {
   readonly ended: Promise<unknown>
 }
 
-interface Option {
-  readonly value: string
-  readonly help: string
-  readonly default?: string | number
-  /** Least allowed value of a number; `fraction` where it need not be whole. */
-  readonly least?: number
-  readonly fraction?: boolean
-  readonly multiple?: boolean
-  /** Given without a value. */
-  readonly flag?: boolean
-}
-
 const ports = { least: 0, value: 'PORT' }
 
-/** Every option of `simulate`. Names that `vllm serve` has too are vLLM's. */
+/** Every option of `simulate`, whatever the engine. Names that `vllm serve` has too are vLLM's. */
 export const simulateOptions = {
+  engine: { value: Object.keys(flavours).join('|'), default: 'vllm', help: 'the kind of engine' },
   workers: { value: 'N', least: 1, default: 4, help: 'engines to start' },
   host: { value: 'ADDRESS', default: workerDefaults.host, help: 'address to listen on' },
   'http-port': { ...ports, default: 8_000, help: 'HTTP port of the first engine, the others follow; 0: any' },
@@ -92,9 +82,8 @@ export const simulateOptions = {
   topic: { value: 'TEXT', default: workerDefaults.topic, help: 'topic of the KV events' },
   'event-hashes': { value: 'int|bytes', default: workerDefaults.eventHashes, help: 'form of block hashes in events' },
   'prefix-caching-hash-algo': {
-    value: 'fast|sha256|sha256_cbor',
-    default: 'fast',
-    help: 'block hashes: quick ones, or vLLM’s own',
+    value: 'NAME',
+    help: `block hashes, the engine’s first one by default: ${hashNames()}`,
   },
   'prompt-tokens-details': { value: 'on|off', default: 'on', help: 'whether usage tells the cached tokens' },
   'stored-responses': {
@@ -113,6 +102,12 @@ export const simulateOptions = {
   },
 } as const satisfies Record<string, Option>
 
+/** Options that only one kind of engine has. */
+const flavourOptions: Readonly<Record<string, Option>> = Object.fromEntries(
+  Object.values(flavours).flatMap(({ options }) => Object.entries(options)),
+)
+const allOptions: Readonly<Record<keyof typeof simulateOptions, Option>> = { ...flavourOptions, ...simulateOptions }
+
 export const simulateUsage = usage()
 
 /**
@@ -124,7 +119,8 @@ export async function runSimulate(argv: readonly string[], io: SimulateIo): Prom
     io.out(simulateUsage)
     return 0
   }
-  const given = new Given(argv)
+  const given = new Given(argv, allOptions)
+  const kind = kindOf(given)
   const loras = given.list('lora-modules').map(adapterOf)
   const on = (name: 'events' | 'prompt-tokens-details'): boolean => given.oneOf(name, ['on', 'off']) === 'on'
   const eventsPort = on('events') ? given.number('events-port') : null
@@ -145,9 +141,10 @@ export async function runSimulate(argv: readonly string[], io: SimulateIo): Prom
       stepBaseMs: given.number('step-ms'),
       decodeMsPerRequest: given.number('decode-ms'),
       seed: given.number('seed'),
-      blockHash: blockHashes[given.oneOf('prefix-caching-hash-algo', ['fast', 'sha256', 'sha256_cbor'])],
+      blockHash: blockHashOf(given, kind),
     },
     worker: {
+      flavour: kind.create(given),
       loras,
       ranks: given.number('data-parallel-size'),
       topic: given.text('topic'),
@@ -164,77 +161,37 @@ export async function runSimulate(argv: readonly string[], io: SimulateIo): Prom
   const tokenizer = await loadTokenizer({ path: given.text('model-path') || demo })
   const simulators = await startSimulators({ ...options, tokenizer })
   for (const worker of simulators.workers) {
-    const { events, replay } = worker.eventEndpoints()
-    io.out(eventsPort === null ? worker.url : `${worker.url}  events ${events}  replay ${replay}`)
+    const places = Object.entries(worker.places).map(([word, endpoint]) => `  ${word} ${endpoint}`)
+    io.out(worker.url + places.join(''))
   }
   await io.ended
   await simulators.stop()
   return 0
 }
 
-const blockHashes = {
-  fast: fastBlockHash,
-  sha256: vllmBlockHash('pickle'),
-  sha256_cbor: vllmBlockHash('cbor'),
-} as const
+/** Options of one kind of engine are refused for the others, which would do without a word what was not asked for. */
+function kindOf(given: Given): FlavourKind {
+  const engine = given.oneOf('engine', Object.keys(flavours))
+  for (const [other, { options }] of Object.entries(flavours)) {
+    const stray = Object.keys(options).find((name) => given.has(name))
+    if (other !== engine && stray !== undefined) {
+      throw new RouterError('CONFIG_INVALID', `--${stray} is for engines of the kind ${other}, not ${engine}.`)
+    }
+  }
+  return flavours[engine] as FlavourKind
+}
 
-type Name = keyof typeof simulateOptions
-
-/** The values of a command line, defaults filled in. */
-class Given {
-  readonly #values: Readonly<Record<string, string | boolean | (string | boolean)[] | undefined>>
-
-  constructor(argv: readonly string[]) {
-    const options = Object.fromEntries(
-      tableRows().map(([name, { flag = false, multiple = false }]) => [
-        name,
-        { type: flag ? ('boolean' as const) : ('string' as const), multiple },
-      ]),
+function blockHashOf(given: Given, { blockHashes }: FlavourKind): BlockHash {
+  const names = Object.keys(blockHashes)
+  const name = given.text('prefix-caching-hash-algo') || (names[0] ?? '')
+  const blockHash = blockHashes[name]
+  if (blockHash === undefined) {
+    throw new RouterError(
+      'CONFIG_INVALID',
+      `--prefix-caching-hash-algo must be ${names.join(' or ')} for this engine, not "${name}".`,
     )
-    try {
-      this.#values = parseArgs({ args: [...argv], options, strict: true, allowPositionals: false }).values
-    } catch (cause) {
-      const [reason = ''] = (cause as Error).message.split('. ')
-      throw new RouterError('CONFIG_INVALID', `${reason}. "warmroute simulate --help" lists the options.`, { cause })
-    }
   }
-
-  text(name: Name): string {
-    const { default: standard = '' }: Option = simulateOptions[name]
-    const value = this.#values[name]
-    return typeof value === 'string' ? value : String(standard)
-  }
-
-  list(name: Name): readonly string[] {
-    const value = this.#values[name]
-    return Array.isArray(value) ? value.map(String) : []
-  }
-
-  flag(name: Name): boolean {
-    return this.#values[name] === true
-  }
-
-  number(name: Name): number {
-    const { least = 0, fraction = false }: Option = simulateOptions[name]
-    const text = this.text(name)
-    const value = Number(text)
-    if (text.trim() === '' || !Number.isFinite(value) || value < least || (!fraction && !Number.isInteger(value))) {
-      throw new RouterError(
-        'CONFIG_INVALID',
-        `--${name} must be a ${fraction ? '' : 'whole '}number of at least ${least}, not "${text}".`,
-      )
-    }
-    return value
-  }
-
-  oneOf<Choice extends string>(name: Name, choices: readonly Choice[]): Choice {
-    const text = this.text(name)
-    const choice = choices.find((other) => other === text)
-    if (choice === undefined) {
-      throw new RouterError('CONFIG_INVALID', `--${name} must be ${choices.join(' or ')}, not "${text}".`)
-    }
-    return choice
-  }
+  return blockHash
 }
 
 function adapterOf(text: string): LoraAdapter {
@@ -245,14 +202,17 @@ function adapterOf(text: string): LoraAdapter {
   return { name, path }
 }
 
-function tableRows(): [string, Option][] {
-  return Object.entries(simulateOptions)
+function hashNames(): string {
+  return Object.entries(flavours)
+    .map(([engine, { blockHashes }]) => `${engine} ${Object.keys(blockHashes).join('|')}`)
+    .join(', ')
 }
 
 function usage(): string {
-  const rows = tableRows().map(([name, { value, help, default: standard = '' }]) => {
+  const all = [...Object.entries<Option>(simulateOptions), ...Object.entries(flavourOptions)]
+  const rows = all.map(([name, { value, help, default: standard = '' }]) => {
     const shown = standard === '' ? '' : ` (default: ${standard})`
     return `  ${`--${name} ${value}`.padEnd(34)}${help}${shown}`
   })
-  return ['Usage: warmroute simulate [options]', '', 'Starts simulated vLLM engines.', '', ...rows].join('\n')
+  return ['Usage: warmroute simulate [options]', '', 'Starts simulated engines.', '', ...rows].join('\n')
 }

@@ -2,10 +2,10 @@ import type { Clock } from '../zmtp/clock.ts'
 import { formatEndpoint } from '../zmtp/endpoint.ts'
 import { PubSocket } from '../zmtp/pub-socket.ts'
 import { RouterSocket } from '../zmtp/router-socket.ts'
-import { encodeBatch, type EventEncoding } from './event-encoding.ts'
+import type { EventOutlet } from './flavour.ts'
 import type { KvEvent } from './kv-event.ts'
 
-export interface EventPublisherOptions extends EventEncoding {
+export interface EventPublisherOptions {
   readonly clock: Clock
   readonly random: () => number
   readonly wallSeconds: () => number
@@ -14,6 +14,8 @@ export interface EventPublisherOptions extends EventEncoding {
   readonly eventsPort: number
   readonly replayPort: number
   readonly topic: string
+  /** The bytes of one batch. */
+  readonly encode: (events: readonly KvEvent[], timestampSeconds: number) => Buffer
   /** Batches that replay can still give. */
   readonly bufferSteps: number
 }
@@ -23,7 +25,7 @@ const endMarker = Buffer.alloc(8, 0xff)
 const empty = Buffer.alloc(0)
 
 /** A rank's KV events: PUB with a sequence number that starts at 0, and ROUTER that repeats what is still buffered. */
-export class EventPublisher {
+export class EventPublisher implements EventOutlet {
   readonly #options: EventPublisherOptions
   readonly #topic: Buffer
   readonly #pub: PubSocket
@@ -71,7 +73,7 @@ export class EventPublisher {
     const sequence = this.#sequence++
     const number = Buffer.alloc(8)
     number.writeBigUInt64BE(BigInt(sequence))
-    const frames = [this.#topic, number, encodeBatch(events, this.#options.wallSeconds(), this.#options)]
+    const frames = [this.#topic, number, this.#options.encode(events, this.#options.wallSeconds())]
     this.#buffer.push({ sequence, frames })
     if (this.#buffer.length > this.#options.bufferSteps) this.#buffer.shift()
     if (this.#dropNext > 0) this.#dropNext--

@@ -11,15 +11,9 @@ import { Generation } from './generation.ts'
 import type { OutputVocabulary } from './tokenizer.ts'
 import type { Choice, Wording } from './wording.ts'
 
-/** What the HTTP surface shows of one data-parallel rank. */
-export interface ServedRank {
-  readonly drive: EngineDrive
-  /** Its entry in /kv_event_sources; null without events. */
-  readonly eventSource: object | null
-}
-
 export interface ServingOptions extends CallContext {
-  readonly ranks: readonly ServedRank[]
+  /** The engine of each data-parallel rank. */
+  readonly ranks: readonly EngineDrive[]
   readonly vocabulary: OutputVocabulary
   readonly clock: Clock
   readonly wallSeconds: () => number
@@ -73,7 +67,7 @@ export class Serving {
   }
 
   generation({ request, number }: Exchange, call: EngineCall): Generation {
-    return new Generation(`${number}`, call, rankOf(request, this.options.ranks).drive)
+    return new Generation(`${number}`, call, rankOf(request, this.options.ranks))
   }
 
   /** Runs a call and answers in the endpoint's words; a client that leaves frees all that the call holds at once. */
@@ -145,9 +139,9 @@ function beginStream(reply: FastifyReply): void {
 }
 
 /** The rank that the client pinned, else the one with the least load, waiting requests weighing four times (vLLM's rule). */
-function rankOf(request: FastifyRequest, ranks: readonly ServedRank[]): ServedRank {
+function rankOf(request: FastifyRequest, ranks: readonly EngineDrive[]): EngineDrive {
   const pinned = headerOf(request, 'x-data-parallel-rank')
-  const load = ({ drive }: ServedRank): number => 4 * drive.stats.waiting + drive.stats.running
+  const load = ({ stats }: EngineDrive): number => 4 * stats.waiting + stats.running
   const rank =
     pinned === null
       ? ranks.reduce((least, other) => (load(other) < load(least) ? other : least))

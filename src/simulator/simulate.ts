@@ -1,5 +1,6 @@
 import { systemClock, type Clock } from '../zmtp/clock.ts'
 import type { EngineOptions } from './engine.ts'
+import { vllm } from './flavours/vllm.ts'
 import { outputVocabulary, type SimulatorTokenizer } from './tokenizer.ts'
 import { SimulatedWorker, type WorkerOptions } from './worker.ts'
 
@@ -17,6 +18,7 @@ export interface SimulatorsOptions {
   readonly worker?: Partial<
     Pick<
       WorkerOptions,
+      | 'flavour'
       | 'ranks'
       | 'loras'
       | 'topic'
@@ -40,6 +42,7 @@ export interface SimulatorsOptions {
 }
 
 export const workerDefaults = {
+  flavour: vllm,
   host: '127.0.0.1',
   ranks: 1,
   loras: [],

@@ -2,17 +2,20 @@ import type { Socket } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 import { RouterError } from '../errors.ts'
 import type { Clock } from '../zmtp/clock.ts'
-import { formatEndpoint } from '../zmtp/endpoint.ts'
 import { Counters } from './counters.ts'
 import type { LoraAdapter } from './engine-call.ts'
 import { EngineDrive } from './engine-drive.ts'
 import type { EngineOptions, EngineStats } from './engine.ts'
-import { EventPublisher } from './event-publisher.ts'
 import { Faults, type Fault } from './faults.ts'
+import type { EventOutlet, Flavour, Surface } from './flavour.ts'
+import { Ports } from './ports.ts'
 import { createServer } from './server.ts'
+import type { KvEvent } from './kv-event.ts'
 import type { OutputVocabulary, SimulatorTokenizer } from './tokenizer.ts'
 
 export interface WorkerOptions {
+  /** Which kind of engine it is. */
+  readonly flavour: Flavour
   /** The address to listen on; `0.0.0.0` for all. */
   readonly host: string
   /** 0: the system chooses, and a restart keeps its choice. */
@@ -51,14 +54,10 @@ export interface WorkerOptions {
   readonly wallSeconds: () => number
 }
 
-interface Rank {
-  readonly drive: EngineDrive
-  readonly publisher: EventPublisher | null
-}
-
 /** One life of the process: what dies with it. */
 interface Life {
-  readonly ranks: readonly Rank[]
+  readonly ranks: readonly EngineDrive[]
+  readonly surface: Surface
   readonly app: FastifyInstance
   readonly sockets: Set<Socket>
   readonly counters: Counters
@@ -69,32 +68,32 @@ export class SimulatedWorker {
   readonly #options: WorkerOptions
   #life: Life | null = null
   #lives = 0
-  #httpPort: number
-  #eventsPorts: number[]
-  #replayPorts: number[]
+  readonly #ports: Ports
   readonly #faults: Faults
   #dieAfterTokens: number | null = null
 
   constructor(options: WorkerOptions) {
     this.#options = options
     this.#faults = new Faults(options.clock)
-    this.#httpPort = options.httpPort
-    const ports = (first: number): number[] => Array.from({ length: options.ranks }, (_, rank) => portOf(first, rank))
-    this.#eventsPorts = options.eventsPort === null ? [] : ports(options.eventsPort)
-    this.#replayPorts = ports(options.replayPort)
+    const { host, httpPort, eventsPort, replayPort } = options
+    this.#ports = new Ports(host, { http: httpPort, events: eventsPort ?? 0, replay: replayPort })
   }
 
   get url(): string {
-    return `http://${reachable(this.#options.host)}:${this.#httpPort}`
+    return `http://${this.#ports.reachable('http')}`
   }
 
   /** Where a rank's events come from, and where it repeats them. */
   eventEndpoints(rank = 0): { readonly events: string; readonly replay: string } {
-    const host = reachable(this.#options.host)
     return {
-      events: `tcp://${host}:${this.#eventsPorts[rank] ?? 0}`,
-      replay: `tcp://${host}:${this.#replayPorts[rank] ?? 0}`,
+      events: `tcp://${this.#ports.reachable('events', rank)}`,
+      replay: `tcp://${this.#ports.reachable('replay', rank)}`,
     }
+  }
+
+  /** Where else than by HTTP rank 0 can be heard; empty while the worker is down. */
+  get places(): Surface['places'] {
+    return this.#life?.surface.places ?? {}
   }
 
   get running(): boolean {
@@ -103,7 +102,7 @@ export class SimulatedWorker {
 
   /** Figures of each rank; empty while the worker is down. */
   get stats(): readonly EngineStats[] {
-    return this.#life?.ranks.map(({ drive }) => drive.stats) ?? []
+    return this.#life?.ranks.map(({ stats }) => stats) ?? []
   }
 
   /** What came in during this life and how it ended; null while the worker is down. */
@@ -111,28 +110,33 @@ export class SimulatedWorker {
     return this.#life?.counters.figures ?? null
   }
 
-  /** Event publishers by rank; empty while the worker is down or without events. */
-  get publishers(): readonly EventPublisher[] {
-    return this.#life?.ranks.flatMap(({ publisher }) => publisher ?? []) ?? []
+  /** Where events leave, by rank; empty while the worker is down or without events. */
+  get publishers(): readonly EventOutlet[] {
+    return this.#life?.surface.outlets ?? []
   }
 
   /** Starts a new process: empty caches, sequence numbers from 0. Rejects with PORT_IN_USE. */
   async start(): Promise<void> {
     const options = this.#options
     const startedSeconds = options.wallSeconds()
-    const ranks: Rank[] = []
+    const opened: { surface?: Surface } = {}
+    const ranks = Array.from({ length: options.ranks }, (_, rank) => {
+      const onEvents = (events: readonly KvEvent[]): void => opened.surface?.outlets[rank]?.publish(events)
+      return this.#createDrive(onEvents)
+    })
+    const surface = await this.#openSurface(ranks, startedSeconds)
+    opened.surface = surface
     try {
-      for (let rank = 0; rank < options.ranks; rank++) ranks.push(await this.#openRank(rank))
       const counters = new Counters(options.monotonicMs)
-      const app = this.#createApp(ranks, startedSeconds, counters)
+      const app = this.#createApp(ranks, surface, startedSeconds, counters)
       const sockets = this.#guardConnections(app)
-      await listen(app, options.host, this.#httpPort)
+      await listen(app, options.host, this.#ports.of('http'))
       const address = app.server.address()
-      if (typeof address === 'object' && address !== null) this.#httpPort = address.port
-      this.#life = { ranks, app, sockets, counters }
+      if (typeof address === 'object' && address !== null) this.#ports.keep('http', 0, address.port)
+      this.#life = { ranks, surface, app, sockets, counters }
       this.#lives++
     } catch (fault) {
-      for (const { publisher } of ranks) await publisher?.close()
+      await surface.close()
       throw fault
     }
   }
@@ -142,9 +146,9 @@ export class SimulatedWorker {
     const life = this.#life
     this.#life = null
     if (life === null) return
-    for (const { drive } of life.ranks) drive.stop()
+    for (const drive of life.ranks) drive.stop()
     await life.app.close()
-    for (const { publisher } of life.ranks) await publisher?.close()
+    await life.surface.close()
   }
 
   /** Ends the process as SIGKILL does: every connection breaks at once. */
@@ -152,10 +156,10 @@ export class SimulatedWorker {
     const life = this.#life
     this.#life = null
     if (life === null) return
-    for (const { drive } of life.ranks) drive.stop()
+    for (const drive of life.ranks) drive.stop()
     for (const socket of life.sockets) socket.resetAndDestroy()
     await life.app.close()
-    for (const { publisher } of life.ranks) await publisher?.kill()
+    await life.surface.kill()
   }
 
   /** Kills the process, if it lives, and starts a new one on the same ports. */
@@ -192,71 +196,52 @@ export class SimulatedWorker {
 
   /** Requests are accepted and nothing comes out until `resume`. */
   stall(): void {
-    for (const { drive } of this.#life?.ranks ?? []) drive.stall()
+    for (const drive of this.#life?.ranks ?? []) drive.stall()
   }
 
   resume(): void {
-    for (const { drive } of this.#life?.ranks ?? []) drive.resume()
+    for (const drive of this.#life?.ranks ?? []) drive.resume()
   }
 
-  async #openRank(rank: number): Promise<Rank> {
-    const options = this.#options
-    const { clock, random, wallSeconds, host, topic, bufferSteps, timeScale, vocabulary } = options
-    let publisher: EventPublisher | null = null
-    const drive = new EngineDrive({
-      engine: { ...options.engine, outputTokens: vocabulary.tokens },
+  #createDrive(onEvents: (events: readonly KvEvent[]) => void): EngineDrive {
+    const { flavour, engine, vocabulary, clock, timeScale } = this.#options
+    return new EngineDrive({
+      engine: { ...flavour.engine, ...engine, outputTokens: vocabulary.tokens },
       clock,
       timeScale,
-      onEvents: (events) => publisher?.publish(events),
+      onEvents,
     })
-    if (options.eventsPort === null) return { drive, publisher }
-    publisher = await EventPublisher.open({
-      clock,
-      random,
-      wallSeconds,
-      host,
-      topic,
-      bufferSteps,
-      rank,
-      hashes: options.eventHashes,
-      blockSize: drive.options.blockSize,
-      eventsPort: this.#eventsPorts[rank] ?? 0,
-      replayPort: this.#replayPorts[rank] ?? 0,
-    })
-    this.#eventsPorts[rank] = publisher.eventsPort
-    this.#replayPorts[rank] = publisher.replayPort
-    return { drive, publisher }
   }
 
-  #createApp(ranks: readonly Rank[], startedSeconds: number, counters: Counters): FastifyInstance {
+  #openSurface(ranks: readonly EngineDrive[], startedSeconds: number): Promise<Surface> {
+    const { flavour, eventsPort, topic, eventHashes, bufferSteps } = this.#options
+    return flavour.open({
+      ...this.#options,
+      ranks,
+      startedSeconds,
+      ports: this.#ports,
+      events: eventsPort === null ? null : { topic, hashes: eventHashes, bufferSteps },
+    })
+  }
+
+  #createApp(
+    ranks: readonly EngineDrive[],
+    surface: Surface,
+    startedSeconds: number,
+    counters: Counters,
+  ): FastifyInstance {
     const options = this.#options
-    return createServer({
+    const served = {
       ...options,
-      maxModelLength: (ranks[0] as Rank).drive.options.maxModelLength,
-      ranks: ranks.map(({ drive }, rank) => ({ drive, eventSource: this.#eventSource(rank) })),
+      maxModelLength: (ranks[0] as EngineDrive).options.maxModelLength,
+      ranks,
       startedSeconds,
       idSeed: `${options.model} ${startedSeconds} ${this.#lives} ${options.random()}`,
       dieAfterTokens: () => this.#dieAfterTokens,
       faults: this.#faults,
       counters,
-    })
-  }
-
-  #eventSource(rank: number): object | null {
-    const { eventsPort, host, bufferSteps, topic } = this.#options
-    if (eventsPort === null) return null
-    const bound = (port: number | undefined): string =>
-      formatEndpoint({ host: host === '0.0.0.0' || host === '::' ? '' : host, port: port ?? 0 })
-    return {
-      enable_kv_cache_events: true,
-      publisher: 'zmq',
-      endpoint: bound(this.#eventsPorts[rank]),
-      replay_endpoint: bound(this.#replayPorts[rank]),
-      buffer_steps: bufferSteps,
-      hwm: 100_000,
-      max_queue_size: 100_000,
-      topic,
     }
+    return createServer(served, surface)
   }
 
   /** Keeps the open connections, and refuses new ones while the model is said to load. */
@@ -288,12 +273,4 @@ async function listen(app: FastifyInstance, host: string, port: number): Promise
       { cause },
     )
   }
-}
-
-function portOf(first: number, rank: number): number {
-  return first === 0 ? 0 : first + rank
-}
-
-function reachable(host: string): string {
-  return host === '0.0.0.0' || host === '::' ? '127.0.0.1' : host.includes(':') ? `[${host}]` : host
 }

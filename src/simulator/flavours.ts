@@ -1,0 +1,7 @@
+import type { FlavourKind } from './flavour.ts'
+import { vllmKind } from './flavours/vllm.ts'
+
+/** Every kind of engine that can be simulated, by its name in `simulate --engine`; the first is the default. */
+export const flavours: Readonly<Record<string, FlavourKind>> = {
+  vllm: vllmKind,
+}
