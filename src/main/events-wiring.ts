@@ -1,6 +1,8 @@
 import { isIP } from 'node:net'
+import type { IngestOptions } from '../events/ingest.ts'
 import { ReplayGate } from '../events/replay.ts'
-import { createVllmEvents, type VllmEvents } from '../events/sources/vllm.ts'
+import type { EventSource } from '../events/source.ts'
+import { createZmqEvents } from '../events/sources/zmq.ts'
 import { PublisherListener } from '../events/subscription.ts'
 import type { WorkerSlot } from '../kv/batch.ts'
 import type { KeyMaker } from '../kv/keys.ts'
@@ -31,7 +33,7 @@ export class EventsWiring {
   readonly #gate = new ReplayGate()
   /** Bound endpoints, shared by the engines that dial in there. */
   readonly #listeners = new Map<string, PublisherListener>()
-  readonly #sources = new Map<Worker, VllmEvents>()
+  readonly #sources = new Map<Worker, EventSource>()
   readonly #refresh: NodeJS.Timeout
 
   constructor(options: EventsWiringOptions) {
@@ -56,17 +58,31 @@ export class EventsWiring {
   }
 
   start(worker: Worker, place: EventsPlace): WorkerEvents {
-    const { map, keys, metrics, log, random } = this.#o
     const slot = worker.slot as WorkerSlot
-    map.addWorker(slot, { countsStores: countsStores(worker), blockSize: worker.blockSize })
-    const source = createVllmEvents({
-      worker: slot,
+    this.#o.map.addWorker(slot, { countsStores: countsStores(worker), blockSize: worker.blockSize })
+    const source = this.#zmq(worker, place)
+    source.start()
+    this.#sources.set(worker, source)
+    return {
+      status: () => source.status(),
+      workerDown: () => source.workerDown(),
+      stop: async () => {
+        this.#sources.delete(worker)
+        await source.stop()
+      },
+    }
+  }
+
+  async close(): Promise<void> {
+    clearInterval(this.#refresh)
+    await Promise.all([...this.#listeners.values()].map((listener) => listener.close()))
+  }
+
+  #zmq(worker: Worker, place: EventsPlace): EventSource {
+    const { log, random } = this.#o
+    return createZmqEvents({
+      ...this.#ingest(worker),
       name: worker.id,
-      map,
-      keys,
-      model: worker.pool,
-      blockSize: worker.blockSize,
-      countsStores: countsStores(worker),
       endpoint: place.endpoint,
       ...(place.bind === null ? {} : { listener: { at: this.#listener(place.bind), address: addressOf(worker) } }),
       replayEndpoint: place.replay,
@@ -75,6 +91,20 @@ export class EventsWiring {
       random,
       log,
       replayGate: this.#gate,
+      onRestart: () => undefined,
+    })
+  }
+
+  /** What every kind of source needs to bring a worker's events into the map. */
+  #ingest(worker: Worker): IngestOptions {
+    const { map, keys, metrics, log } = this.#o
+    return {
+      worker: worker.slot as WorkerSlot,
+      map,
+      keys,
+      model: worker.pool,
+      blockSize: worker.blockSize,
+      countsStores: countsStores(worker),
       sink: () => undefined,
       counters: {
         event: (kind, count) => metrics.kvEvents.add(count, worker.id, kind),
@@ -92,23 +122,7 @@ export class EventsWiring {
         worker.blockSize = blockSize
         if (worker.degraded === 'block_size_unknown') worker.degraded = null
       },
-      onRestart: () => undefined,
-    })
-    source.start()
-    this.#sources.set(worker, source)
-    return {
-      status: () => source.status(),
-      workerDown: () => source.workerDown(),
-      stop: async () => {
-        this.#sources.delete(worker)
-        await source.stop()
-      },
     }
-  }
-
-  async close(): Promise<void> {
-    clearInterval(this.#refresh)
-    await Promise.all([...this.#listeners.values()].map((listener) => listener.close()))
   }
 
   #listener(endpoint: string): PublisherListener {

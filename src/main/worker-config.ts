@@ -60,6 +60,7 @@ export function eventsPlace(given: WorkerConfig, rank: number | null, facts: Ran
     const shifted = (endpoint: string | undefined): string | null =>
       endpoint === undefined ? null : endpoint.replace(/:(\d+)$/, (_, port: string) => `:${Number(port) + (rank ?? 0)}`)
     return {
+      kind: 'zmq',
       endpoint: shifted(events.endpoint),
       replay: shifted(events.replay),
       topic: events.topic ?? '',
@@ -67,10 +68,5 @@ export function eventsPlace(given: WorkerConfig, rank: number | null, facts: Ran
     }
   }
   if (facts?.events == null) return null
-  return {
-    endpoint: facts.events.endpoint,
-    replay: facts.events.replay,
-    topic: events?.topic ?? facts.events.topic,
-    bind: null,
-  }
+  return { ...facts.events, topic: events?.topic ?? facts.events.topic, bind: null }
 }

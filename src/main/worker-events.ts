@@ -15,7 +15,9 @@ export interface WorkerEventsStatus {
 
 export const noEvents: WorkerEventsStatus = { state: 'absent', lastSequence: null, gaps: 0, restarts: 0 }
 
+/** Where a worker's events come from. */
 export interface EventsPlace {
+  readonly kind: 'zmq'
   readonly endpoint: string | null
   readonly replay: string | null
   readonly topic: string

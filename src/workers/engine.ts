@@ -18,8 +18,15 @@ export interface RankFacts {
   readonly rank: number
   readonly blockSize: number | null
   readonly capacityBlocks: number | null
-  /** KV event endpoints as reachable from here, or null when events are off. */
-  readonly events: { readonly endpoint: string; readonly replay: string | null; readonly topic: string } | null
+  /** Where KV events come from, as reachable from here, or null when events are off. */
+  readonly events: EngineEvents | null
+}
+
+export interface EngineEvents {
+  readonly kind: 'zmq'
+  readonly endpoint: string
+  readonly replay: string | null
+  readonly topic: string
 }
 
 export interface RankLoad {

@@ -1,5 +1,5 @@
 import { jsonOf } from '../engine-http.ts'
-import type { Engine, EngineFacts, EngineLoad, RankFacts, RankLoad } from '../engine.ts'
+import type { Engine, EngineEvents, EngineFacts, EngineLoad, RankFacts, RankLoad } from '../engine.ts'
 import { samplesOf, type Sample } from '../prometheus-text.ts'
 
 /** vLLM 0.32: GET /v1/models, /kv_event_sources, and /metrics with vllm:cache_config_info. */
@@ -86,8 +86,8 @@ function modelRows(body: unknown): EngineFacts['models'] | null {
 }
 
 /** `/kv_event_sources`: one entry a rank; `*` in an endpoint stands for the worker's own host. */
-function eventSources(body: unknown, host: string): Map<number, NonNullable<RankFacts['events']>> {
-  const sources = new Map<number, NonNullable<RankFacts['events']>>()
+function eventSources(body: unknown, host: string): Map<number, EngineEvents> {
+  const sources = new Map<number, EngineEvents>()
   if (typeof body !== 'object' || body === null) return sources
   for (const [rank, entry] of Object.entries(body)) {
     const source = (entry ?? {}) as Record<string, unknown>
@@ -96,6 +96,7 @@ function eventSources(body: unknown, host: string): Map<number, NonNullable<Rank
       continue
     const reachable = (address: string): string => address.replace(/^tcp:\/\/(\*|0\.0\.0\.0|\[::\])/, `tcp://${host}`)
     sources.set(Number(rank), {
+      kind: 'zmq',
       endpoint: reachable(endpoint),
       replay: typeof replay === 'string' ? reachable(replay) : null,
       topic: typeof topic === 'string' ? topic : '',

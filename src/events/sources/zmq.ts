@@ -6,20 +6,10 @@ import { Ingest, type IngestOptions } from '../ingest.ts'
 import { Replay, ReplayGate, replayLimits, type ReplayLimits } from '../replay.ts'
 import { readSequence } from '../sequence-number.ts'
 import { Sequence, type Arrival } from '../sequence.ts'
+import type { EventSource } from '../source.ts'
 import { dialPublisher, type PublisherHandlers, type PublisherListener, type Subscription } from '../subscription.ts'
 
-export interface EventSourceState {
-  /** `absent` before the start and after the end; `unknown` while no subscription stands. */
-  readonly state: 'live' | 'replaying' | 'unknown' | 'absent'
-  readonly lastSequence: number | null
-  readonly gaps: number
-  readonly restarts: number
-  /** The engine may hold blocks that were announced before what is known here. */
-  readonly partial: boolean
-  readonly epoch: number
-}
-
-export interface VllmEventsOptions extends IngestOptions {
+export interface ZmqEventsOptions extends IngestOptions {
   /** Where the engine publishes, `tcp://host:port`; null where it dials in at `listener`. */
   readonly endpoint: string | null
   readonly listener?: { readonly at: PublisherListener; readonly address: string | null }
@@ -34,11 +24,11 @@ export interface VllmEventsOptions extends IngestOptions {
   readonly onRestart: () => void
   /** Shared by all sources of the process. */
   readonly replayGate?: ReplayGate
-  readonly limits?: Partial<VllmEventsLimits>
+  readonly limits?: Partial<ZmqEventsLimits>
   readonly zmtpLimits?: Partial<ZmtpLimits>
 }
 
-export interface VllmEventsLimits extends ReplayLimits {
+export interface ZmqEventsLimits extends ReplayLimits {
   /** After a failed replay, before the next. */
   readonly restMs: number
   /** A lost subscription that is not found again within this time is no longer believed. */
@@ -48,7 +38,7 @@ export interface VllmEventsLimits extends ReplayLimits {
   readonly maxBufferedBytes: number
 }
 
-export const vllmEventsLimits: VllmEventsLimits = {
+export const zmqEventsLimits: ZmqEventsLimits = {
   ...replayLimits,
   restMs: 30_000,
   distrustAfterMs: 10_000,
@@ -56,19 +46,10 @@ export const vllmEventsLimits: VllmEventsLimits = {
   maxBufferedBytes: 64 * 1024 * 1024,
 }
 
-export interface VllmEvents {
-  start(): void
-  /** Ends; what the map holds of the worker stays until it is removed there. */
-  stop(): Promise<void>
-  status(): EventSourceState
-  /** The worker cannot be reached: what was known of it is forgotten, and loaded anew where that is possible. */
-  workerDown(): void
-}
-
-/** The KV events of one vLLM (or SGLang) engine and rank: subscription, replay, sequence and ingest joined. */
-export function createVllmEvents(options: VllmEventsOptions): VllmEvents {
+/** The KV events that an engine publishes over ZeroMQ, for one rank: subscription, replay, sequence and ingest joined. */
+export function createZmqEvents(options: ZmqEventsOptions): EventSource {
   const { clock, counters, log, name, random, replayEndpoint, topic } = options
-  const limits = { ...vllmEventsLimits, ...options.limits }
+  const limits = { ...zmqEventsLimits, ...options.limits }
   const ingest = new Ingest(options)
   let gaps = 0
   let restarts = 0

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { before, test, type TestContext } from 'node:test'
-import { createVllmEvents, type VllmEventsOptions } from '../../src/events/sources/vllm.ts'
+import { createZmqEvents, type ZmqEventsOptions } from '../../src/events/sources/zmq.ts'
 import { PublisherListener } from '../../src/events/subscription.ts'
 import { ReplayGate } from '../../src/events/replay.ts'
 import type { KvBatch, WorkerSlot } from '../../src/kv/batch.ts'
@@ -30,7 +30,7 @@ function subscribe(
   t: TestContext,
   engine: { port: number; replayPort: number } | null,
   replay: boolean,
-  own: Partial<VllmEventsOptions> = {},
+  own: Partial<ZmqEventsOptions> = {},
 ) {
   const map = new NaiveMap()
   const counted = countingCounters()
@@ -39,7 +39,7 @@ function subscribe(
   let restarts = 0
   const worker = 0 as WorkerSlot
   map.addWorker(worker, { countsStores: true, blockSize: 4 })
-  const source = createVllmEvents({
+  const source = createZmqEvents({
     worker,
     map,
     keys,
