@@ -33,10 +33,7 @@ test('block hashes equal vLLM’s, pickled or in CBOR, with salts, adapters and 
     const keys = new Map(blocks[0]?.extra_keys?.map(([kind, ...rest]) => [kind, rest]) ?? [])
     const [loraName = null, loraPath = null] = keys.get('lora') ?? []
     const [cacheSalt = null] = keys.get('cache_salt') ?? []
-    const chain = vllmBlockHash(algo === 'sha256' ? 'pickle' : 'cbor', seed)(
-      { loraName, loraPath, cacheSalt },
-      blockSize,
-    )
+    const chain = vllmBlockHash(algo, seed)({ loraName, loraPath, cacheSalt }, blockSize)
     const tokens = Uint32Array.from(blocks.flatMap((block) => block.token_ids))
     for (const [i, block] of blocks.entries()) {
       chain.append(tokens, i * blockSize)
@@ -91,7 +88,7 @@ test('the recorded requests make the recorded events: batches, order, parents, h
     blockSize: 32,
     capacityBlocks: 65_536,
     maxModelLength: 8_192,
-    blockHash: vllmBlockHash('pickle'),
+    blockHash: vllmBlockHash('sha256'),
     onEvents: (events) => batches.push(events),
   })
   const drain = (): void => {

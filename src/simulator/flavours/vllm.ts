@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
+import { vllmAlgorithms } from '../../kv/engine-hash/vllm.ts'
 import { formatEndpoint } from '../../zmtp/endpoint.ts'
 import { ApiError } from '../api-error.ts'
 import { addAudioRoutes } from '../audio.ts'
@@ -23,7 +24,10 @@ import { vllmBlockHash } from '../vllm-block-hash.ts'
 export const vllm: Flavour = { name: 'vllm', engine: {}, open }
 
 export const vllmKind: FlavourKind = {
-  blockHashes: { fast: fastBlockHash, sha256: vllmBlockHash('pickle'), sha256_cbor: vllmBlockHash('cbor') },
+  blockHashes: {
+    fast: fastBlockHash,
+    ...Object.fromEntries(vllmAlgorithms.map((algorithm) => [algorithm, vllmBlockHash(algorithm)])),
+  },
   options: {},
   create: () => vllm,
 }
