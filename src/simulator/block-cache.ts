@@ -14,7 +14,7 @@ const none = -1
  */
 export class BlockCache {
   readonly capacityBlocks: number
-  readonly #onEvicted: (low: number, high: number) => void
+  readonly #onEvicted: (low: number, high: number, block: number) => void
   readonly #low: Uint32Array
   readonly #high: Uint32Array
   readonly #named: Uint8Array
@@ -29,7 +29,7 @@ export class BlockCache {
   #free = 0
 
   /** @param onEvicted Called with the name of a block whose content is about to be overwritten. */
-  constructor(capacityBlocks: number, onEvicted: (low: number, high: number) => void) {
+  constructor(capacityBlocks: number, onEvicted: (low: number, high: number, block: number) => void) {
     assert(Number.isInteger(capacityBlocks) && capacityBlocks > 0, 'a cache has at least one block')
     this.capacityBlocks = capacityBlocks
     this.#onEvicted = onEvicted
@@ -60,6 +60,13 @@ export class BlockCache {
     return block
   }
 
+  /** Calls back with the name of each named block; a name that several blocks bear comes several times. */
+  eachName(visit: (low: number, high: number) => void): void {
+    for (let block = 0; block < this.capacityBlocks; block++) {
+      if (this.#named[block] === 1) visit(this.#low[block] as number, this.#high[block] as number)
+    }
+  }
+
   isFree(block: number): boolean {
     return this.#holders[block] === 0
   }
@@ -86,7 +93,7 @@ export class BlockCache {
     this.hold(block)
     if (this.#named[block] === 1) {
       this.#unname(block)
-      this.#onEvicted(this.#low[block] as number, this.#high[block] as number)
+      this.#onEvicted(this.#low[block] as number, this.#high[block] as number, block)
     }
     return block
   }

@@ -7,6 +7,7 @@ import type { LoraAdapter } from './engine-call.ts'
 import type { FlavourKind } from './flavour.ts'
 import { flavours } from './flavours.ts'
 import { Given, type Option } from './given.ts'
+import { SharedStore } from './shared-store.ts'
 import { startSimulators, workerDefaults } from './simulate.ts'
 
 export interface SimulateIo {
@@ -70,6 +71,25 @@ export const simulateOptions = {
     default: engineDefaults.decodeMsPerRequest,
     help: 'what each decoding request adds to a step',
   },
+  'host-blocks': { value: 'N', least: 0, default: engineDefaults.hostBlocks, help: 'blocks of the host tier; 0: none' },
+  'host-writes': {
+    value: 'through|evicted',
+    default: engineDefaults.hostWrites,
+    help: 'copy a block to the host once it is full, or when it leaves the GPU',
+  },
+  'host-load-ms': {
+    value: 'MS',
+    least: 0,
+    fraction: true,
+    default: engineDefaults.hostLoadMsPerBlock,
+    help: 'to load a block from the host tier',
+  },
+  'shared-chunks': {
+    value: 'N',
+    least: 0,
+    default: 0,
+    help: 'chunks of 256 tokens in a store that all engines share; 0: none',
+  },
   'time-scale': {
     value: 'FACTOR',
     least: 0.001,
@@ -123,6 +143,7 @@ export async function runSimulate(argv: readonly string[], io: SimulateIo): Prom
   const kind = kindOf(given)
   const loras = given.list('lora-modules').map(adapterOf)
   const on = (name: 'events' | 'prompt-tokens-details'): boolean => given.oneOf(name, ['on', 'off']) === 'on'
+  const sharedChunks = given.number('shared-chunks')
   const eventsPort = on('events') ? given.number('events-port') : null
   const options = {
     workers: given.number('workers'),
@@ -140,6 +161,10 @@ export async function runSimulate(argv: readonly string[], io: SimulateIo): Prom
       prefillTokensPerSecond: given.number('prefill-rate'),
       stepBaseMs: given.number('step-ms'),
       decodeMsPerRequest: given.number('decode-ms'),
+      hostBlocks: given.number('host-blocks'),
+      hostWrites: given.oneOf('host-writes', ['through', 'evicted']),
+      hostLoadMsPerBlock: given.number('host-load-ms'),
+      sharedStore: sharedChunks === 0 ? null : new SharedStore({ capacityChunks: sharedChunks }),
       seed: given.number('seed'),
       blockHash: blockHashOf(given, kind),
     },

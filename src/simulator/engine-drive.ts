@@ -1,5 +1,5 @@
 import type { Cancel, Clock } from '../zmtp/clock.ts'
-import { Engine, type EngineOptions, type EngineStats } from './engine.ts'
+import { Engine, type EngineOptions, type EngineStats, type TrueBlocks, type TrueMatch } from './engine.ts'
 import type { KvEvent } from './kv-event.ts'
 import type { GenerationRequest, GenerationResult } from './sequence.ts'
 
@@ -50,6 +50,16 @@ export class EngineDrive {
 
   get options(): EngineOptions {
     return this.#engine.options
+  }
+
+  /** What the engine's tiers hold now. */
+  trueBlocks(): TrueBlocks {
+    return this.#engine.trueBlocks()
+  }
+
+  /** The leading blocks of a prompt that the engine's tiers hold now. */
+  trueMatch(request: Omit<GenerationRequest, 'id' | 'outputTokens'>): TrueMatch {
+    return this.#engine.trueMatch({ ...request, id: 'asked', outputTokens: 1 })
   }
 
   /** Queues a request; PROMPT_TOO_LONG where it can never fit. */

@@ -2,7 +2,9 @@ import assert from 'node:assert/strict'
 import { RouterError } from '../errors.ts'
 import { BlockCache } from './block-cache.ts'
 import { fastBlockHash, type BlockHash } from './block-hash.ts'
-import type { KvEvent } from './kv-event.ts'
+import { HostCache, nameOf } from './host-cache.ts'
+import type { BlockStored, KvEvent } from './kv-event.ts'
+import type { SharedStore } from './shared-store.ts'
 import { Sequence, type GenerationRequest, type GenerationResult } from './sequence.ts'
 
 /** What a simulated engine is; every figure has a default. */
@@ -21,6 +23,17 @@ export interface EngineOptions {
   readonly stepBaseMs: number
   readonly prefillTokensPerSecond: number
   readonly decodeMsPerRequest: number
+  /** Blocks in the host tier; 0: there is none. */
+  readonly hostBlocks: number
+  /** When a block is copied to the host tier: once it is full, or when it leaves the GPU. */
+  readonly hostWrites: 'through' | 'evicted'
+  /** To load a block from the host tier, added to the step that begins with it. */
+  readonly hostLoadMsPerBlock: number
+  /** A store that this engine shares with others; null: none. Requests with an adapter or a salt do not use it. */
+  readonly sharedStore: SharedStore | null
+  readonly sharedLoadMsPerBlock: number
+  /** Whether what leaves the shared store is announced by the engine that brought it. */
+  readonly sharedRemovals: boolean
   /** With the prompt, determines every generated token. */
   readonly seed: number
   /** The ids to generate from: ordinary tokens of the tokenizer, none of them special. */
@@ -41,6 +54,12 @@ export const engineDefaults: Omit<EngineOptions, 'onToken' | 'onFinished' | 'onE
   stepBaseMs: 6,
   prefillTokensPerSecond: 8_000,
   decodeMsPerRequest: 0.35,
+  hostBlocks: 0,
+  hostWrites: 'through',
+  hostLoadMsPerBlock: 0.1,
+  sharedStore: null,
+  sharedLoadMsPerBlock: 0.5,
+  sharedRemovals: true,
   seed: 0,
   outputTokens: Uint32Array.from({ length: 4_096 }, (_, i) => 1_000 + i),
   blockHash: fastBlockHash,
@@ -61,6 +80,20 @@ export interface EngineStats {
   readonly steps: number
 }
 
+/** What an engine holds, by tier: names of distinct blocks, and of chunks in the shared store. */
+export interface TrueBlocks {
+  readonly gpu: ReadonlySet<string>
+  readonly host: ReadonlySet<string>
+  readonly shared: ReadonlySet<string>
+}
+
+/** Leading blocks of a prompt by tier, `shared` those that follow the engine's own directly. */
+export interface TrueMatch {
+  readonly gpu: number
+  readonly host: number
+  readonly shared: number
+}
+
 export interface EngineBacklog {
   /** Prompt tokens to compute beyond the step in progress. */
   readonly prefillTokens: number
@@ -69,6 +102,10 @@ export interface EngineBacklog {
   /** Until the step in progress ends. */
   readonly stepLeftMs: number
 }
+
+/** Places of blocks that are not on the GPU. */
+const inHost = -1
+const inShared = -2
 
 /**
  * A vLLM engine as a function of time: continuous batching with chunked prefill over a paged prefix cache. It has no
@@ -81,6 +118,9 @@ export interface EngineBacklog {
 export class Engine {
   readonly options: EngineOptions
   readonly #cache: BlockCache
+  readonly #host: HostCache | null
+  /** By block, what to copy when it leaves the GPU. */
+  readonly #copies: (BlockStored | undefined)[] = []
   readonly #sequences = new Map<string, Sequence>()
   #waiting: Sequence[] = []
   #running: Sequence[] = []
@@ -91,6 +131,8 @@ export class Engine {
   #stepEndsAtMs: number | null = null
   /** A step's results are being told; a request that comes in answer to them waits for the next step. */
   #finishing = false
+  /** What the requests admitted to the next step load from other tiers. */
+  #loadingMs = 0
   /** Blocks that running requests will still need. */
   #reservedBlocks = 0
   #promptTokens = 0
@@ -106,9 +148,23 @@ export class Engine {
     const room = all.capacityBlocks * all.blockSize
     this.options = { ...all, maxModelLength: Math.min(all.maxModelLength, room) }
     assert(all.outputTokens.length > 0, 'an engine has something to say')
-    this.#cache = new BlockCache(all.capacityBlocks, (low, high) => {
-      if (all.onEvents !== undefined) this.#events.push({ kind: 'removed', low, high })
+    const tell = (event: KvEvent): void => {
+      if (all.onEvents !== undefined) this.#events.push(event)
+    }
+    this.#host =
+      all.hostBlocks === 0
+        ? null
+        : new HostCache(all.hostBlocks, {
+            onStored: tell,
+            onRemoved: (low, high) => tell({ kind: 'removed', tier: 'host', low, high }),
+          })
+    this.#cache = new BlockCache(all.capacityBlocks, (low, high, block) => {
+      const copy = this.#copies[block]
+      if (copy !== undefined && all.hostWrites === 'evicted') this.#host?.store([copy])
+      tell({ kind: 'removed', tier: 'gpu', low, high })
     })
+    const chunkTokens = all.sharedStore?.chunkTokens ?? all.blockSize
+    assert(chunkTokens % all.blockSize === 0, 'a chunk of the shared store is a whole number of blocks')
   }
 
   get nowMs(): number {
@@ -149,9 +205,28 @@ export class Engine {
     this.#nowMs = nowMs
   }
 
-  /** Tokens of this prompt that the cache holds now and that a request would not compute again. */
+  /** Tokens of this prompt that the cache holds now, in any tier, and that a request would not compute again. */
   cachedTokens(request: GenerationRequest): number {
     return this.#matchedBlocks(new Sequence(request, this.options, this.#nowMs)).length * this.options.blockSize
+  }
+
+  /** What the tiers hold now. */
+  trueBlocks(): TrueBlocks {
+    const gpu = new Set<string>()
+    this.#cache.eachName((low, high) => gpu.add(nameOf(low, high)))
+    return { gpu, host: new Set(this.#host?.names), shared: new Set(this.options.sharedStore?.names) }
+  }
+
+  /** The leading blocks of a prompt that the tiers hold now, the block of its last token included. */
+  trueMatch(request: GenerationRequest): TrueMatch {
+    const sequence = new Sequence(request, this.options, this.#nowMs)
+    const places = this.#placesOf(sequence, Math.floor(sequence.promptTokens / this.options.blockSize))
+    const count = (wanted: (place: number) => boolean): number => places.filter(wanted).length
+    return {
+      gpu: count((place) => place >= 0),
+      host: count((place) => place === inHost),
+      shared: count((place) => place === inShared),
+    }
   }
 
   /** What is left to do before a request that came now could begin: what an all-knowing router would look at. */
@@ -202,6 +277,7 @@ export class Engine {
   resetPrefixCache(nowMs: number): boolean {
     this.advanceTo(nowMs)
     if (!this.#cache.forgetNames()) return false
+    this.#host?.clear()
     if (this.options.onEvents !== undefined) this.#events.push({ kind: 'cleared' })
     return true
   }
@@ -234,36 +310,80 @@ export class Engine {
     }
     if (admitted > 0) this.#waiting.splice(0, admitted)
     if (this.#scheduled.length === 0) return
-    const durationMs = stepBaseMs + (prefillTokens * 1_000) / prefillTokensPerSecond + decoding * decodeMsPerRequest
+    const durationMs =
+      stepBaseMs + this.#loadingMs + (prefillTokens * 1_000) / prefillTokensPerSecond + decoding * decodeMsPerRequest
+    this.#loadingMs = 0
     this.#steps++
     this.#stepEndsAtMs = this.#nowMs + durationMs
   }
 
   /** Takes a waiting request in if the cache has room for it up to its last token. */
   #admit(sequence: Sequence): boolean {
-    const hits = this.#matchedBlocks(sequence)
-    const needed = sequence.totalBlocks - hits.length
-    const freeHits = hits.reduce((sum, block) => sum + (this.#cache.isFree(block) ? 1 : 0), 0)
+    const places = this.#matchedBlocks(sequence)
+    const needed = sequence.totalBlocks - places.filter((place) => place >= 0).length
+    const freeHits = places.reduce((sum, place) => sum + (place >= 0 && this.#cache.isFree(place) ? 1 : 0), 0)
     if (this.#cache.freeBlocks - freeHits - this.#reservedBlocks < needed) return false
-    for (const block of hits) this.#cache.hold(block)
-    sequence.admit(hits, this.#nowMs)
-    this.#reservedBlocks += needed
+    for (const place of places) if (place >= 0) this.#cache.hold(place)
+    sequence.admit(places, this.#nowMs)
+    this.#load(sequence)
+    this.#reservedBlocks += sequence.totalBlocks - places.length
     this.#prefixQueryTokens += sequence.promptTokens
     this.#prefixHitTokens += sequence.cachedTokens
     return true
   }
 
-  /** The leading blocks that are cached; the last token of a prompt is always computed, so it is never among them. */
-  #matchedBlocks(sequence: Sequence): number[] {
-    const hits: number[] = []
-    const most = Math.floor((sequence.promptTokens - 1) / this.options.blockSize)
-    for (let i = 0; i < most; i++) {
-      sequence.hashUpTo(i + 1)
-      const block = this.#cache.find(sequence.hashes[2 * i] as number, sequence.hashes[2 * i + 1] as number)
-      if (block < 0) break
-      hits.push(block)
+  /** Brings the blocks that other tiers hold into the GPU, where they are named and announced like computed ones. */
+  #load(sequence: Sequence): void {
+    const { blocks } = sequence
+    const { hostLoadMsPerBlock, sharedLoadMsPerBlock, sharedStore } = this.options
+    for (let i = blocks.length - 1; i >= 0; i--) {
+      const { hashes } = sequence
+      if (blocks[i] === inHost) this.#host?.touch(hashes[2 * i] as number, hashes[2 * i + 1] as number)
     }
-    return hits
+    if (blocks.includes(inShared)) sharedStore?.use(sequence.chunkNames, sharedStore.leading(sequence.chunkNames))
+    let first = 0
+    for (let i = 0; i <= blocks.length; i++) {
+      const place = blocks[i]
+      if (place !== undefined && place < 0) {
+        this.#loadingMs += place === inHost ? hostLoadMsPerBlock : sharedLoadMsPerBlock
+        blocks[i] = this.#cache.allocate()
+        this.#name(sequence, i)
+        continue
+      }
+      if (first < i && sequence.announcedBlocks > 0) this.#announce(sequence, first, i)
+      first = i + 1
+    }
+  }
+
+  /** Where the leading blocks are that a request need not compute; the last token of a prompt is always computed. */
+  #matchedBlocks(sequence: Sequence): number[] {
+    return this.#placesOf(sequence, Math.floor((sequence.promptTokens - 1) / this.options.blockSize))
+  }
+
+  /** Of at most so many leading blocks, the block on the GPU or the tier that holds each; up to the first that none holds. */
+  #placesOf(sequence: Sequence, most: number): number[] {
+    const places: number[] = []
+    while (places.length < most) {
+      const i = places.length
+      sequence.hashUpTo(i + 1)
+      const low = sequence.hashes[2 * i] as number
+      const high = sequence.hashes[2 * i + 1] as number
+      const block = this.#cache.find(low, high)
+      if (block < 0 && this.#host?.has(low, high) !== true) break
+      places.push(block < 0 ? inHost : block)
+    }
+    const shared = Math.min(most, this.#sharedBlocks(sequence))
+    if (shared > places.length) sequence.hashUpTo(shared)
+    while (places.length < shared) places.push(inShared)
+    return places
+  }
+
+  /** Leading blocks that the shared store holds; it is asked by whole chunks from the first on. */
+  #sharedBlocks(sequence: Sequence): number {
+    const { sharedStore, blockSize } = this.options
+    if (sharedStore === null || !isPlain(sequence)) return 0
+    if (sequence.chunkNames.length === 0) sequence.chunkNames = sharedStore.namesOf(sequence.request.tokens)
+    return (sharedStore.leading(sequence.chunkNames) * sharedStore.chunkTokens) / blockSize
   }
 
   /** Gives a request the blocks for its next tokens and names those that these tokens fill, as vLLM does beforehand. */
@@ -279,13 +399,61 @@ export class Engine {
     const full = Math.floor(reach / blockSize)
     if (full === sequence.announcedBlocks) return
     sequence.hashUpTo(full)
-    for (; sequence.namedBlocks < full; sequence.namedBlocks++) {
-      const i = sequence.namedBlocks
-      const block = sequence.blocks[i] as number
-      this.#cache.name(block, sequence.hashes[2 * i] as number, sequence.hashes[2 * i + 1] as number)
-    }
-    if (this.options.onEvents !== undefined) this.#events.push(sequence.storedEvent(sequence.announcedBlocks, full))
+    while (sequence.namedBlocks < full) this.#name(sequence, sequence.namedBlocks++)
+    this.#announce(sequence, sequence.announcedBlocks, full)
     sequence.announcedBlocks = full
+    this.#share(sequence, full * blockSize)
+  }
+
+  #name(sequence: Sequence, i: number): void {
+    const block = sequence.blocks[i] as number
+    this.#cache.name(block, sequence.hashes[2 * i] as number, sequence.hashes[2 * i + 1] as number)
+    if (this.#host !== null) this.#copies[block] = sequence.storedEvent(i, i + 1)
+  }
+
+  /** Tells of named blocks, and copies them to the host tier where that is done at once. */
+  #announce(sequence: Sequence, first: number, end: number): void {
+    if (this.options.onEvents !== undefined) this.#events.push(sequence.storedEvent(first, end))
+    if (this.#host === null || this.options.hostWrites !== 'through') return
+    this.#host.store(sequence.blocks.slice(first, end).flatMap((block) => this.#copies[block] ?? []))
+  }
+
+  /** Puts the whole chunks among the first so many tokens into the shared store. */
+  #share(sequence: Sequence, tokens: number): void {
+    const { sharedStore: store, sharedRemovals, onEvents } = this.options
+    if (store === null || !isPlain(sequence)) return
+    const chunks = Math.floor(tokens / store.chunkTokens)
+    if (chunks === sequence.sharedChunks) return
+    const names = store.namesOf(sequence.tokens, tokens)
+    for (let chunk = sequence.sharedChunks; chunk < chunks; chunk++) {
+      const name = names.slice(2 * chunk, 2 * chunk + 2)
+      const [low = 0, high = 0] = name
+      const isNew = store.put(low, high, (...evicted) => sharedRemovals && this.#sharedRemoved(...evicted))
+      if (!isNew || onEvents === undefined) continue
+      this.#events.push({
+        kind: 'stored',
+        tier: 'shared',
+        blockSize: store.chunkTokens,
+        hashes: name,
+        parent: chunk === 0 ? null : [names[2 * chunk - 2] as number, names[2 * chunk - 1] as number],
+        tokens: sequence.tokens.slice(chunk * store.chunkTokens, (chunk + 1) * store.chunkTokens),
+        fromStart: chunk === 0,
+        cacheSalt: null,
+        loraName: null,
+        loraId: null,
+        sessionId: null,
+      })
+    }
+    sequence.sharedChunks = chunks
+    store.use(names, chunks)
+  }
+
+  /** An idle engine has no step to tell it with. */
+  #sharedRemoved(low: number, high: number): void {
+    const { onEvents } = this.options
+    const removed = { kind: 'removed', tier: 'shared', low, high } as const
+    if (this.#stepEndsAtMs === null && !this.#finishing && this.#events.length === 0) onEvents?.([removed], this.#nowMs)
+    else if (onEvents !== undefined) this.#events.push(removed)
   }
 
   #finishStep(): void {
@@ -323,4 +491,9 @@ export class Engine {
     this.#reservedBlocks -= sequence.totalBlocks - sequence.blocks.length
     for (let i = sequence.blocks.length - 1; i >= 0; i--) this.#cache.release(sequence.blocks[i] as number)
   }
+}
+
+/** The shared store does not tell adapters and tenants apart. */
+function isPlain({ request }: Sequence): boolean {
+  return request.lora === undefined && request.cacheSalt === undefined
 }

@@ -1,12 +1,16 @@
-import type { KvEvent } from './kv-event.ts'
+import type { Tier } from '../kv/tier.ts'
+import type { BlockStored, KvEvent } from './kv-event.ts'
 import { MsgpackWriter } from './msgpack.ts'
 
 export interface EventEncoding {
-  readonly blockSize: number
   /** `int`: unsigned 64-bit; `bytes`: 32 bytes, of which the last 8 are the integer form, big-endian. */
   readonly hashes: 'int' | 'bytes'
   /** The data-parallel rank that the batch names. */
   readonly rank: number
+  /** Stores outside the GPU name their blocks by hash alone, as vLLM's offloading does unless it is told to describe them. */
+  readonly placeholders?: boolean
+  /** What the shared store is called. */
+  readonly sharedMedium?: string
 }
 
 /**
@@ -17,13 +21,28 @@ export function encodeBatch(events: readonly KvEvent[], timestampSeconds: number
   const out = new MsgpackWriter()
   out.array(3)
   out.float(timestampSeconds)
-  out.array(events.length)
-  for (const event of events) writeEvent(out, event, encoding)
+  const told = encoding.placeholders === true ? events.flatMap(withoutTokens) : events
+  out.array(told.length)
+  for (const event of told) writeEvent(out, event, encoding)
   out.unsigned(encoding.rank)
   return out.take()
 }
 
-function writeEvent(out: MsgpackWriter, event: KvEvent, { blockSize, hashes }: EventEncoding): void {
+/** One placeholder for each block that is stored outside the GPU. */
+function withoutTokens(event: KvEvent): readonly KvEvent[] {
+  if (event.kind !== 'stored' || event.tier === 'gpu') return [event]
+  const blocks = Array.from({ length: event.hashes.length / 2 }, (_, i) => event.hashes.slice(2 * i, 2 * i + 2))
+  return blocks.map((hashes): BlockStored => ({
+    ...event,
+    hashes,
+    parent: null,
+    tokens: new Uint32Array(0),
+    blockSize: 0,
+  }))
+}
+
+function writeEvent(out: MsgpackWriter, event: KvEvent, encoding: EventEncoding): void {
+  const { hashes } = encoding
   const hash = (low: number, high: number): void => {
     if (hashes === 'int') out.unsigned64(low, high)
     else out.bytes(digestOf(low, high))
@@ -39,7 +58,7 @@ function writeEvent(out: MsgpackWriter, event: KvEvent, { blockSize, hashes }: E
       out.text('block_hashes')
       out.array(1)
       hash(event.low, event.high)
-      out.field('medium', 'GPU')
+      out.field('medium', mediumOf(event.tier, encoding))
       out.field('group_idx', 0)
       return
     case 'stored': {
@@ -55,9 +74,9 @@ function writeEvent(out: MsgpackWriter, event: KvEvent, { blockSize, hashes }: E
       out.text('token_ids')
       out.array(event.tokens.length)
       for (const token of event.tokens) out.unsigned(token)
-      out.field('block_size', blockSize)
+      out.field('block_size', event.blockSize)
       out.field('lora_id', event.loraId)
-      out.field('medium', 'GPU')
+      out.field('medium', mediumOf(event.tier, encoding))
       out.field('lora_name', event.loraName)
       out.text('extra_keys')
       out.array(blocks)
@@ -69,6 +88,21 @@ function writeEvent(out: MsgpackWriter, event: KvEvent, { blockSize, hashes }: E
     }
     default:
       event satisfies never
+  }
+}
+
+function mediumOf(tier: Tier, { sharedMedium = 'EXTERNAL' }: EventEncoding): string {
+  switch (tier) {
+    case 'gpu':
+      return 'GPU'
+    case 'host':
+      return 'CPU'
+    case 'disk':
+      return 'STORAGE'
+    case 'shared':
+      return sharedMedium
+    default:
+      return tier satisfies never
   }
 }
 

@@ -1,6 +1,11 @@
-/** Full blocks of one request that an engine has cached in one step, in chain order. */
+import type { Tier } from '../kv/tier.ts'
+
+/** Full blocks of one request that an engine has stored in one tier, in chain order. */
 export interface BlockStored {
   readonly kind: 'stored'
+  readonly tier: Tier
+  /** Tokens in each of the blocks: the engine's block size, or the chunk size of a shared store. */
+  readonly blockSize: number
   /** Two words a block, low word first. */
   readonly hashes: Uint32Array
   /** The block before the first one; null at the start of a chain. */
@@ -15,9 +20,10 @@ export interface BlockStored {
   readonly sessionId: string | null
 }
 
-/** One block whose content was overwritten. */
+/** One block that a tier no longer holds; others may. */
 export interface BlockRemoved {
   readonly kind: 'removed'
+  readonly tier: Tier
   readonly low: number
   readonly high: number
 }

@@ -65,6 +65,10 @@ export class Sequence {
   computedTokens = 0
   scheduledTokens = 0
   cachedTokens = 0
+  /** Leading chunks that this sequence has offered to the shared store. */
+  sharedChunks = 0
+  /** Names of its leading chunks there, as far as they are known. */
+  chunkNames: Uint32Array = new Uint32Array(0)
   admitted = false
   /** Finished or aborted. */
   gone = false
@@ -95,6 +99,11 @@ export class Sequence {
 
   get generatedTokens(): number {
     return this.#generated
+  }
+
+  /** Prompt and generated tokens; those to come are 0. */
+  get tokens(): Uint32Array {
+    return this.#tokens
   }
 
   /** Known tokens whose keys and values are still to be computed. */
@@ -151,6 +160,8 @@ export class Sequence {
     const { blockSize } = this.#options
     return {
       kind: 'stored',
+      tier: 'gpu',
+      blockSize,
       hashes: this.#hashes.slice(2 * first, 2 * end),
       parent: first === 0 ? null : [this.#hashes[2 * first - 2] as number, this.#hashes[2 * first - 1] as number],
       tokens: this.#tokens.slice(first * blockSize, end * blockSize),

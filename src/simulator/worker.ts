@@ -5,10 +5,11 @@ import type { Clock } from '../zmtp/clock.ts'
 import { Counters } from './counters.ts'
 import type { LoraAdapter } from './engine-call.ts'
 import { EngineDrive } from './engine-drive.ts'
-import type { EngineOptions, EngineStats } from './engine.ts'
+import type { EngineOptions, EngineStats, TrueBlocks, TrueMatch } from './engine.ts'
 import { Faults, type Fault } from './faults.ts'
 import type { EventOutlet, Flavour, Surface } from './flavour.ts'
 import { Ports } from './ports.ts'
+import type { GenerationRequest } from './sequence.ts'
 import { createServer } from './server.ts'
 import type { KvEvent } from './kv-event.ts'
 import type { OutputVocabulary, SimulatorTokenizer } from './tokenizer.ts'
@@ -103,6 +104,16 @@ export class SimulatedWorker {
   /** Figures of each rank; empty while the worker is down. */
   get stats(): readonly EngineStats[] {
     return this.#life?.ranks.map(({ stats }) => stats) ?? []
+  }
+
+  /** What a rank's tiers hold now; null while the worker is down. */
+  trueBlocks(rank = 0): TrueBlocks | null {
+    return this.#life?.ranks[rank]?.trueBlocks() ?? null
+  }
+
+  /** The leading blocks of a prompt that a rank's tiers hold now; null while the worker is down. */
+  trueMatch(request: Omit<GenerationRequest, 'id' | 'outputTokens'>, rank = 0): TrueMatch | null {
+    return this.#life?.ranks[rank]?.trueMatch(request) ?? null
   }
 
   /** What came in during this life and how it ended; null while the worker is down. */

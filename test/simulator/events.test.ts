@@ -76,11 +76,13 @@ function eventOf(event: EventMap): KvEvent {
   const hashes = event['block_hashes'] as unknown[]
   if (event['type'] === 'BlockRemoved') {
     const [low, high] = words(hashes[0])
-    return { kind: 'removed', low, high }
+    return { kind: 'removed', tier: 'gpu', low, high }
   }
   const extra = event['extra_keys'] as (string[] | null)[]
   return {
     kind: 'stored',
+    tier: 'gpu',
+    blockSize: Number(event['block_size']),
     hashes: Uint32Array.from(hashes.flatMap(words)),
     parent: event['parent_block_hash'] === null ? null : words(event['parent_block_hash']),
     tokens: Uint32Array.from(event['token_ids'] as number[]),
@@ -96,9 +98,7 @@ test('batches are encoded byte for byte as vLLM 0.32 encoded them', () => {
   for (const { payload_base64: base64 } of recorded) {
     const payload = Buffer.from(base64, 'base64')
     const [timestampSeconds, events, rank] = decodeMsgpack(payload) as Batch
-    const stored = events.find((event) => event['type'] === 'BlockStored')
-    const blockSize = Number(stored?.['block_size'])
-    const ours = encodeBatch(events.map(eventOf), timestampSeconds, { blockSize, hashes: 'int', rank })
+    const ours = encodeBatch(events.map(eventOf), timestampSeconds, { hashes: 'int', rank })
     assert.equal(ours.toString('hex'), payload.toString('hex'))
   }
 })

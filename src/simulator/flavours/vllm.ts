@@ -6,7 +6,7 @@ import { ApiError } from '../api-error.ts'
 import { addAudioRoutes } from '../audio.ts'
 import { fastBlockHash } from '../block-hash.ts'
 import type { EngineDrive } from '../engine-drive.ts'
-import { encodeBatch } from '../event-encoding.ts'
+import { encodeBatch, type EventEncoding } from '../event-encoding.ts'
 import { eventPlaces, openPublishers } from '../event-publishers.ts'
 import type { Flavour, FlavourKind, LifeOptions, Surface, SurfaceOptions } from '../flavour.ts'
 import { addGenerationRoutes } from '../generation-routes.ts'
@@ -21,27 +21,41 @@ import { addTokenizerRoutes } from '../tokenizer-routes.ts'
 import { vllmBlockHash } from '../vllm-block-hash.ts'
 
 /** vLLM 0.32. Its server also has SGLang's /generate, so that one simulator takes every request that the router takes. */
-export const vllm: Flavour = { name: 'vllm', engine: {}, open }
+export function vllmFlavour(events: OffloadEvents = {}): Flavour {
+  return { name: 'vllm', engine: {}, open: (life) => open(life, events) }
+}
+
+export const vllm: Flavour = vllmFlavour()
+
+/** How blocks outside the GPU are told of; `EventEncoding` says what it means. */
+export type OffloadEvents = Pick<EventEncoding, 'placeholders' | 'sharedMedium'>
 
 export const vllmKind: FlavourKind = {
   blockHashes: {
     fast: fastBlockHash,
     ...Object.fromEntries(vllmAlgorithms.map((algorithm) => [algorithm, vllmBlockHash(algorithm)])),
   },
-  options: {},
-  create: () => vllm,
+  options: {
+    'offload-events': {
+      value: 'described|placeholders',
+      default: 'described',
+      help: 'whether KV events of the host tier bring token ids',
+    },
+  },
+  create: (given) =>
+    vllmFlavour({ placeholders: given.oneOf('offload-events', ['described', 'placeholders']) === 'placeholders' }),
 }
 
-async function open(life: LifeOptions): Promise<Surface> {
+async function open(life: LifeOptions, offload: OffloadEvents): Promise<Surface> {
   const { events, ranks } = life
   const outlets = await openPublishers({
     ...life,
     ranks: ranks.length,
     encode: (batch, timestampSeconds, rank) =>
       encodeBatch(batch, timestampSeconds, {
+        ...offload,
         rank,
         hashes: events?.hashes ?? 'int',
-        blockSize: (ranks[rank] as EngineDrive).options.blockSize,
       }),
   })
   return {
