@@ -255,7 +255,7 @@ export class Pipeline {
     const keyedMs = clock()
     map.match(queries, this.#match)
     const matchedMs = clock()
-    const promptTokens = queries.length > 0 ? request.policy.promptTokens : 0
+    const promptTokens = queries.length > 0 ? request.policy.promptTokens + request.unknownTokens : 0
     const workers = request.owner === null ? pool.workers : [request.owner]
     candidates.gather(this.#withPlace(outliers.eligible(workers, tried)), fleet.counters, this.#match, {
       nowMs: startMs,
@@ -304,6 +304,7 @@ export class Pipeline {
       verifiable:
         request.fallback === null &&
         request.prompts.length === 1 &&
+        request.unknownTokens === 0 &&
         worker.exact &&
         (worker.degraded === null || worker.degraded === 'predictions_fail'),
       dispatch: {

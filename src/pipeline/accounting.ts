@@ -55,6 +55,7 @@ export class Accounting {
     const promptTokens = promptTokensOf(request)
     metrics.requests.add(1, target.adapter ?? target.pool.model, worker.id, String(status))
     metrics.promptTokens.add(promptTokens)
+    if (request.unknownTokens > 0) metrics.promptsWithMedia.add(1)
     metrics.predictedCachedTokens.add(predictedCachedTokens, worker.id)
     metrics.requestDuration.observe(durationMs / 1000)
     const actual = outcome.kind === 'answered' ? outcome.facts.cachedTokens : null

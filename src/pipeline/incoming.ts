@@ -49,6 +49,8 @@ export interface Prepared {
   readonly prompts: readonly Uint32Array[]
   /** The longest prompt: the request is routed by it (decision 17). */
   readonly longest: Uint32Array | null
+  /** Above 0 the prompt is known up to its first media only, and this is a guess at the tokens after. */
+  readonly unknownTokens: number
   /** Why the prefix match cannot be used, if it cannot. */
   readonly fallback: string | null
   readonly policy: PolicyRequest

@@ -34,10 +34,12 @@ export class Preparation {
     const owner = fields.previousResponseId === null ? null : owners.owner(fields.previousResponseId)
     const startMs = clock()
     let prompts: readonly Uint32Array[] = []
+    let unknownTokens = 0
     let fallback: string | null
     try {
       const tokens = await service.tokens(read, target.pool.model)
       prompts = tokens.prompts
+      unknownTokens = tokens.unknownTokens
       fallback = tokens.unusable
     } catch (error) {
       if (!(error instanceof RouterError) || !withoutTokens.has(error.code)) throw error
@@ -54,6 +56,7 @@ export class Preparation {
       owner,
       prompts,
       longest,
+      unknownTokens,
       fallback,
       tokenizeUs: (clock() - startMs) * 1000,
       arrivedMs,
@@ -62,7 +65,11 @@ export class Preparation {
         adapter: target.adapter,
         promptTokens: longest?.length ?? 0,
         promptTokensEstimate:
-          longest?.length ?? (endpoint.multipart ? formTokens : Math.ceil(incoming.body.length / 4)),
+          longest === null
+            ? endpoint.multipart
+              ? formTokens
+              : Math.ceil(incoming.body.length / 4)
+            : longest.length + unknownTokens,
         sessionId: incoming.sessionId ?? fields.sessionId,
         priority: fields.priority,
         stream: fields.stream,

@@ -190,6 +190,10 @@ export function createMetrics() {
       'status',
     ]),
     promptTokens: counted('prompt_tokens_total', 'Prompt tokens of the requests that were routed.'),
+    promptsWithMedia: counted(
+      'prompts_with_media_total',
+      'Requests whose prompt is known up to its first image or sound: credited up to there, and not compared with reports.',
+    ),
     predictedCachedTokens: counted(
       'predicted_cached_tokens_total',
       'Prompt tokens predicted to be cached on the chosen worker.',

@@ -19,13 +19,13 @@ export interface ChatPrompt {
 export class RenderedChat {
   /** The text as the template put it out: to be joined. */
   readonly pieces: readonly string[]
-  /** The chat holds media, and the text is the prompt up to the first of it. */
-  readonly beforeMedia: boolean
+  /** Above 0 the chat holds media, the text is the prompt up to the first of it, and this is a guess at the tokens after. */
+  readonly unknownTokens: number
   readonly addSpecialTokens: boolean
 
-  constructor(pieces: readonly string[], beforeMedia: boolean, addSpecialTokens: boolean) {
+  constructor(pieces: readonly string[], unknownTokens: number, addSpecialTokens: boolean) {
     this.pieces = pieces
-    this.beforeMedia = beforeMedia
+    this.unknownTokens = unknownTokens
     this.addSpecialTokens = addSpecialTokens
   }
 
@@ -76,10 +76,21 @@ export function renderChat(
   if (media >= 0) {
     const piece = rendered[media] as string
     const known = [...rendered.slice(0, media), piece.slice(0, piece.indexOf(mediaMark))]
-    return new RenderedChat(known, true, addSpecialTokens)
+    return new RenderedChat(known, tokensFrom(rendered.slice(media).join('')), addSpecialTokens)
   }
-  if (last === null) return new RenderedChat(rendered, false, addSpecialTokens)
-  return new RenderedChat([cutAtMark(rendered.join(''), last.text)], false, addSpecialTokens)
+  if (last === null) return new RenderedChat(rendered, 0, addSpecialTokens)
+  return new RenderedChat([cutAtMark(rendered.join(''), last.text)], 0, addSpecialTokens)
+}
+
+/** What an image counts as, about a megapixel in most models; and characters a token. */
+const mediaTokens = 1000
+const charactersPerToken = 4
+
+/** A guess at the tokens of text that begins with media: engines tell of their number only afterwards. */
+function tokensFrom(text: string): number {
+  const texts = text.split(mediaMark)
+  const characters = texts.reduce((sum, { length }) => sum + length, 0)
+  return (texts.length - 1) * mediaTokens + Math.ceil(characters / charactersPerToken)
 }
 
 /** Names that a request must not pass, and names that the request's own fields or the conversation take. */

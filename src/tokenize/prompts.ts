@@ -12,8 +12,8 @@ export interface TokenizedPrompts {
   readonly prompts: readonly Uint32Array[]
   /** Leading tokens, summed over the prompts, that equal those of an earlier request. */
   readonly cachedTokens: number
-  /** The chat holds media: the prompt is known up to the first of it only. */
-  readonly beforeMedia: boolean
+  /** Above 0 the prompt is known up to its first media only, and this is a guess at the tokens after. */
+  readonly unknownTokens: number
 }
 
 /** The tokenizers of one thread, by pool, with one token cache each. */
@@ -74,7 +74,7 @@ export class PromptTokenizers {
     const entry = this.#byName.get(name)
     if (source.kind === 'ids') {
       if (entry !== undefined) checkTokenIds(source.prompts, entry.tokenizer.vocabularySize, source.param)
-      return { prompts: source.prompts, cachedTokens: 0, beforeMedia: false }
+      return { prompts: source.prompts, cachedTokens: 0, unknownTokens: 0 }
     }
     if (entry === undefined) throw new RouterError('TOKENIZER_FAILED', `No tokenizer is loaded for "${name}".`)
     const { tokenizer, cache } = entry
@@ -97,7 +97,7 @@ export class PromptTokenizers {
             tokenizer,
             cache,
           )),
-          beforeMedia: false,
+          unknownTokens: 0,
         }
       default:
         return source satisfies never
@@ -105,12 +105,12 @@ export class PromptTokenizers {
   }
 }
 
-const noPrompt: TokenizedPrompts = { prompts: [], cachedTokens: 0, beforeMedia: false }
+const noPrompt: TokenizedPrompts = { prompts: [], cachedTokens: 0, unknownTokens: 0 }
 
 async function chatTokens(chat: ChatPrompt, tokenizer: Tokenizer, cache: TokenCache): Promise<TokenizedPrompts> {
   const rendered = tokenizer.renderChat(chat)
   const made = await encodeAll([rendered.pieces], rendered.addSpecialTokens, tokenizer, cache)
-  return { ...made, beforeMedia: rendered.beforeMedia }
+  return { ...made, unknownTokens: rendered.unknownTokens }
 }
 
 async function encodeAll(

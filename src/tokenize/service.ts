@@ -38,6 +38,8 @@ export interface RequestTokens {
   readonly prompts: readonly Uint32Array[]
   /** Leading tokens that equal those of an earlier request, summed over the prompts. */
   readonly cachedTokens: number
+  /** Above 0 the prompt is known up to its first media only, and this is a guess at the tokens after. */
+  readonly unknownTokens: number
   /** Why the prefix match cannot be used, if it cannot: `no_tokenizer`, or `no_prompt` for requests without one. */
   readonly unusable: string | null
 }
@@ -81,6 +83,8 @@ export const longBodyBytes = 32 * 1024
 /** Share of the cache budget for short prompts, which stay on the calling thread. */
 const shortPromptShare = 0.25
 
+const noTokens = { prompts: [], cachedTokens: 0, unknownTokens: 0 }
+
 export function createPromptService(options: PromptServiceOptions): PromptService {
   const here = new PromptTokenizers(Math.floor(options.cacheBytes * shortPromptShare), false)
   const threads = new TokenizerThreads({
@@ -103,13 +107,14 @@ export function createPromptService(options: PromptServiceOptions): PromptServic
   const tokens = async (read: ReadBody, pool: string): Promise<RequestTokens> => {
     const source = read.held.kind === 'here' ? read.held.source.kind : read.held.source
     // Token ids need no tokenizer; without one nobody here knows the vocabulary's size, and the engine checks them.
-    if (here.get(pool) === null && source !== 'ids') return { prompts: [], cachedTokens: 0, unusable: 'no_tokenizer' }
+    if (here.get(pool) === null && source !== 'ids') return { ...noTokens, unusable: 'no_tokenizer' }
     const tokenized = await (read.held.kind === 'here'
       ? here.tokens(pool, read.held.source)
       : threads.tokens(read.held.ticket, pool))
     return {
       prompts: tokenized.prompts,
       cachedTokens: tokenized.cachedTokens,
+      unknownTokens: tokenized.unknownTokens,
       unusable: tokenized.prompts.length === 0 ? 'no_prompt' : null,
     }
   }

@@ -47,7 +47,7 @@ export interface TokensAnswer {
   readonly kind: 'tokens'
   readonly prompts: readonly Uint32Array[]
   readonly cachedTokens: number
-  readonly beforeMedia: boolean
+  readonly unknownTokens: number
 }
 
 /** A tokenizer thread to thread 0. `gone`: the body of that job is not kept any more; send it again. */

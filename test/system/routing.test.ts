@@ -7,8 +7,11 @@ import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import type { DecisionRecord } from '../../src/routing/decisions.ts'
+import { FakeEngine } from '../events/fake-engine.ts'
 import { fleetFor, model, prose, type Fleet } from '../support/fleet.ts'
 import { seededRandom } from '../support/random.ts'
+import { scriptedEngine } from '../support/scripted-engine.ts'
+import { until } from '../support/until.ts'
 
 const bin = fileURLToPath(new URL('../../bin/warmroute.js', import.meta.url))
 
@@ -117,6 +120,26 @@ test('requests of a LoRA adapter match its own blocks only', async (t) => {
     assert.ok(warm.predicted > 100)
     assert.equal(warm.predicted, warm.actual)
   }
+})
+
+test('a chat with images is credited up to the first, and not held against what the engine then finds', async (t) => {
+  const usage = { prompt_tokens: 3000, completion_tokens: 1, prompt_tokens_details: { cached_tokens: 2992 } }
+  const engine = await scriptedEngine(t, (_received, response) => response.end(JSON.stringify({ choices: [], usage })))
+  const events = await new FakeEngine('').listen()
+  t.after(() => events.close())
+  const worker = { blockSize: 16, events: { endpoint: `tcp://127.0.0.1:${events.port}` } }
+  const fleet = await fleetFor(t, { workers: 0, urls: [engine.url], worker })
+  await until(async () => (await fleet.workers())[0]?.events.state === 'live', 'its events are live')
+  const image = { type: 'image_url', image_url: { url: 'data:image/png;base64,AAAA' } }
+  const content = [{ type: 'text', text: prose('before', 80) }, image, { type: 'text', text: 'What is it?' }]
+  for (let i = 0; i < 40; i++) assert.equal((await fleet.chat([{ role: 'user', content }])).status, 200)
+  await fleet.settled()
+  assert.ok((await fleet.metric('prompt_tokens_total')) > 40_000, 'each image counts in the load')
+  const [row] = await fleet.workers()
+  assert.deepEqual([row?.agreement.verified, row?.degraded], [0, undefined])
+  assert.equal(await fleet.metric('prompts_with_media_total'), 40)
+  const [record] = await fleet.decisions(1)
+  assert.ok(record !== undefined && record.promptTokens < 10, 'this template’s message is unknown from its beginning')
 })
 
 test('40 cold prompts one at a time spread over 4 workers', async (t) => {

@@ -150,7 +150,7 @@ test('disabled thinking is the effort none where that changes the prompt, else l
 test('the prompt is known up to the first image, also one that a tool gave', () => {
   const image = { type: 'image', source: { type: 'base64', media_type: 'image/png', data: 'iVBORw0KGgo=' } }
   const shown = renderChat(listed, chatOf({ messages: [user('Hi'), user([text('See'), image, text('this')])] }))
-  assert.equal(shown.beforeMedia, true)
+  assert.ok(shown.unknownTokens > 1000)
   assert.equal(shown.text, '<|im_start|>user\nHi|<|im_end|>\n<|im_start|>user\nSee|')
   const result = { type: 'tool_result', tool_use_id: 't', content: [text('seen'), image] }
   const given = chatOf({ messages: [user([result, text('And?')])] })

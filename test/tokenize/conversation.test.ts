@@ -200,10 +200,11 @@ test('a chat with media is known up to the first of it', () => {
     { role: 'user', content: 'a' },
     { role: 'user', content: [{ type: 'text', text: 'b' }, image] },
   ]
-  const { text, beforeMedia, addSpecialTokens } = renderChat(plain, { messages })
+  const { text, unknownTokens, addSpecialTokens } = renderChat(plain, { messages })
   assert.deepEqual(
-    { text, beforeMedia, addSpecialTokens },
-    { text: '[user|a][user|', beforeMedia: true, addSpecialTokens: false },
+    { text, unknownTokens, addSpecialTokens },
+    // The image counts as 1,000 tokens, the text after it as one for four characters.
+    { text: '[user|a][user|', unknownTokens: 1001, addSpecialTokens: false },
   )
   assert.equal(renderChat(listed, { messages }).text, '[user|text:a][user|text:b|text:')
 })
