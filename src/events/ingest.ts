@@ -2,7 +2,7 @@ import { RouterError } from '../errors.ts'
 import type { KvBatch, KvEvent, WorkerSlot } from '../kv/batch.ts'
 import type { KeyMaker } from '../kv/keys.ts'
 import type { ApplyOutcome, CacheMap } from '../map/map.ts'
-import type { EventCounters } from './counters.ts'
+import type { EventCounters, EventsWitness } from './counters.ts'
 import { decodeBatch, type DecodedBatch } from './decode.ts'
 import { Normalizer } from './normalize.ts'
 
@@ -22,6 +22,7 @@ export interface IngestOptions {
   /** Gets each batch that was applied, for the other replicas; a clear is a batch that opens a new epoch. */
   readonly sink: (batch: KvBatch) => void
   readonly counters: EventCounters
+  readonly witness?: EventsWitness
   /** Block size that the engine's own events show; the map knows it already. */
   readonly onBlockSize: (tokens: number) => void
 }
@@ -41,6 +42,7 @@ export class Ingest {
     this.#normalizer = new Normalizer({
       ...options,
       skipped: (reason, count) => options.counters.skipped(reason, count),
+      onRoot: (block) => options.witness?.root(block),
       onBlockSize: (blockSize) => {
         options.map.addWorker(options.worker, { countsStores: options.countsStores, blockSize })
         options.onBlockSize(blockSize)
@@ -59,9 +61,13 @@ export class Ingest {
     const decoded = this.#decode(payload)
     if (decoded === null) return
     const events = this.#normalizer.normalize(decoded.events)
-    if (events.length === 0) return
+    if (events.length === 0) {
+      this.#options.witness?.applied(0, 0)
+      return
+    }
     const batch: KvBatch = { worker, epoch: this.#epoch, sequence, events }
     this.#count(events, map.apply(batch))
+    this.#tell(events)
     sink(batch)
   }
 
@@ -70,6 +76,7 @@ export class Ingest {
     const { worker, map, sink } = this.#options
     this.#epoch++
     map.clear(worker, this.#epoch)
+    this.#options.witness?.cleared()
     sink({ worker, epoch: this.#epoch, sequence: -1, events: [{ kind: 'clear' }] })
   }
 
@@ -87,6 +94,19 @@ export class Ingest {
       counters.skipped('batch_malformed', 1)
       return null
     }
+  }
+
+  #tell(events: readonly KvEvent[]): void {
+    const { witness } = this.#options
+    if (witness === undefined) return
+    let storedBlocks = 0
+    let removedBlocks = 0
+    for (const event of events) {
+      if (event.kind === 'store') storedBlocks += event.engineHashes.length / 2
+      else if (event.kind === 'remove') removedBlocks += event.engineHashes.length / 2
+      else witness.cleared()
+    }
+    witness.applied(storedBlocks, removedBlocks)
   }
 
   #count(events: readonly KvEvent[], outcome: ApplyOutcome): void {

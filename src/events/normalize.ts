@@ -1,5 +1,6 @@
 import type { KvEvent, KvParent } from '../kv/batch.ts'
 import { localHashes, type BlockExtras, type KeyMaker, type KeyScope } from '../kv/keys.ts'
+import type { RootBlock } from '../kv/root-block.ts'
 import { tierIndex, type TierIndex } from '../kv/tier.ts'
 import type { DecodedEvent, DecodedStore, ExtraKey } from './decode.ts'
 
@@ -14,6 +15,8 @@ export interface NormalizerOptions {
   readonly skipped: (reason: string, count: number) => void
   /** The engine's blocks have another size than was known; comes before the events that showed it are returned. */
   readonly onBlockSize: (tokens: number) => void
+  /** The first block of a chain, stored in the GPU's memory. */
+  readonly onRoot?: (block: RootBlock) => void
 }
 
 /** Names of places where a block can be, in lower case, as vLLM, SGLang and NVIDIA Dynamo's connectors write them. */
@@ -81,14 +84,26 @@ export class Normalizer {
     if (tier === tierIndex.gpu) this.#learnBlockSize(event.blockSize, blocks)
     const scope = this.#scope(event.blockSize, event.loraName)
     const parent = this.#parent(event.parent, scope)
-    return {
-      kind: 'store',
-      tier,
-      group,
-      engineHashes: event.hashes,
-      locals: localHashes(event.tokens, scope, extrasOf(event, blocks, parent.kind === 'root')),
-      parent,
-    }
+    const extras = extrasOf(event, blocks, parent.kind === 'root')
+    const locals = localHashes(event.tokens, scope, extras)
+    if (parent.kind === 'root' && tier === tierIndex.gpu) this.#tellRoot(event, scope, locals, extras?.[0] ?? [])
+    return { kind: 'store', tier, group, engineHashes: event.hashes, locals, parent }
+  }
+
+  #tellRoot(event: DecodedStore, scope: KeyScope, locals: Uint32Array, extras: readonly string[]): void {
+    const { onRoot } = this.#options
+    if (onRoot === undefined) return
+    const tokens = event.tokens.subarray(0, event.blockSize)
+    const plain = extras.length === 0 ? locals : localHashes(tokens, scope)
+    onRoot({
+      tokens,
+      hashLow: event.hashes[0] as number,
+      hashHigh: event.hashes[1] as number,
+      adapter: event.loraName,
+      extras,
+      plainLow: plain[0] as number,
+      plainHigh: plain[1] as number,
+    })
   }
 
   /**
