@@ -48,6 +48,8 @@ export interface DecodedRemove {
   readonly kind: 'remove'
   readonly hashes: Uint32Array
   readonly medium: string | null
+  /** Removed from every place, whatever the medium says. */
+  readonly everywhere?: true
   readonly group: number | null
   readonly locality: string | null
   readonly ownership: string | null

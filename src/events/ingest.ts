@@ -3,7 +3,7 @@ import type { KvBatch, KvEvent, WorkerSlot } from '../kv/batch.ts'
 import type { KeyMaker } from '../kv/keys.ts'
 import type { ApplyOutcome, CacheMap } from '../map/map.ts'
 import type { EventCounters, EventsWitness } from './counters.ts'
-import { decodeBatch, type DecodedBatch } from './decode.ts'
+import { decodeBatch, type DecodedBatch, type DecodedEvent } from './decode.ts'
 import { Normalizer } from './normalize.ts'
 
 export interface IngestOptions {
@@ -57,10 +57,14 @@ export class Ingest {
 
   /** Applies one payload of the engine. One that cannot be decoded is passed over and counted. */
   apply(sequence: number, payload: Buffer): void {
-    const { worker, map, sink } = this.#options
     const decoded = this.#decode(payload)
-    if (decoded === null) return
-    const events = this.#normalizer.normalize(decoded.events)
+    if (decoded !== null) this.applyEvents(sequence, decoded.events)
+  }
+
+  /** Applies events that are decoded already: not every engine publishes payloads. */
+  applyEvents(sequence: number, decoded: readonly DecodedEvent[]): void {
+    const { worker, map, sink } = this.#options
+    const events = this.#normalizer.normalize(decoded)
     if (events.length === 0) {
       this.#options.witness?.applied(0, 0)
       return

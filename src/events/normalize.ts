@@ -68,7 +68,7 @@ export class Normalizer {
     if (event.hashes.length === 0) return null
     if (event.kind === 'store') return this.#store(event, tier, group)
     if (this.#otherGroups.has(group)) return this.#skip('group_kind')
-    return { kind: 'remove', tier, group, engineHashes: event.hashes }
+    return { kind: 'remove', tier: event.everywhere === true ? null : tier, group, engineHashes: event.hashes }
   }
 
   #store(event: DecodedStore, tier: TierIndex, group: number): KvEvent | null {

@@ -42,7 +42,8 @@ export type KvParent =
 
 export interface KvRemove {
   readonly kind: 'remove'
-  readonly tier: number
+  /** Null: from every tier that holds them. */
+  readonly tier: number | null
   readonly group: number
   /** Engine hashes, two words a block. */
   readonly engineHashes: Uint32Array

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import type { KvRemove, KvStore } from '../kv/batch.ts'
 import { chainKeys } from '../kv/keys.ts'
+import { tiers } from '../kv/tier.ts'
 import { aliasPlace } from './aliases.ts'
 import type { Aliases } from './aliases.ts'
 import { evicted } from './announcements.ts'
@@ -75,16 +76,20 @@ export class Ledger {
   remove(holder: Holder, event: KvRemove): void {
     const { engineHashes } = event
     const group = this.#blocks.holders.groupNumber(holder, event.group, false)
-    const place = aliasPlace(event.tier, Math.max(group, 0))
+    const first = event.tier ?? 0
+    const last = event.tier ?? tiers.length - 1
     for (let at = 0; at + 1 < engineHashes.length; at += 2) {
       const hashLow = (engineHashes[at] as number) | 0
       const hashHigh = (engineHashes[at + 1] as number) | 0
-      const wasHeld = group >= 0 && this.#announcements.release(holder, hashLow, hashHigh, place)
-      if (wasHeld || holder.orphans.remove(hashLow, hashHigh, event.tier, event.group, holder.countsStores)) {
-        this.#outcome.removedBlocks++
-      } else {
-        this.#outcome.unknownRemovals++
+      let wasHeld = false
+      for (let tier = first; tier <= last; tier++) {
+        wasHeld =
+          (group >= 0 && this.#announcements.release(holder, hashLow, hashHigh, aliasPlace(tier, group))) ||
+          holder.orphans.remove(hashLow, hashHigh, tier, event.group, holder.countsStores) ||
+          wasHeld
       }
+      if (wasHeld) this.#outcome.removedBlocks++
+      else this.#outcome.unknownRemovals++
     }
   }
 

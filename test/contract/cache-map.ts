@@ -98,6 +98,16 @@ export function cacheMapContract(name: string, create: (options?: { orphansPerWo
       assert.deepEqual(matchOf()(0), [0, 0, 0, 0])
     })
 
+    test('a removal from every tier takes a block from all that hold it, and is known if one did', () => {
+      const { tree, chain, send, matchOf } = setUp({ countsStores: false })
+      send(0, tree.store(chain))
+      send(0, tree.store(chain.slice(2, 4), { tier: 1 }))
+      const outcome = send(0, tree.remove(chain.slice(3), { tier: null }))
+      assert.deepEqual([outcome.removedBlocks, outcome.unknownRemovals], [5, 0])
+      assert.deepEqual(matchOf()(0), [3, 0, 0, 0])
+      assert.equal(send(0, tree.remove(chain.slice(3), { tier: null })).unknownRemovals, 5)
+    })
+
     test('a removal of an unknown hash is ignored and counted', () => {
       const { tree, chain, send, matchOf } = setUp()
       send(0, tree.store(chain))

@@ -27,6 +27,8 @@ interface EventPlan {
   tier: number
   group: number
   alternative: number
+  /** Of a removal. */
+  everyTier: boolean
 }
 
 const eventPlan: fc.Arbitrary<EventPlan> = fc.record({
@@ -40,6 +42,7 @@ const eventPlan: fc.Arbitrary<EventPlan> = fc.record({
   tier: fc.oneof({ weight: 4, arbitrary: fc.constant(0) }, { weight: 3, arbitrary: fc.integer({ min: 1, max: 3 }) }),
   group: fc.oneof({ weight: 30, arbitrary: fc.constant(0) }, { weight: 1, arbitrary: fc.constant(5) }),
   alternative: fc.oneof({ weight: 12, arbitrary: fc.constant(0) }, { weight: 1, arbitrary: fc.constant(1) }),
+  everyTier: fc.boolean(),
 })
 
 const worker = fc.nat(workers - 1)
@@ -75,7 +78,8 @@ function growTree(seed: number, shape: readonly number[]): KvTree {
 function eventOf(tree: KvTree, plan: EventPlan): KvEvent {
   if (plan.kind === 'clear') return { kind: 'clear' }
   const run = tree.pathTo(plan.block).slice(-plan.length)
-  return plan.kind === 'store' ? tree.store(run, plan) : tree.remove(run, plan)
+  if (plan.kind === 'store') return tree.store(run, plan)
+  return tree.remove(run, plan.everyTier ? { ...plan, tier: null } : plan)
 }
 
 const runs = {

@@ -72,7 +72,11 @@ export class KvTree {
     }
   }
 
-  remove(blocks: readonly number[], { tier = 0, group = 0, alternative = 0 } = {}): KvEvent {
+  /** A tier of null is every tier. */
+  remove(
+    blocks: readonly number[],
+    { tier = 0, group = 0, alternative = 0 }: { tier?: number | null; group?: number; alternative?: number } = {},
+  ): KvEvent {
     return { kind: 'remove', tier, group, engineHashes: this.hashesOf(blocks, alternative) }
   }
 }

@@ -160,7 +160,9 @@ export class NaiveMap implements CacheMap {
     const hashes = pairs(event.engineHashes)
     if (event.kind === 'remove') {
       for (const hash of hashes) {
-        if (this.#removeBlock(worker, hash, event.tier, event.group)) outcome.removedBlocks++
+        const from = event.tier === null ? [0, 1, 2, 3] : [event.tier]
+        const removed = from.filter((tier) => this.#removeBlock(worker, hash, tier, event.group))
+        if (removed.length > 0) outcome.removedBlocks++
         else outcome.unknownRemovals++
       }
       return
