@@ -106,7 +106,7 @@ export class Ingest {
     let storedBlocks = 0
     let removedBlocks = 0
     for (const event of events) {
-      if (event.kind === 'store') storedBlocks += event.engineHashes.length / 2
+      if (event.kind === 'store' || event.kind === 'present') storedBlocks += event.engineHashes.length / 2
       else if (event.kind === 'remove') removedBlocks += event.engineHashes.length / 2
       else witness.cleared()
     }
@@ -123,7 +123,7 @@ export class Ingest {
     let removed = 0
     let cleared = 0
     for (const { kind } of events) {
-      if (kind === 'store') stored++
+      if (kind === 'store' || kind === 'present') stored++
       else if (kind === 'remove') removed++
       else cleared++
     }
@@ -131,6 +131,7 @@ export class Ingest {
     if (removed > 0) counters.event('removed', removed)
     if (cleared > 0) counters.event('cleared', cleared)
     if (outcome.unknownRemovals > 0) counters.skipped('unknown_removal', outcome.unknownRemovals)
+    if (outcome.unknownHashes > 0) counters.skipped('hash_unknown', outcome.unknownHashes)
     if (outcome.orphaned > 0) counters.skipped('parent_unknown', outcome.orphaned)
     if (outcome.parentEvicted > 0) counters.skipped('parent_evicted', outcome.parentEvicted)
   }

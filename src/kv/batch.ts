@@ -20,7 +20,7 @@ export interface KvBatch {
   readonly events: readonly KvEvent[]
 }
 
-export type KvEvent = KvStore | KvRemove | KvClear
+export type KvEvent = KvStore | KvPresent | KvRemove | KvClear
 
 /** A run of blocks in chain order: block i+1 is the child of block i. */
 export interface KvStore {
@@ -39,6 +39,18 @@ export interface KvStore {
 export type KvParent =
   | { readonly kind: 'root'; readonly keyLow: number; readonly keyHigh: number }
   | { readonly kind: 'block'; readonly hashLow: number; readonly hashHigh: number }
+
+/**
+ * Blocks that a tier now holds, named by hash alone: what an engine says that keeps their tokens to itself. They count
+ * where their keys are known from what the worker announced before, in another tier or group.
+ */
+export interface KvPresent {
+  readonly kind: 'present'
+  readonly tier: number
+  readonly group: number
+  /** Engine hashes, two words a block. */
+  readonly engineHashes: Uint32Array
+}
 
 export interface KvRemove {
   readonly kind: 'remove'

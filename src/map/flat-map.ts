@@ -55,6 +55,7 @@ export class FlatMap implements CacheMap {
     removedBlocks: 0,
     unknownRemovals: 0,
     orphaned: 0,
+    unknownHashes: 0,
     parentEvicted: 0,
     ignored: false,
   }
@@ -106,6 +107,7 @@ export class FlatMap implements CacheMap {
     if (before !== 0 && before !== (options.blockSize ?? 0)) this.#forget(holder)
     this.#holders.putBlockSize(slot, options.blockSize ?? 0)
     holder.countsStores = options.countsStores
+    holder.kin = options.kin ?? []
   }
 
   removeWorker(slot: WorkerSlot): void {
@@ -131,6 +133,7 @@ export class FlatMap implements CacheMap {
       outcome.removedBlocks =
       outcome.unknownRemovals =
       outcome.orphaned =
+      outcome.unknownHashes =
       outcome.parentEvicted =
         0
     outcome.ignored = false
@@ -144,6 +147,7 @@ export class FlatMap implements CacheMap {
     for (const event of batch.events) {
       if (event.kind === 'store') this.#ledger.store(holder, event)
       else if (event.kind === 'remove') this.#ledger.remove(holder, event)
+      else if (event.kind === 'present') this.#ledger.present(holder, event)
       else {
         this.#reserveIncarnation()
         this.#forget(holder)

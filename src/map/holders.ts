@@ -10,6 +10,8 @@ import type { OrphanLimits } from './orphans.ts'
 export interface Holder {
   readonly slot: WorkerSlot
   countsStores: boolean
+  /** As `WorkerMapOptions.kin`. */
+  kin: readonly WorkerSlot[]
   incarnation: number
   epoch: number
   lastSequence: number
@@ -68,6 +70,7 @@ export class Holders {
     const holder: Holder = {
       slot,
       countsStores: options.countsStores,
+      kin: options.kin ?? [],
       incarnation: 0,
       epoch: 0,
       lastSequence: -1,

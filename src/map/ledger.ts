@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import type { KvRemove, KvStore } from '../kv/batch.ts'
+import type { KvPresent, KvRemove, KvStore } from '../kv/batch.ts'
 import { chainKeys } from '../kv/keys.ts'
 import { tiers } from '../kv/tier.ts'
 import { aliasPlace } from './aliases.ts'
@@ -37,7 +37,7 @@ export class Ledger {
     const group = this.#announce(holder, event.tier, event.group)
     if (group < 0) return
     const place = aliasPlace(event.tier, group)
-    let above = parent.kind === 'root' ? 0 : this.#announcements.resolve(holder, parent.hashLow, parent.hashHigh)
+    let above = parent.kind === 'root' ? 0 : this.#known(holder, parent.hashLow, parent.hashHigh)
     let chained = 0
     if (parent.kind === 'root') chained = this.#chain(parent.keyLow, parent.keyHigh, locals, 0)
     else if (above > 0) chained = this.#chainUnder(above, locals, 0)
@@ -73,6 +73,25 @@ export class Ledger {
     if (holder.orphans.count > 0) this.#adoptOrphans(holder, engineHashes)
   }
 
+  /** Blocks whose tokens the engine does not tell: they count where their key is known from elsewhere. */
+  present(holder: Holder, event: KvPresent): void {
+    const { engineHashes, tier } = event
+    const { entries } = this.#blocks
+    for (let at = 0; at + 1 < engineHashes.length; at += 2) {
+      const hashLow = (engineHashes[at] as number) | 0
+      const hashHigh = (engineHashes[at + 1] as number) | 0
+      const known = this.#known(holder, hashLow, hashHigh)
+      // A group counts from its first block that can be credited: one that never can must not hide the others' blocks.
+      const group = known > 0 ? this.#announce(holder, tier, event.group) : -1
+      if (group >= 0) {
+        const place = aliasPlace(tier, group)
+        this.#hold(holder, hashLow, hashHigh, place, entries.keyLow(known), entries.keyHigh(known), 0, 1)
+      } else if (known === evicted) this.#refuse(holder, hashLow, hashHigh)
+      else this.#outcome.unknownHashes++
+    }
+    if (holder.orphans.count > 0) this.#adoptOrphans(holder, engineHashes)
+  }
+
   remove(holder: Holder, event: KvRemove): void {
     const { engineHashes } = event
     const group = this.#blocks.holders.groupNumber(holder, event.group, false)
@@ -91,6 +110,20 @@ export class Ledger {
       if (wasHeld) this.#outcome.removedBlocks++
       else this.#outcome.unknownRemovals++
     }
+  }
+
+  /** As `resolve`, also among the blocks of the worker's kin. */
+  #known(holder: Holder, hashLow: number, hashHigh: number): number {
+    const own = this.#announcements.resolve(holder, hashLow, hashHigh)
+    if (own !== 0 || holder.kin.length === 0) return own
+    const { holders } = this.#blocks
+    for (const slot of holder.kin) {
+      const kin = holders.get(slot)
+      if (kin === undefined || holders.blockSize(slot) !== holders.blockSize(holder.slot)) continue
+      const known = this.#announcements.resolve(kin, hashLow, hashHigh)
+      if (known > 0) return known
+    }
+    return 0
   }
 
   /** Keeps a block until its parent arrives. */

@@ -31,6 +31,8 @@ export interface WorkerMapOptions {
   readonly countsStores: boolean
   /** Blocks of this size make the worker's keys; null while unknown. */
   readonly blockSize: number | null
+  /** Workers among whose blocks of the same size a hash is looked up that this one has not announced itself. */
+  readonly kin?: readonly WorkerSlot[]
 }
 
 /** How a batch was applied, for metrics; reused by the callee. */
@@ -41,6 +43,8 @@ export interface ApplyOutcome {
   unknownRemovals: number
   /** Blocks waiting for a parent that was never seen (decision 7). */
   orphaned: number
+  /** Blocks named by hash alone whose key is not known from elsewhere (left out). */
+  unknownHashes: number
   /** Blocks refused because their parent was evicted for the budget (decision 8). */
   parentEvicted: number
   /** True when the batch was a duplicate or of an older epoch, and changed nothing. */

@@ -60,6 +60,41 @@ export function cacheMapContract(name: string, create: (options?: { orphansPerWo
       assert.deepEqual(matchOf()(2), [0, 0, 0, 3])
     })
 
+    test('blocks named by hash alone count where the worker has told their tokens in another tier', () => {
+      const { tree, chain, send, matchOf } = setUp()
+      send(0, tree.store(chain.slice(0, 4)))
+      const outcome = send(0, tree.present(chain.slice(0, 6), { tier: 1 }))
+      assert.equal(outcome.storedBlocks, 4)
+      assert.equal(outcome.unknownHashes, 2)
+      send(0, tree.remove(chain.slice(0, 4)))
+      assert.deepEqual(matchOf()(0), [0, 4, 0, 0])
+      assert.equal(send(0, tree.remove(chain.slice(2, 5), { tier: 1 })).unknownRemovals, 1)
+      assert.deepEqual(matchOf()(0), [0, 2, 0, 0])
+    })
+
+    test('a group that is only ever named by unknown hashes hides no other group’s blocks', () => {
+      const { tree, chain, send, matchOf } = setUp()
+      send(0, tree.store(chain.slice(0, 4), { tier: 1 }))
+      send(0, tree.present(chain.slice(4), { tier: 1, group: 1 }))
+      assert.deepEqual(matchOf()(0), [0, 4, 0, 0])
+    })
+
+    test('hashes and parents that a worker does not know itself are looked up among its kin of the same block size', () => {
+      const { map, tree, chain, send, matchOf } = setUp()
+      send(0, tree.store(chain.slice(0, 4)))
+      map.addWorker(slotOf(3), { countsStores: false, blockSize: 16, kin: [slotOf(0)] })
+      assert.equal(send(3, tree.present(chain.slice(0, 2), { tier: 3 })).unknownHashes, 0)
+      send(3, tree.store(chain.slice(4), { tier: 3 }))
+      assert.deepEqual(matchOf()(0), [4, 0, 0, 4])
+      assert.deepEqual(matchOf()(1), [0, 0, 0, 2])
+      send(3, tree.store(chain.slice(2, 4), { tier: 3 }))
+      assert.deepEqual(matchOf()(1), [0, 0, 0, 8])
+      map.clear(slotOf(0), 1)
+      assert.deepEqual(matchOf()(0), [0, 0, 0, 8])
+      map.addWorker(slotOf(2), { countsStores: true, blockSize: 32, kin: [slotOf(3)] })
+      assert.equal(send(2, tree.present(chain.slice(0, 2))).unknownHashes, 2)
+    })
+
     test('a worker is matched by the query of its own block size only', () => {
       const { map, tree, chain, send, matchOf } = setUp()
       map.addWorker(slotOf(3), { countsStores: true, blockSize: null })

@@ -21,7 +21,7 @@ type Step =
   | { kind: 'sweep'; steps: number }
 
 interface EventPlan {
-  kind: 'store' | 'remove' | 'clear'
+  kind: 'store' | 'present' | 'remove' | 'clear'
   block: number
   length: number
   tier: number
@@ -34,6 +34,7 @@ interface EventPlan {
 const eventPlan: fc.Arbitrary<EventPlan> = fc.record({
   kind: fc.oneof(
     { weight: 12, arbitrary: fc.constant('store' as const) },
+    { weight: 3, arbitrary: fc.constant('present' as const) },
     { weight: 7, arbitrary: fc.constant('remove' as const) },
     { weight: 1, arbitrary: fc.constant('clear' as const) },
   ),
@@ -79,6 +80,7 @@ function eventOf(tree: KvTree, plan: EventPlan): KvEvent {
   if (plan.kind === 'clear') return { kind: 'clear' }
   const run = tree.pathTo(plan.block).slice(-plan.length)
   if (plan.kind === 'store') return tree.store(run, plan)
+  if (plan.kind === 'present') return tree.present(run, plan)
   return tree.remove(run, plan.everyTier ? { ...plan, tier: null } : plan)
 }
 
@@ -101,7 +103,8 @@ test('the flat map answers as the naive one does under any log of events', () =>
       const naive = new NaiveMap({ orphansPerWorker })
       const flat = new FlatMap({ budgetBytes: 512 * 1024, maxWorkers: 16, orphansPerWorker })
       const join = (slot: number): void => {
-        const options = { countsStores: countsStores || slot === 2, blockSize: blockSizeOf(slot) }
+        const kin = slot === 2 ? [slotOf(0), slotOf(3)] : []
+        const options = { countsStores: countsStores || slot === 2, blockSize: blockSizeOf(slot), kin }
         for (const map of [naive, flat]) map.addWorker(slotOf(slot), options)
       }
       for (let slot = 0; slot < workers; slot++) join(slot)

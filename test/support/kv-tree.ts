@@ -72,6 +72,11 @@ export class KvTree {
     }
   }
 
+  /** The same blocks, named by hash alone. */
+  present(blocks: readonly number[], { tier = 0, group = 0, alternative = 0 } = {}): KvEvent {
+    return { kind: 'present', tier, group, engineHashes: this.hashesOf(blocks, alternative) }
+  }
+
   /** A tier of null is every tier. */
   remove(
     blocks: readonly number[],

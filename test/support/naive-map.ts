@@ -80,6 +80,7 @@ export class NaiveMap implements CacheMap {
       removedBlocks: 0,
       unknownRemovals: 0,
       orphaned: 0,
+      unknownHashes: 0,
       parentEvicted: 0,
       ignored: false,
     }
@@ -167,6 +168,20 @@ export class NaiveMap implements CacheMap {
       }
       return
     }
+    if (event.kind === 'present') {
+      for (const hash of hashes) {
+        const key = this.#knownKey(worker, hash)
+        if (key === undefined) {
+          outcome.unknownHashes++
+          continue
+        }
+        worker.announced[event.tier]!.add(event.group)
+        this.#storeBlock(worker, hash, key, event.tier, event.group, 1)
+        outcome.storedBlocks++
+      }
+      this.#adoptOrphans(worker, outcome)
+      return
+    }
     worker.announced[event.tier]!.add(event.group)
     const locals = pairs(event.locals)
     const { parent } = event
@@ -178,7 +193,7 @@ export class NaiveMap implements CacheMap {
           : pair(parent.hashLow, parent.hashHigh)
         : hashes[i - 1]!
       const root = isFirst && parent.kind === 'root' ? pair(parent.keyLow, parent.keyHigh) : null
-      const parentKey = root ?? worker.aliases.get(parentHash!)?.key
+      const parentKey = root ?? (isFirst ? this.#knownKey(worker, parentHash!) : worker.aliases.get(parentHash!)?.key)
       const local = words(locals[i]!)
       if (parentKey === undefined && !worker.aliases.has(hash)) {
         const orphan = { hash, parent: parentHash!, local, tier: event.tier, group: event.group, storeCount: 1 }
@@ -186,15 +201,26 @@ export class NaiveMap implements CacheMap {
         outcome.orphaned++
         return
       }
-      this.#storeBlock(worker, hash, parentKey, local, event.tier, event.group, 1)
+      this.#storeBlock(worker, hash, parentKey && child(parentKey, local), event.tier, event.group, 1)
       outcome.storedBlocks++
     })
+    this.#adoptOrphans(worker, outcome)
+  }
+
+  #adoptOrphans(worker: NaiveWorker, outcome: ApplyOutcome): void {
     for (let ready = this.#readyOrphan(worker); ready !== undefined; ready = this.#readyOrphan(worker)) {
       worker.orphans = worker.orphans.filter((orphan) => orphan !== ready)
       const parentKey = worker.aliases.get(ready.parent)?.key
-      this.#storeBlock(worker, ready.hash, parentKey, ready.local, ready.tier, ready.group, ready.storeCount)
+      const key = parentKey && child(parentKey, ready.local)
+      this.#storeBlock(worker, ready.hash, key, ready.tier, ready.group, ready.storeCount)
       outcome.storedBlocks++
     }
+  }
+
+  #knownKey(worker: NaiveWorker, hash: string): string | undefined {
+    const kin = (worker.options.kin ?? []).map((slot) => this.#workers.get(slot))
+    const sameSize = kin.filter((other) => other?.options.blockSize === worker.options.blockSize)
+    return [worker, ...sameSize].map((other) => other?.aliases.get(hash)?.key).find((key) => key !== undefined)
   }
 
   #readyOrphan(worker: NaiveWorker): NaiveOrphan | undefined {
@@ -221,13 +247,12 @@ export class NaiveMap implements CacheMap {
   #storeBlock(
     worker: NaiveWorker,
     hash: string,
-    parentKey: string | undefined,
-    local: readonly [number, number],
+    key: string | undefined,
     tier: number,
     group: number,
     storeCount: number,
   ): void {
-    const alias = worker.aliases.get(hash) ?? { key: child(parentKey!, local), counts: new Map<string, number>() }
+    const alias = worker.aliases.get(hash) ?? { key: key!, counts: new Map<string, number>() }
     worker.aliases.set(hash, alias)
     const place = `${tier}:${group}`
     const before = alias.counts.get(place) ?? 0
