@@ -52,6 +52,11 @@ export class EngineDrive {
     return this.#engine.options
   }
 
+  /** Prompt tokens of waiting requests that are not cached. */
+  get waitingTokens(): number {
+    return this.#engine.waitingTokens()
+  }
+
   /** What the engine's tiers hold now. */
   trueBlocks(): TrueBlocks {
     return this.#engine.trueBlocks()

@@ -239,10 +239,15 @@ export class Engine {
         prefillTokens += left - (this.#scheduled.includes(sequence) ? Math.min(left, sequence.scheduledTokens) : 0)
       else decoding++
     }
-    for (const sequence of this.#waiting) {
-      prefillTokens += sequence.promptTokens - this.#matchedBlocks(sequence).length * this.options.blockSize
-    }
+    prefillTokens += this.waitingTokens()
     return { prefillTokens, decoding, stepLeftMs: this.#stepEndsAtMs === null ? 0 : this.#stepEndsAtMs - this.#nowMs }
+  }
+
+  /** Prompt tokens of waiting requests that are not cached. */
+  waitingTokens(): number {
+    const uncached = (sequence: Sequence): number =>
+      sequence.promptTokens - this.#matchedBlocks(sequence).length * this.options.blockSize
+    return this.#waiting.reduce((sum, sequence) => sum + uncached(sequence), 0)
   }
 
   /** Queues a request. PROMPT_TOO_LONG where prompt and output exceed `maxModelLength`. */

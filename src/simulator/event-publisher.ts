@@ -14,6 +14,8 @@ export interface EventPublisherOptions {
   readonly eventsPort: number
   readonly replayPort: number
   readonly topic: string
+  /** What of a step's events is told; left out: all. A step of which nothing is told has no batch. */
+  readonly told?: (events: readonly KvEvent[]) => readonly KvEvent[]
   /** The bytes of one batch. */
   readonly encode: (events: readonly KvEvent[], timestampSeconds: number) => Buffer
   /** Batches that replay can still give. */
@@ -69,7 +71,9 @@ export class EventPublisher implements EventOutlet {
     return this.#pub.subscribers
   }
 
-  publish(events: readonly KvEvent[]): void {
+  publish(all: readonly KvEvent[]): void {
+    const events = this.#options.told?.(all) ?? all
+    if (events.length === 0) return
     const sequence = this.#sequence++
     const number = Buffer.alloc(8)
     number.writeBigUInt64BE(BigInt(sequence))

@@ -4,12 +4,14 @@ import type { KvEvent } from './kv-event.ts'
 
 export interface PublishersOptions extends Pick<LifeOptions, 'clock' | 'random' | 'wallSeconds' | 'ports' | 'events'> {
   readonly ranks: number
+  /** Of each rank, what of a step's events is told; left out: all. */
+  readonly toldOf?: (rank: number) => (events: readonly KvEvent[]) => readonly KvEvent[]
   readonly encode: (events: readonly KvEvent[], timestampSeconds: number, rank: number) => Buffer
 }
 
 /** Opens a publisher for each rank, with a port for its events and one for their replay; all or none. */
 export async function openPublishers(options: PublishersOptions): Promise<readonly EventPublisher[]> {
-  const { events, ranks, ports, encode } = options
+  const { events, ranks, ports, encode, toldOf } = options
   if (events === null) return []
   const publishers: EventPublisher[] = []
   try {
@@ -18,6 +20,7 @@ export async function openPublishers(options: PublishersOptions): Promise<readon
         ...options,
         ...events,
         host: ports.host,
+        ...(toldOf === undefined ? {} : { told: toldOf(rank) }),
         encode: (batch, timestampSeconds) => encode(batch, timestampSeconds, rank),
         eventsPort: ports.of('events', rank),
         replayPort: ports.of('replay', rank),

@@ -1,5 +1,6 @@
 import type { FastifyInstance } from 'fastify'
 import type { Clock } from '../zmtp/clock.ts'
+import type { ApiError } from './api-error.ts'
 import type { BlockHash } from './block-hash.ts'
 import type { EngineDrive } from './engine-drive.ts'
 import type { EngineOptions } from './engine.ts'
@@ -59,6 +60,8 @@ export interface Surface {
   readonly places: Readonly<Record<string, string>>
   /** Adds the paths of this kind of engine. */
   addRoutes(app: FastifyInstance, serving: Serving, options: SurfaceOptions): void
+  /** The body of a refusal; left out: vLLM's form. */
+  readonly refusal?: (fault: ApiError) => object
   close(): Promise<void>
   /** As `close`, with every connection cut first as by a crash. */
   kill(): Promise<void>

@@ -46,6 +46,20 @@ export class MsgpackWriter {
     this.#word32(low)
   }
 
+  /** The same 64 bits as a signed number. */
+  signed64(low: number, high: number): void {
+    if (high < 0x80000000) {
+      this.unsigned64(low, high)
+      return
+    }
+    if (high === 0xffffffff && low >= 0x80000000) this.#negative(low | 0)
+    else {
+      this.#byte(0xd3)
+      this.#word32(high)
+      this.#word32(low)
+    }
+  }
+
   text(value: string): void {
     const bytes = Buffer.byteLength(value)
     if (bytes < 32) this.#byte(0xa0 | bytes)
@@ -88,6 +102,21 @@ export class MsgpackWriter {
     } else {
       this.#byte(tag32)
       this.#word32(count)
+    }
+  }
+
+  /** A negative number of 32 bits. */
+  #negative(value: number): void {
+    if (value >= -32) this.#byte(value & 0xff)
+    else if (value >= -0x80) {
+      this.#byte(0xd0)
+      this.#byte(value & 0xff)
+    } else if (value >= -0x8000) {
+      this.#byte(0xd1)
+      this.#word16(value & 0xffff)
+    } else {
+      this.#byte(0xd2)
+      this.#word32(value >>> 0)
     }
   }
 

@@ -29,4 +29,9 @@ export class Ports {
   keep(purpose: string, rank: number, port: number): void {
     this.#kept.set(`${purpose} ${rank}`, port)
   }
+
+  /** The system's choice, or another one, is to be made again. */
+  forget(purpose: string): void {
+    for (const name of this.#kept.keys()) if (name.startsWith(`${purpose} `)) this.#kept.delete(name)
+  }
 }

@@ -20,14 +20,14 @@ export function createServer(options: ServerOptions, surface: Surface): FastifyI
     forceCloseConnections: true,
     keepAliveTimeout: 5_000,
   })
-  addFaultHandlers(app)
+  addFaultHandlers(app, surface.refusal ?? (({ body }) => body))
   addSimulatorRoutes(app, options)
   surface.addRoutes(app, new Serving(options), options)
   return app
 }
 
-/** Faults in vLLM's forms; what no route takes, in FastAPI's. */
-function addFaultHandlers(app: FastifyInstance): void {
+/** Faults in the engine's form; what no route takes, in FastAPI's. */
+function addFaultHandlers(app: FastifyInstance, bodyOf: (fault: ApiError) => object): void {
   const routes: { readonly path: RegExp; readonly method: string }[] = []
   app.addHook('onRoute', ({ url, method }) => {
     const path = new RegExp(`^${url.replace(/:[a-z]+/g, '[^/]+')}$`)
@@ -44,7 +44,7 @@ function addFaultHandlers(app: FastifyInstance): void {
   })
   app.setErrorHandler((fault, _, reply) => {
     const refusal = refusalOf(fault)
-    return reply.code(refusal.status).send(refusal.body)
+    return reply.code(refusal.status).send(bodyOf(refusal))
   })
   app.setNotFoundHandler((request, reply) => {
     const [path = ''] = request.url.split('?')

@@ -93,6 +93,9 @@ test('what cannot be is refused with the option and what it wants', async () => 
     [['--event-hashes', 'hex'], /--event-hashes must be int or bytes/],
     [['--lora-modules', 'sql'], /NAME=PATH/],
     [['--worker', '1'], /--worker.*--help/],
+    [['--engine', 'other'], /--engine must be vllm or sglang/],
+    [['--enable-cache-report'], /--enable-cache-report is for engines of the kind sglang, not vllm/],
+    [['--engine', 'sglang', '--prefix-caching-hash-algo', 'sha256_cbor'], /must be sha256 or fast for this engine/],
   ]
   for (const [argv, message] of cases) {
     await assert.rejects(simulate(...argv).code, { code: 'CONFIG_INVALID', message })
