@@ -20,7 +20,7 @@ export interface KvBatch {
   readonly events: readonly KvEvent[]
 }
 
-export type KvEvent = KvStore | KvPresent | KvRemove | KvClear
+export type KvEvent = KvStore | KvPresent | KvHold | KvRemove | KvClear
 
 /** A run of blocks in chain order: block i+1 is the child of block i. */
 export interface KvStore {
@@ -50,6 +50,19 @@ export interface KvPresent {
   readonly group: number
   /** Engine hashes, two words a block. */
   readonly engineHashes: Uint32Array
+}
+
+/**
+ * Blocks that the router concludes a worker to hold although no engine announced them. For want of an engine hash a block
+ * is named by its key, also where it is removed.
+ */
+export interface KvHold {
+  readonly kind: 'hold'
+  readonly tier: number
+  /** Block keys in chain order, two words a block. */
+  readonly keys: Uint32Array
+  /** Key of the block before the first, which the worker must hold too; null: the first one begins a prompt. */
+  readonly parent: readonly [low: number, high: number] | null
 }
 
 export interface KvRemove {

@@ -35,7 +35,8 @@ export class Announcements {
 
   /**
    * Stores one block: its alias, its entry and its member, the key being the one that another tier or group knows it by, if any, and else the given one. The
-   * entry's id, or 0 where there is no room.
+   * entry's id, or 0 where there is no room. A store count of 0 is that of a block which is held once however often it is
+   * said to be.
    */
   hold(
     holder: Holder,
@@ -75,7 +76,7 @@ export class Announcements {
         const hasRoom = !isDouble || holder.doubles.add(known, place)
         const id = hasRoom ? blocks.hold(known, keyLow, keyHigh, hung, holder, place) : 0
         if (id !== 0) {
-          aliases.insert(incarnation, place, id, Math.min(storeCount, maxStoreCount))
+          aliases.insert(incarnation, place, id, Math.max(1, Math.min(storeCount, maxStoreCount)))
           return id
         }
       }

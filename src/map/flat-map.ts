@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import type { KvBatch, WorkerSlot } from '../kv/batch.ts'
+import type { KvBatch, KvEvent, WorkerSlot } from '../kv/batch.ts'
 import { Aliases } from './aliases.ts'
 import { Announcements } from './announcements.ts'
 import { Blocks } from './blocks.ts'
@@ -128,33 +128,40 @@ export class FlatMap implements CacheMap {
   }
 
   apply(batch: KvBatch): ApplyOutcome {
-    const outcome = this.#outcome
-    outcome.storedBlocks =
-      outcome.removedBlocks =
-      outcome.unknownRemovals =
-      outcome.orphaned =
-      outcome.unknownHashes =
-      outcome.parentEvicted =
-        0
-    outcome.ignored = false
+    const outcome = this.#newOutcome()
     const holder = this.#holders.get(batch.worker)
     if (holder !== undefined && batch.epoch > holder.epoch) this.clear(batch.worker, batch.epoch)
     if (holder === undefined || batch.epoch < holder.epoch || batch.sequence <= holder.lastSequence) {
       outcome.ignored = true
       return outcome
     }
+    if (holder.isAssumed) this.retract(batch.worker)
     holder.lastSequence = batch.sequence
-    for (const event of batch.events) {
-      if (event.kind === 'store') this.#ledger.store(holder, event)
-      else if (event.kind === 'remove') this.#ledger.remove(holder, event)
-      else if (event.kind === 'present') this.#ledger.present(holder, event)
-      else {
-        this.#reserveIncarnation()
-        this.#forget(holder)
-      }
-    }
-    this.#reclaim.settle(outcome.storedBlocks + outcome.removedBlocks + 1)
+    this.#enter(holder, batch.events)
     return outcome
+  }
+
+  assume(slot: WorkerSlot, events: readonly KvEvent[]): ApplyOutcome {
+    const outcome = this.#newOutcome()
+    const holder = this.#holders.get(slot)
+    if (holder === undefined) {
+      outcome.ignored = true
+      return outcome
+    }
+    if (!holder.isAssumed) {
+      this.#reserveIncarnation()
+      this.#forget(holder)
+      holder.isAssumed = true
+    }
+    this.#enter(holder, events)
+    return outcome
+  }
+
+  retract(slot: WorkerSlot): void {
+    const holder = this.#holders.get(slot)
+    if (holder?.isAssumed !== true) return
+    this.#reserveIncarnation()
+    this.#forget(holder)
   }
 
   workerBlocks(slot: WorkerSlot): { gpu: number; host: number; disk: number } {
@@ -198,6 +205,44 @@ export class FlatMap implements CacheMap {
   sweep(steps: number): boolean {
     for (let left = steps; left > 0; left--) if (!this.#sweep.step()) return false
     return this.#sweep.isNeeded
+  }
+
+  #enter(holder: Holder, events: readonly KvEvent[]): void {
+    for (const event of events) {
+      switch (event.kind) {
+        case 'store':
+          this.#ledger.store(holder, event)
+          break
+        case 'hold':
+          this.#ledger.hold(holder, event)
+          break
+        case 'present':
+          this.#ledger.present(holder, event)
+          break
+        case 'remove':
+          this.#ledger.remove(holder, event)
+          break
+        case 'clear':
+          this.#reserveIncarnation()
+          this.#forget(holder)
+          break
+        default:
+          event satisfies never
+      }
+    }
+    this.#reclaim.settle(this.#outcome.storedBlocks + this.#outcome.removedBlocks + 1)
+  }
+
+  #newOutcome(): ApplyOutcome {
+    return Object.assign(this.#outcome, {
+      storedBlocks: 0,
+      removedBlocks: 0,
+      unknownRemovals: 0,
+      orphaned: 0,
+      unknownHashes: 0,
+      parentEvicted: 0,
+      ignored: false,
+    })
   }
 
   #forget(holder: Holder): void {

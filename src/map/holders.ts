@@ -15,6 +15,8 @@ export interface Holder {
   incarnation: number
   epoch: number
   lastSequence: number
+  /** Its blocks were assumed, not announced. */
+  isAssumed: boolean
   /** The engine's cache group ids in the order of their first store; their places are the map's group numbers. */
   groups: number[]
   /** Blocks held, by tier. */
@@ -74,6 +76,7 @@ export class Holders {
       incarnation: 0,
       epoch: 0,
       lastSequence: -1,
+      isAssumed: false,
       groups: [],
       blocks: new Int32Array(tierCount),
       orphans: new Orphans(this.#orphanLimits),
@@ -95,6 +98,7 @@ export class Holders {
   /** Forgets everything that the worker held; a match that begins after this gives it no credit. */
   renew(holder: Holder): void {
     this.#end(holder)
+    holder.isAssumed = false
     holder.groups = []
     holder.blocks = new Int32Array(tierCount)
     const { dropped } = holder.orphans

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import type { KvPresent, KvRemove, KvStore } from '../kv/batch.ts'
+import type { KvHold, KvPresent, KvRemove, KvStore } from '../kv/batch.ts'
 import { chainKeys } from '../kv/keys.ts'
 import { tiers } from '../kv/tier.ts'
 import { aliasPlace } from './aliases.ts'
@@ -71,6 +71,28 @@ export class Ledger {
       above = id
     }
     if (holder.orphans.count > 0) this.#adoptOrphans(holder, engineHashes)
+  }
+
+  /** Enters blocks under their own keys. Without the block before them nobody could find them, and they are refused. */
+  hold(holder: Holder, { tier, keys, parent }: KvHold): void {
+    const group = this.#announce(holder, tier, 0)
+    if (group < 0) return
+    const place = aliasPlace(tier, group)
+    let above = parent === null ? 0 : this.#announcements.resolve(holder, parent[0], parent[1])
+    if (parent !== null && above <= 0) {
+      this.#outcome.parentEvicted += keys.length >>> 1
+      return
+    }
+    for (let at = 0; at + 1 < keys.length; at += 2) {
+      const low = (keys[at] as number) | 0
+      const high = (keys[at + 1] as number) | 0
+      above = this.#announcements.hold(holder, low, high, place, low, high, above, 0)
+      if (above === 0) {
+        this.#outcome.parentEvicted += (keys.length - at) >>> 1
+        return
+      }
+      this.#outcome.storedBlocks++
+    }
   }
 
   /** Blocks whose tokens the engine does not tell: they count where their key is known from elsewhere. */

@@ -1,4 +1,4 @@
-import type { KvBatch, WorkerSlot } from '../kv/batch.ts'
+import type { KvBatch, KvEvent, WorkerSlot } from '../kv/batch.ts'
 
 /** The keys of one prompt at one block size; one query per distinct block size in the pool (decision 3). */
 export interface MatchQuery {
@@ -72,6 +72,13 @@ export interface CacheMap extends MapReader {
   /** Drops every entry, alias, count and orphan of the worker in a time that does not depend on their number. */
   clear(slot: WorkerSlot, epoch: number): void
   apply(batch: KvBatch): ApplyOutcome
+  /**
+   * Applies what the router itself concludes of a worker that announces nothing. A worker's entries are either announced
+   * or assumed, never both: its first assumption clears what was announced, its next batch what was assumed.
+   */
+  assume(slot: WorkerSlot, events: readonly KvEvent[]): ApplyOutcome
+  /** Drops what was assumed of a worker, if anything was. */
+  retract(slot: WorkerSlot): void
   /** Blocks that the worker holds, by tier. */
   workerBlocks(slot: WorkerSlot): { gpu: number; host: number; disk: number }
   stats(): MapStats

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
+import type { KvEvent } from '../../src/kv/batch.ts'
 import type { CacheMap } from '../../src/map/map.ts'
 import { batchOf, emptyMatch, KvTree, slotOf } from '../support/kv-tree.ts'
 
@@ -255,6 +256,79 @@ export function cacheMapContract(name: string, create: (options?: { orphansPerWo
       map.addWorker(slotOf(0), { countsStores: true, blockSize: 32 })
       assert.deepEqual(map.workerBlocks(slotOf(0)), { gpu: 0, host: 0, disk: 0 })
       assert.deepEqual(matchOf(chain, 32)(0), [0, 0, 0, 0])
+    })
+
+    describe('what is assumed of a worker that announces nothing', () => {
+      const hold = (tree: KvTree, path: readonly number[]): KvEvent => {
+        const parent = tree.parents[path[0]!]!
+        return { kind: 'hold', tier: 0, keys: tree.keysOf(path), parent: parent < 0 ? null : tree.keys[parent]! }
+      }
+      const letGo = (tree: KvTree, path: readonly number[]): KvEvent => ({
+        kind: 'remove',
+        tier: 0,
+        group: 0,
+        engineHashes: tree.keysOf(path),
+      })
+
+      test('blocks held by their keys are matched beside announced ones, and removed by their keys', () => {
+        const { map, tree, chain, send, matchOf } = setUp()
+        send(0, tree.store(chain))
+        assert.equal(map.assume(slotOf(1), [hold(tree, chain.slice(0, 3))]).storedBlocks, 3)
+        assert.equal(map.assume(slotOf(1), [hold(tree, chain.slice(3, 6))]).storedBlocks, 3)
+        assert.deepEqual(
+          [matchOf()(0), matchOf()(1)],
+          [
+            [8, 0, 0, 0],
+            [6, 0, 0, 0],
+          ],
+        )
+        assert.deepEqual(map.workerBlocks(slotOf(1)), { gpu: 6, host: 0, disk: 0 })
+        assert.equal(map.assume(slotOf(1), [letGo(tree, chain.slice(2, 6))]).removedBlocks, 4)
+        assert.deepEqual(matchOf()(1), [2, 0, 0, 0])
+        assert.deepEqual(matchOf()(0), [8, 0, 0, 0])
+      })
+
+      test('a block is held once however often that is said, where stores count too', () => {
+        const { map, tree, chain, matchOf } = setUp()
+        for (let times = 0; times < 3; times++) map.assume(slotOf(0), [hold(tree, chain)])
+        assert.deepEqual(map.workerBlocks(slotOf(0)), { gpu: 8, host: 0, disk: 0 })
+        map.assume(slotOf(0), [letGo(tree, chain)])
+        assert.deepEqual(matchOf()(0), [0, 0, 0, 0])
+        assert.equal(map.stats().entries, 0)
+      })
+
+      test('blocks below one that is not held are refused', () => {
+        const { map, tree, chain, matchOf } = setUp()
+        assert.equal(map.assume(slotOf(0), [hold(tree, chain.slice(2))]).parentEvicted, 6)
+        assert.deepEqual(map.workerBlocks(slotOf(0)), { gpu: 0, host: 0, disk: 0 })
+        assert.equal(map.assume(slotOf(0), [hold(tree, chain.slice(0, 2)), hold(tree, chain.slice(2))]).storedBlocks, 8)
+        assert.deepEqual(matchOf()(0), [8, 0, 0, 0])
+      })
+
+      test('the first batch of events clears what was assumed, and the first assumption what was announced', () => {
+        const { map, tree, chain, send, matchOf } = setUp()
+        map.assume(slotOf(0), [hold(tree, chain)])
+        send(0, tree.store(chain.slice(0, 2)))
+        assert.deepEqual(matchOf()(0), [2, 0, 0, 0])
+        send(0, tree.store(chain.slice(2, 4)))
+        assert.deepEqual(matchOf()(0), [4, 0, 0, 0])
+        map.assume(slotOf(0), [hold(tree, chain.slice(0, 3))])
+        assert.deepEqual(matchOf()(0), [3, 0, 0, 0])
+        map.retract(slotOf(0))
+        assert.deepEqual(matchOf()(0), [0, 0, 0, 0])
+      })
+
+      test('to retract leaves alone what was announced; a batch that is not applied clears nothing', () => {
+        const { map, tree, chain, send, matchOf } = setUp()
+        send(0, tree.store(chain))
+        map.retract(slotOf(0))
+        assert.deepEqual(matchOf()(0), [8, 0, 0, 0])
+        map.clear(slotOf(0), 4)
+        map.assume(slotOf(0), [hold(tree, chain.slice(0, 5))])
+        assert.equal(map.apply(batchOf(0, 9, [tree.store(chain)], 3)).ignored, true)
+        assert.deepEqual(matchOf()(0), [5, 0, 0, 0])
+        assert.equal(map.assume(slotOf(3), [hold(tree, chain)]).ignored, true)
+      })
     })
 
     test('blocks are counted by worker and tier', () => {

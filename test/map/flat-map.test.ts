@@ -13,6 +13,8 @@ const treeBlocks = 28
 
 type Step =
   | { kind: 'batch'; worker: number; events: EventPlan[]; again: boolean }
+  | { kind: 'assume'; worker: number; events: EventPlan[] }
+  | { kind: 'retract'; worker: number }
   | { kind: 'clear'; worker: number }
   | { kind: 'restart'; worker: number }
   | { kind: 'leave'; worker: number }
@@ -58,9 +60,18 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     }),
   },
   {
+    weight: 4,
+    arbitrary: fc.record({
+      kind: fc.constant('assume' as const),
+      // Mostly one worker, so that it is left as it is for a while.
+      worker: fc.oneof(fc.constant(1), worker),
+      events: fc.array(eventPlan, { minLength: 1, maxLength: 4 }),
+    }),
+  },
+  {
     weight: 3,
     arbitrary: fc.oneof(
-      ...(['clear', 'restart', 'leave', 'join', 'stale'] as const).map((kind) =>
+      ...(['retract', 'clear', 'restart', 'leave', 'join', 'stale'] as const).map((kind) =>
         fc.record({ kind: fc.constant(kind), worker }),
       ),
     ),
@@ -82,6 +93,15 @@ function eventOf(tree: KvTree, plan: EventPlan): KvEvent {
   if (plan.kind === 'store') return tree.store(run, plan)
   if (plan.kind === 'present') return tree.present(run, plan)
   return tree.remove(run, plan.everyTier ? { ...plan, tier: null } : plan)
+}
+
+/** The same for blocks that are known by their keys. */
+function assumptionOf(tree: KvTree, plan: EventPlan): KvEvent {
+  if (plan.kind === 'clear') return { kind: 'clear' }
+  const run = tree.pathTo(plan.block).slice(-plan.length)
+  const above = tree.parents[run[0]!]!
+  if (plan.kind === 'remove') return { kind: 'remove', tier: plan.tier, group: 0, engineHashes: tree.keysOf(run) }
+  return { kind: 'hold', tier: plan.tier, keys: tree.keysOf(run), parent: above < 0 ? null : tree.keys[above]! }
 }
 
 const runs = {
@@ -113,6 +133,10 @@ test('the flat map answers as the naive one does under any log of events', () =>
       for (const at of steps) {
         if (at.kind === 'sweep') flat.sweep(at.steps)
         else if (at.kind === 'join') join(at.worker)
+        else if (at.kind === 'assume') {
+          const events = at.events.map((plan) => assumptionOf(treeOf(at.worker), plan))
+          assert.deepEqual(flat.assume(slotOf(at.worker), events), naive.assume(slotOf(at.worker), events))
+        } else if (at.kind === 'retract') for (const map of [naive, flat]) map.retract(slotOf(at.worker))
         else if (at.kind === 'leave') {
           for (const map of [naive, flat]) map.removeWorker(slotOf(at.worker))
           epochs[at.worker] = 0

@@ -2,7 +2,7 @@
  * The map as plainly as its rules can be written: the oracle of the flat one. No budget, no threads, no sharing of
  * sets; every question is answered from one Map of aliases a worker.
  */
-import type { KvBatch, KvEvent, WorkerSlot } from '../../src/kv/batch.ts'
+import type { KvBatch, KvEvent, KvHold, WorkerSlot } from '../../src/kv/batch.ts'
 import { chainKeys } from '../../src/kv/keys.ts'
 import type { ApplyOutcome, CacheMap, MapStats, MatchQuery, PrefixMatch, WorkerMapOptions } from '../../src/map/map.ts'
 
@@ -30,6 +30,7 @@ interface NaiveWorker {
   orphansDropped: number
   /** Groups announced, by tier. */
   announced: Set<number>[]
+  assumed: boolean
 }
 
 const word = (value: number): number => value >>> 0
@@ -75,23 +76,30 @@ export class NaiveMap implements CacheMap {
   }
 
   apply(batch: KvBatch): ApplyOutcome {
-    const outcome: ApplyOutcome = {
-      storedBlocks: 0,
-      removedBlocks: 0,
-      unknownRemovals: 0,
-      orphaned: 0,
-      unknownHashes: 0,
-      parentEvicted: 0,
-      ignored: false,
-    }
+    const outcome = noOutcome()
     const worker = this.#workers.get(batch.worker)
     if (worker !== undefined && batch.epoch > worker.epoch) this.clear(batch.worker, batch.epoch)
     if (worker === undefined || batch.epoch < worker.epoch || batch.sequence <= worker.lastSequence) {
       return { ...outcome, ignored: true }
     }
+    if (worker.assumed) Object.assign(worker, nothing())
     worker.lastSequence = batch.sequence
     for (const event of batch.events) this.#applyEvent(worker, event, outcome)
     return outcome
+  }
+
+  assume(slot: WorkerSlot, events: readonly KvEvent[]): ApplyOutcome {
+    const worker = this.#workers.get(slot)
+    const outcome = noOutcome()
+    if (worker === undefined) return { ...outcome, ignored: true }
+    if (!worker.assumed) Object.assign(worker, nothing(), { assumed: true })
+    for (const event of events) this.#applyEvent(worker, event, outcome)
+    return outcome
+  }
+
+  retract(slot: WorkerSlot): void {
+    const worker = this.#workers.get(slot)
+    if (worker?.assumed === true) Object.assign(worker, nothing())
   }
 
   match(queries: readonly MatchQuery[], out: PrefixMatch): void {
@@ -158,6 +166,10 @@ export class NaiveMap implements CacheMap {
       Object.assign(worker, nothing())
       return
     }
+    if (event.kind === 'hold') {
+      this.#hold(worker, event, outcome)
+      return
+    }
     const hashes = pairs(event.engineHashes)
     if (event.kind === 'remove') {
       for (const hash of hashes) {
@@ -221,6 +233,20 @@ export class NaiveMap implements CacheMap {
     const kin = (worker.options.kin ?? []).map((slot) => this.#workers.get(slot))
     const sameSize = kin.filter((other) => other?.options.blockSize === worker.options.blockSize)
     return [worker, ...sameSize].map((other) => other?.aliases.get(hash)?.key).find((key) => key !== undefined)
+  }
+
+  #hold(worker: NaiveWorker, { keys, tier, parent }: KvHold, outcome: ApplyOutcome): void {
+    worker.announced[tier]!.add(0)
+    if (parent !== null && !worker.aliases.has(pair(...parent))) {
+      outcome.parentEvicted += keys.length >>> 1
+      return
+    }
+    for (const key of pairs(keys)) {
+      const alias = worker.aliases.get(key) ?? { key, counts: new Map<string, number>() }
+      worker.aliases.set(key, alias)
+      alias.counts.set(`${tier}:0`, alias.counts.get(`${tier}:0`) ?? 1)
+      outcome.storedBlocks++
+    }
   }
 
   #readyOrphan(worker: NaiveWorker): NaiveOrphan | undefined {
@@ -304,6 +330,18 @@ export class NaiveMap implements CacheMap {
   }
 }
 
-function nothing(): Pick<NaiveWorker, 'aliases' | 'orphans' | 'announced'> {
-  return { aliases: new Map(), orphans: [], announced: [new Set(), new Set(), new Set(), new Set()] }
+function nothing(): Pick<NaiveWorker, 'aliases' | 'orphans' | 'announced' | 'assumed'> {
+  return { aliases: new Map(), orphans: [], announced: [new Set(), new Set(), new Set(), new Set()], assumed: false }
+}
+
+function noOutcome(): ApplyOutcome {
+  return {
+    storedBlocks: 0,
+    removedBlocks: 0,
+    unknownRemovals: 0,
+    orphaned: 0,
+    unknownHashes: 0,
+    parentEvicted: 0,
+    ignored: false,
+  }
 }
