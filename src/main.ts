@@ -35,6 +35,7 @@ import type { Profile } from './routing/profile.ts'
 import { createLog, type Log } from './telemetry/log.ts'
 import { createMetrics } from './telemetry/metrics.ts'
 import { createPromptService } from './tokenize/service.ts'
+import { TruthCheck } from './truth/check.ts'
 import { WorkerConnections } from './workers/connect.ts'
 import { createEngineHttp } from './workers/engine-http.ts'
 import { Fleet } from './workers/fleet.ts'
@@ -94,7 +95,23 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
   const outliers = createOutliers({ limits: config.outliers, clock, random, metrics, log })
   const apiKeys = new ApiKeys(config.apiKeys)
   const decisions = new DecisionLog(config.decisions.kept, config.limits.workers)
-  const events = new EventsWiring({ map, keys, metrics, log, random })
+  const truth: TruthCheck = new TruthCheck({
+    map,
+    keys,
+    slots: config.limits.workers,
+    get agreement() {
+      return live.config.agreement
+    },
+    get timing() {
+      return live.config.truth
+    },
+    clock,
+    wallClock: Date.now,
+    log,
+    metrics,
+    isPartial: (worker): boolean => events.isPartial(worker) || map.stats().evictions > 0,
+  })
+  const events = new EventsWiring({ map, keys, metrics, log, random, truth })
 
   const newProfile = (model: string): Profile =>
     createProfile(profileChoice(live.config, model), {
@@ -147,9 +164,11 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
       admission.wake(pool.model)
     },
     onWorker: (worker) => events.addWorker(worker),
+    onTold: (worker, told) => truth.told(worker, told),
     onCut: (worker) => forwarder.cut(worker),
     onWorkerGone: (worker) => {
       events.removeWorker(worker)
+      truth.forget(worker)
       if (![...fleet.workers()].some(({ origin }) => origin === worker.origin)) {
         forwarder.forget(worker.origin)
         if (!keeper.knows(worker.origin)) connections.use(worker.origin, null)
@@ -179,9 +198,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     log,
     clock,
     wallClock: Date.now,
-    get agreement() {
-      return live.config.agreement
-    },
+    truth,
     get staleLoadMs() {
       return live.config.load.staleMs
     },
@@ -243,7 +260,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
       mutualTls: config.admin.tls?.clientCa !== undefined,
     }),
   })
-  const views = adminViews({ fleet, map, keeper, metrics, prompts })
+  const views = adminViews({ fleet, map, keeper, metrics, prompts, truth })
   addAdminRoutes(adminApp, {
     pipeline,
     readiness,

@@ -24,8 +24,9 @@ import type { Profile } from './routing/profile.ts'
 import { predictedMs, reasonOf } from './routing/reason.ts'
 import type { Log } from './telemetry/log.ts'
 import type { Metrics } from './telemetry/metrics.ts'
-import type { PromptService } from './tokenize/service.ts'
-import type { AgreementLimits } from './workers/agreement.ts'
+import type { PromptKind, PromptService } from './tokenize/service.ts'
+import type { TruthCheck } from './truth/check.ts'
+import type { Watched } from './truth/watched.ts'
 import { InFlight, type Fleet } from './workers/fleet.ts'
 import { LinearRelease } from './workers/linear-release.ts'
 import type { Outliers } from './workers/outliers.ts'
@@ -56,7 +57,7 @@ export interface PipelineOptions {
   readonly clock: () => number
   readonly wallClock: () => number
   readonly staleLoadMs: number
-  readonly agreement: AgreementLimits
+  readonly truth: TruthCheck
   /** Responses of the Responses API whose worker is remembered. */
   readonly responsesKept: number
   /**
@@ -299,14 +300,7 @@ export class Pipeline {
       attempt,
       predictedCachedTokens,
       predictedPrefillMs: predictedMs(profile, chosen) ?? uncached / assumedTokensPerMs,
-      matchedTokens: candidates.matchedTokens[chosen] as number,
-      // Engines report the cached tokens of one prompt only where a request has several.
-      verifiable:
-        request.fallback === null &&
-        request.prompts.length === 1 &&
-        request.unknownTokens === 0 &&
-        worker.exact &&
-        (worker.degraded === null || worker.degraded === 'predictions_fail'),
+      watched: log === this.#o.decisions ? this.#watched(request, candidates, chosen, queries) : null,
       dispatch: {
         serial: worker.serial,
         promptTokens: promptTokensOf(request),
@@ -318,6 +312,32 @@ export class Pipeline {
       },
       summary: { reason, ...(fallback === null ? {} : { fallback }), candidates: candidates.count, ...best },
     }
+  }
+
+  /** What the request should find and leave behind on its worker; null where its prompt is not wholly known. */
+  #watched(
+    { longest, prompts, fallback, unknownTokens, incoming, read, target }: Prepared,
+    candidates: Candidates,
+    chosen: number,
+    queries: readonly MatchQuery[],
+  ): Watched | null {
+    const worker = candidates.workers[chosen] as Worker
+    const query = queries.find(({ blockSize }) => blockSize === worker.blockSize)
+    if (longest === null || query === undefined || fallback !== null || unknownTokens > 0) return null
+    const { prompt } = incoming.endpoint
+    return this.#o.truth.watch(worker, {
+      keys: query.keys,
+      tokens: longest,
+      runBlocks:
+        (candidates.gpu[chosen] as number) + (candidates.host[chosen] as number) + (candidates.disk[chosen] as number),
+      sharedBlocks: candidates.shared[chosen] as number,
+      adapter: target.adapter,
+      salt: read.fields.cacheSalt,
+      chat: chatKinds.has(prompt),
+      generates: prompt !== 'other' && prompt !== 'tokenize',
+      // Engines report the cached tokens of one prompt only where a request has several, and of one answer of several.
+      reports: prompts.length === 1 && read.fields.n <= 1,
+    })
   }
 
   /** Those that have a place left, if any. */
@@ -496,6 +516,8 @@ export class Pipeline {
 
 /** Seconds for which a worker that is too busy, and does not say for how long, is given less. */
 const defaultPressureSeconds = 1
+/** Prompts that a template makes of messages. */
+const chatKinds: ReadonlySet<PromptKind> = new Set<PromptKind>(['chat', 'messages', 'responses'])
 /** Error answers for which another worker may do better. */
 const retriedStatuses: ReadonlySet<number> = new Set([429, 500, 502, 503, 504, 529])
 

@@ -63,6 +63,15 @@ const foundOptions = {
   events: Type.Optional(
     Type.Union([workerEvents, Type.Literal(false)], { description: 'KV event source, or false for none.' }),
   ),
+  nativeHash: Type.Optional(
+    object(
+      {
+        algorithm: Type.Optional(text('Its --prefix-caching-hash-algo; omitted: as the engine tells.')),
+        seed: Type.Optional(text('Its PYTHONHASHSEED; omitted: not set there, or a usual one is found.')),
+      },
+      { description: 'How the engine names its blocks, for verifying them.' },
+    ),
+  ),
   apiKey: Type.Optional(text('Key sent to this engine instead of the client’s own authorization.')),
   headers: Type.Optional(
     Type.Record(Type.String(), Type.String(), { description: 'Headers added to every request to this engine.' }),
@@ -442,7 +451,24 @@ export const configSchema = object({
         default: 0.6,
       }),
     },
-    { default: {}, description: 'Truth check of the map by what engines report as cached.' },
+    { default: {}, description: 'Truth check of the map: when a worker’s predictions are believed.' },
+  ),
+  truth: object(
+    {
+      graceMs: integer('How long after an answer the events of what it stored may come.', 10, hourMs, {
+        default: 1000,
+      }),
+      silentMs: integer('How long KV events may be silent while requests store new blocks.', 10, hourMs, {
+        default: 5000,
+      }),
+      nativeIntervalMs: integer(
+        'Between two verifications of an engine’s own block hashes; each costs one block.',
+        100,
+        24 * hourMs,
+        { default: 600_000 },
+      ),
+    },
+    { default: {}, description: 'Truth check of the map: its times.' },
   ),
   map: object(
     {

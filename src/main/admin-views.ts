@@ -4,7 +4,10 @@ import type { WorkerSlot } from '../kv/batch.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
 import type { PromptService } from '../tokenize/service.ts'
 import type { Fleet } from '../workers/fleet.ts'
-import { agreementRatio } from '../workers/agreement.ts'
+import type { TruthCheck } from '../truth/check.ts'
+import { recentRatio } from '../truth/verdict.ts'
+import { truthView } from '../truth/view.ts'
+import { agreementBias, agreementCoverage, agreementRatio } from '../workers/agreement.ts'
 import type { Worker } from '../workers/worker.ts'
 import type { FleetKeeper } from './keeper.ts'
 
@@ -14,12 +17,13 @@ export interface ViewedParts {
   readonly keeper: FleetKeeper
   readonly metrics: Metrics
   readonly prompts: PromptService
+  readonly truth: TruthCheck
 }
 
 const states = ['healthy', 'unhealthy', 'ejected', 'draining'] as const
 
 /** What /admin/workers, /admin/map and /metrics show of the running parts. */
-export function adminViews({ fleet, map, keeper, metrics, prompts }: ViewedParts) {
+export function adminViews({ fleet, map, keeper, metrics, prompts, truth }: ViewedParts) {
   const perWorker = (value: (worker: Worker) => number) => () =>
     [...fleet.workers()].map((worker) => [[worker.id], value(worker)] as const)
   /** A worker that leaves and the one that takes its place have one name between them. */
@@ -40,6 +44,21 @@ export function adminViews({ fleet, map, keeper, metrics, prompts }: ViewedParts
   metrics.read(
     'worker_agreement_ratio',
     perWorker(({ agreement }) => agreementRatio(agreement)),
+  )
+  metrics.read(
+    'worker_agreement_recent_ratio',
+    perWorker((worker) => recentRatio(truth.record(worker))),
+  )
+  metrics.read(
+    'worker_agreement_coverage',
+    perWorker(({ agreement }) => agreementCoverage(agreement)),
+  )
+  metrics.read(
+    'worker_agreement_bias',
+    perWorker(({ agreement }) => agreementBias(agreement)),
+  )
+  metrics.read('worker_finding', () =>
+    truth.findings().map(({ worker, finding }) => [[worker.id, finding.cause], 1] as const),
   )
   metrics.read('worker_state', () =>
     [...fleet.workers()].flatMap((worker) =>
@@ -101,11 +120,13 @@ export function adminViews({ fleet, map, keeper, metrics, prompts }: ViewedParts
         predicted: agreement.predicted,
         actual: agreement.actual,
         ratio: agreementRatio(agreement),
-        recentRatio: agreementRatio(agreement.recent),
-        bias: agreement.larger === 0 ? 0 : (agreement.predicted - agreement.actual) / agreement.larger,
+        recentRatio: recentRatio(truth.record(worker)),
+        coverage: agreementCoverage(agreement),
+        bias: agreementBias(agreement),
         verified: agreement.verified,
         requests: agreement.requests,
       },
+      ...truthView(truth.record(worker)),
       ...(worker.degraded === null ? {} : { degraded: worker.degraded }),
     }
   }

@@ -4,12 +4,13 @@ import type { Metrics } from '../telemetry/metrics.ts'
 import type { EngineHttp } from '../workers/engine-http.ts'
 import type { EngineFacts, RankLoad } from '../workers/engine.ts'
 import { engines } from '../workers/engines.ts'
+import type { ToldFacts } from '../truth/check.ts'
 import type { Fleet } from '../workers/fleet.ts'
 import { poolServes, type Pool } from '../workers/pool.ts'
 import { EndpointWatch, type HealthTiming, type LoadTiming } from '../workers/watch.ts'
 import { workerAddress, type Worker, type WorkerAddress } from '../workers/worker.ts'
 import type { Source, Target } from './claims.ts'
-import { differInPassing, eventsPlace, headersFor, newWorker } from './worker-config.ts'
+import { differInPassing, eventsPlace, headersFor, newWorker, toldFacts } from './worker-config.ts'
 import { noEvents, type EventsPlace, type WorkerEvents, type WorkerEventsStatus } from './worker-events.ts'
 
 /** What an endpoint needs of the rooms around it. The timings are read anew each time: a reload may change them. */
@@ -25,6 +26,8 @@ export interface EndpointPorts {
   /** An engine is about to be spoken to for the first time, or with other options. */
   readonly onEndpoint: (given: WorkerConfig, pool: Pool | null) => void
   readonly onWorker: (worker: Worker) => void
+  /** What the worker's engine says of itself, as it comes up. */
+  readonly onTold: (worker: Worker, told: ToldFacts) => void
   /** The worker's load has just been read. */
   readonly onLoad: (worker: Worker) => void
   readonly startEvents: (worker: Worker, place: EventsPlace) => WorkerEvents
@@ -231,7 +234,7 @@ export class Endpoint {
     const { worker } = kept
     const rank = facts.ranks.find((candidate) => candidate.rank === (worker.rank ?? 0)) ?? null
     // A restarted engine may have another block size or capacity than before.
-    const blockSize = this.#given.blockSize ?? rank?.blockSize ?? worker.blockSize
+    const blockSize = worker.announcedBlockSize ?? this.#given.blockSize ?? rank?.blockSize ?? worker.blockSize
     if (blockSize !== worker.blockSize) {
       worker.blockSize = blockSize
       this.#o.onWorker(worker)
@@ -242,6 +245,7 @@ export class Endpoint {
     if (worker.blockSize !== null && worker.degraded === 'block_size_unknown') worker.degraded = null
     const place = eventsPlace(this.#given, worker.rank, rank)
     if (kept.events === null && place !== null) kept.events = this.#o.startEvents(worker, place)
+    this.#o.onTold(worker, toldFacts(this.#given, facts, rank, kept.events !== null))
     worker.standing.up = true
     this.#o.log.info(
       {

@@ -10,6 +10,7 @@ import type { FlatMap } from '../map/flat-map.ts'
 import type { Log } from '../telemetry/log.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
 import { engines } from '../workers/engines.ts'
+import type { TruthCheck } from '../truth/check.ts'
 import type { Worker } from '../workers/worker.ts'
 import { systemClock } from '../zmtp/clock.ts'
 import type { EventsPlace, WorkerEvents } from './worker-events.ts'
@@ -20,6 +21,7 @@ export interface EventsWiringOptions {
   readonly metrics: Metrics
   readonly log: Log
   readonly random: () => number
+  readonly truth: TruthCheck
 }
 
 /** How often a worker is asked whether its events are live: what decisions call `exact`. */
@@ -42,6 +44,7 @@ export class EventsWiring {
       // Storing sweeps dead rows as it goes; after a clear on a quiet fleet nobody would.
       this.#o.map.sweep(sweepSteps)
       for (const [worker, source] of this.#sources) worker.exact = source.status().state === 'live'
+      this.#o.truth.tick()
     }, refreshMs)
     this.#refresh.unref()
   }
@@ -73,6 +76,11 @@ export class EventsWiring {
     }
   }
 
+  /** Whether the worker may hold blocks that were announced before what is known here. */
+  isPartial(worker: Worker): boolean {
+    return this.#sources.get(worker)?.status().partial ?? false
+  }
+
   async close(): Promise<void> {
     clearInterval(this.#refresh)
     await Promise.all([...this.#listeners.values()].map((listener) => listener.close()))
@@ -91,13 +99,13 @@ export class EventsWiring {
       random,
       log,
       replayGate: this.#gate,
-      onRestart: () => undefined,
+      onRestart: () => delete worker.announcedBlockSize,
     })
   }
 
   /** What every kind of source needs to bring a worker's events into the map. */
   #ingest(worker: Worker): IngestOptions {
-    const { map, keys, metrics, log } = this.#o
+    const { map, keys, metrics, log, truth } = this.#o
     return {
       worker: worker.slot as WorkerSlot,
       map,
@@ -108,12 +116,22 @@ export class EventsWiring {
       sink: () => undefined,
       counters: {
         event: (kind, count) => metrics.kvEvents.add(count, worker.id, kind),
-        skipped: (reason, count) => metrics.kvEventsSkipped.add(count, reason),
+        skipped: (reason, count) => {
+          metrics.kvEventsSkipped.add(count, reason)
+          truth.skipped(worker, reason, count)
+        },
         gap: () => metrics.kvEventGaps.add(1, worker.id),
         restart: () => metrics.kvEventRestarts.add(1, worker.id),
         disconnect: () => metrics.kvEventReconnects.add(1, worker.id),
       },
+      witness: {
+        applied: (stored, removed) => truth.applied(worker, stored, removed),
+        cleared: () => truth.cleared(worker),
+        root: (block) => truth.root(worker, block),
+      },
       onBlockSize: (blockSize) => {
+        worker.announcedBlockSize = blockSize
+        truth.announced(worker, blockSize)
         if (worker.blockSize === blockSize) return
         log.warn(
           { worker: worker.id, configured: worker.blockSize, announced: blockSize },

@@ -1,6 +1,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { WorkerConfig } from '../config/schema.ts'
-import type { RankFacts } from '../workers/engine.ts'
+import type { ToldFacts } from '../truth/check.ts'
+import type { EngineFacts, RankFacts } from '../workers/engine.ts'
 import { newAgreement } from '../workers/agreement.ts'
 import type { Pool } from '../workers/pool.ts'
 import { Standing } from '../workers/standing.ts'
@@ -50,6 +51,25 @@ export function differInPassing(one: WorkerConfig, other: WorkerConfig): boolean
   const lasting = (given: WorkerConfig): object =>
     Object.fromEntries(Object.entries(given).filter(([name]) => !passing.includes(name)))
   return isDeepStrictEqual(lasting(one), lasting(other))
+}
+
+/** What the config and the engine say of a worker, for the truth check. */
+export function toldFacts(
+  { blockSize, events, nativeHash }: WorkerConfig,
+  { models }: EngineFacts,
+  rank: RankFacts | null,
+  listens: boolean,
+): ToldFacts {
+  return {
+    hash: {
+      algorithm: nativeHash?.algorithm ?? rank?.hashAlgorithm ?? null,
+      seed: nativeHash?.seed ?? null,
+      adapterPaths: new Map(models.flatMap(({ id, root }) => (root == null ? [] : [[id, root] as const]))),
+    },
+    configuredBlockSize: blockSize ?? null,
+    toldBlockSize: rank?.blockSize ?? null,
+    events: events === false ? null : listens,
+  }
 }
 
 /** Where a worker's events are: as configured (port + rank for data-parallel ranks), else as the engine tells. */

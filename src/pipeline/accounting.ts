@@ -4,14 +4,8 @@ import type { ForwardOutcome } from '../proxy/outcome.ts'
 import type { DecisionLog } from '../routing/decisions.ts'
 import type { Log } from '../telemetry/log.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
-import {
-  agree,
-  agreementRatio,
-  forgetRecent,
-  likelyCause,
-  verdictOf,
-  type AgreementLimits,
-} from '../workers/agreement.ts'
+import type { TruthCheck } from '../truth/check.ts'
+import type { Watched } from '../truth/watched.ts'
 import type { Worker } from '../workers/worker.ts'
 import { promptTokensOf, type Incoming, type Prepared } from './incoming.ts'
 
@@ -20,10 +14,8 @@ export interface Accounted {
   readonly worker: Worker
   readonly ticket: number
   readonly predictedCachedTokens: number
-  /** What the map says, also of a worker that gets no credit for it. */
-  readonly matchedTokens: number
-  /** Whether that can be held against what the engine reports. */
-  readonly verifiable: boolean
+  /** What it should find and leave behind; null where nothing can be said. */
+  readonly watched: Watched | null
   readonly attempt: number
   /** Short form of the decision for the log line. */
   readonly summary: object
@@ -34,10 +26,10 @@ export interface AccountingParts {
   readonly metrics: Metrics
   readonly log: Log
   readonly clock: () => number
-  readonly agreement: AgreementLimits
+  readonly truth: TruthCheck
 }
 
-/** Metrics, truth check and the one log line of every request. */
+/** Metrics, the report to the truth check, and the one log line of every request. */
 export class Accounting {
   readonly #o: AccountingParts
 
@@ -59,7 +51,7 @@ export class Accounting {
     metrics.predictedCachedTokens.add(predictedCachedTokens, worker.id)
     metrics.requestDuration.observe(durationMs / 1000)
     const actual = outcome.kind === 'answered' ? outcome.facts.cachedTokens : null
-    if (outcome.kind === 'answered') this.#verify(decision, actual)
+    if (outcome.kind === 'answered') this.#verify(decision, actual, request.policy.stream)
     else if (outcome.kind === 'clientGone') metrics.clientAborts.add(1)
     else if (outcome.kind === 'died') metrics.upstreamDied.add(1, worker.id)
     log.info(
@@ -93,39 +85,13 @@ export class Accounting {
     this.#o.metrics.clientAborts.add(1)
   }
 
-  #verify({ worker, ticket, matchedTokens, verifiable }: Accounted, actual: number | null): void {
-    const { metrics, decisions } = this.#o
-    if (actual !== null) {
-      metrics.actualCachedTokens.add(actual, worker.id)
+  #verify({ worker, ticket, watched }: Accounted, cachedTokens: number | null, stream: boolean): void {
+    const { metrics, decisions, truth } = this.#o
+    if (cachedTokens !== null) {
+      metrics.actualCachedTokens.add(cachedTokens, worker.id)
       metrics.verifiedRequests.add(1, worker.id)
-      decisions.actual(ticket, actual)
+      decisions.actual(ticket, cachedTokens)
     }
-    if (!verifiable) return
-    agree(worker.agreement, matchedTokens, actual, this.#o.agreement)
-    this.#judge(worker)
+    if (watched !== null) truth.answered(watched, { cachedTokens, stream })
   }
-
-  /** Credits a worker whose predictions fail no longer, loudly, and one whose predictions come true again. */
-  #judge(worker: Worker): void {
-    const { metrics, log, agreement: limits } = this.#o
-    const { agreement } = worker
-    const verdict = verdictOf(agreement, limits)
-    if (verdict === 'wrong' && worker.degraded === null) {
-      worker.degraded = 'predictions_fail'
-      metrics.distrusted.add(1, worker.id)
-      const { predicted, actual } = agreement.recent
-      log.error(
-        { worker: worker.id, recentRatio: round(agreementRatio(agreement.recent)), predicted, actual },
-        `predictions for this worker fail, it is routed by load only; ${likelyCause(agreement)}`,
-      )
-    } else if (verdict === 'right' && worker.degraded === 'predictions_fail') {
-      worker.degraded = null
-      log.warn({ worker: worker.id }, 'predictions for this worker come true again')
-    } else return
-    forgetRecent(agreement)
-  }
-}
-
-function round(value: number): number {
-  return Math.round(value * 100) / 100
 }

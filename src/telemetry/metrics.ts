@@ -167,6 +167,14 @@ export function createMetrics() {
     'reason',
   ])
   gauge('worker_agreement_ratio', 'Agreement of predicted and reported cached tokens (1 is perfect).', ['worker'])
+  gauge('worker_agreement_recent_ratio', 'The same of the latest requests, without what the worker’s events explain.', [
+    'worker',
+  ])
+  gauge('worker_agreement_coverage', 'Share of a worker’s requests whose prediction could be verified.', ['worker'])
+  gauge('worker_agreement_bias', 'Above 0 more cached tokens were predicted than reported, below 0 fewer (−1 to 1).', [
+    'worker',
+  ])
+  gauge('worker_finding', '1 while the truth check names this cause for a worker.', ['worker', 'cause'])
   gauge('request_body_bytes', 'Request bodies of clients held in memory.')
   gauge('config_last_reload_success', '1 if the last reload of the config was taken over, 0 if the old one was kept.')
   gauge('discovery_age_seconds', 'Since the last list of a pool’s engines that was good.', ['pool'])
@@ -207,6 +215,15 @@ export function createMetrics() {
       'Answers that reported cached tokens, so that the prediction could be checked.',
       ['worker'],
     ),
+    nativeChecks: counted(
+      'native_hash_checks_total',
+      'First blocks whose own hash was recomputed: verified, mismatch or unverified.',
+      ['worker', 'result'],
+    ),
+    truthFindings: counted('truth_findings_total', 'Faults that the truth check has named, by cause.', [
+      'worker',
+      'cause',
+    ]),
     distrusted: counted('worker_distrusted_total', 'Workers that lost credit since predictions for them failed.', [
       'worker',
     ]),

@@ -7,6 +7,8 @@ export interface EngineFacts {
     readonly id: string
     readonly parent: string | null
     readonly maxModelLength: number | null
+    /** Where an adapter was loaded from. */
+    readonly root?: string | null
   }[]
   /** By data-parallel rank. */
   readonly ranks: readonly RankFacts[]
@@ -18,6 +20,8 @@ export interface RankFacts {
   readonly rank: number
   readonly blockSize: number | null
   readonly capacityBlocks: number | null
+  /** The engine's own name for the way in which it names blocks. */
+  readonly hashAlgorithm?: string | null
   /** Where KV events come from, as reachable from here, or null when events are off. */
   readonly events: EngineEvents | null
 }

@@ -7,7 +7,7 @@ import type { Standing } from './standing.ts'
  * engine has another model than its pool.
  */
 export type Degradation =
-  'block_size_unknown' | 'tokenizer_differs' | 'predictions_fail' | 'events_unknown' | 'wrong_model'
+  'block_size_unknown' | 'tokenizer_differs' | 'predictions_fail' | 'events_silent' | 'wrong_model'
 
 /** Load that the engine itself reports, with the time at which it was read. */
 export interface MeasuredLoad {
@@ -41,6 +41,8 @@ export interface Worker {
   labels: Readonly<Record<string, string>>
   readonly standing: Standing
   blockSize: number | null
+  /** The block size of the events of the engine's present process, which settles it; absent before the first. */
+  announcedBlockSize?: number
   capacityBlocks: number | null
   load: MeasuredLoad | null
   degraded: Degradation | null

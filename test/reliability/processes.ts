@@ -22,7 +22,6 @@ export interface WorkerRow {
   readonly inFlight: { readonly requests: number; readonly prefillTokens: number; readonly decodeBlocks: number }
 }
 
-const collecting = new URL('collect.ts', import.meta.url).href
 const startDeadlineMs = 30_000
 
 /** A process of the command line, which can be killed and held as any process can. */
@@ -32,8 +31,8 @@ class CommandProcess {
   errors = ''
   exited: Promise<number | null> = Promise.resolve(null)
 
-  spawn(argv: readonly string[], nodeArgv: readonly string[] = []): void {
-    const child = spawn(process.execPath, [...nodeArgv, warmrouteBin, ...argv], { stdio: ['ignore', 'pipe', 'pipe'] })
+  spawn(argv: readonly string[]): void {
+    const child = spawn(process.execPath, [warmrouteBin, ...argv], { stdio: ['ignore', 'pipe', 'pipe'] })
     this.child = child
     this.out = this.errors = ''
     child.stdout.on('data', (chunk: Buffer) => (this.out += chunk.toString()))
@@ -109,10 +108,9 @@ export class RouterProcess extends CommandProcess {
   adminUrl = ''
   configFile = ''
 
-  /** `collects`: whether `collect` is to work. */
-  async start(configFile: string, collects = false): Promise<void> {
+  async start(configFile: string): Promise<void> {
     this.configFile = configFile
-    this.spawn(['serve', '--config', configFile], collects ? ['--expose-gc', '--import', collecting] : [])
+    this.spawn(['serve', '--config', configFile])
     const pattern = /serving on (http:\S+), admin on (http:\S+)/
     await until(() => pattern.test(this.errors) || this.ended, 'the router serves', startDeadlineMs)
     const [, url, adminUrl] = pattern.exec(this.errors) ?? []
@@ -163,15 +161,6 @@ export class RouterProcess extends CommandProcess {
       .split('\n')
       .filter((line) => line.includes(`"msg":"${message}"`))
       .map((line) => JSON.parse(line) as Record<string, unknown>)
-  }
-
-  /** Collects the process's garbage; answers the memory that it then takes, in MiB. */
-  async collect(): Promise<number> {
-    const collections = (): number => this.errors.split('collected\n').length
-    const before = collections()
-    this.signal('SIGUSR2')
-    await until(() => collections() > before, 'garbage is collected')
-    return this.rssMiB
   }
 
   get rssMiB(): number {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { Fleet, InFlight, InFlightCounters } from '../../src/workers/fleet.ts'
-import { agree, agreementRatio, forgetRecent, newAgreement, verdictOf } from '../../src/workers/agreement.ts'
+import { agree, agreementBias, agreementCoverage, agreementRatio, newAgreement } from '../../src/workers/agreement.ts'
 import { workerAddress } from '../../src/workers/worker.ts'
 import { aWorker } from '../support/routing.ts'
 
@@ -85,32 +85,15 @@ test('a fleet reuses slots but never serials, and refuses more than its limit', 
   assert.equal(fleet.get(first!.id), undefined)
 })
 
-const limits = { requests: 30, leastRatio: 0.3, recoveredRatio: 0.6 }
-
-test('agreement is 1 − Σ|predicted − actual| / Σ max, over the requests that could be verified', () => {
+test('agreement is 1 − Σ|predicted − actual| / Σ max, with the bias and the share that could be verified', () => {
   const agreement = newAgreement()
-  assert.equal(agreementRatio(agreement), 1)
-  agree(agreement, 100, 100, limits)
-  agree(agreement, 100, 50, limits)
-  agree(agreement, 0, 100, limits)
-  agree(agreement, 500, null, limits)
+  assert.deepEqual([agreementRatio(agreement), agreementBias(agreement), agreementCoverage(agreement)], [1, 0, 1])
+  agree(agreement, 100, 100)
+  agree(agreement, 100, 50)
+  agree(agreement, 0, 100)
+  agreement.requests = 4
+  agreement.verified = 3
   assert.equal(agreementRatio(agreement), 1 - 150 / 300)
-  assert.deepEqual([agreement.requests, agreement.verified], [4, 3])
-})
-
-test('predictions that fail are noticed within the limit of requests, whatever was right before', () => {
-  const agreement = newAgreement()
-  for (let i = 0; i < 1000; i++) agree(agreement, 100, 100, limits)
-  assert.equal(verdictOf(agreement, limits), 'right')
-  let needed = 0
-  while (verdictOf(agreement, limits) !== 'wrong') {
-    agree(agreement, 0, 100, limits)
-    agree(agreement, 0, 0, limits)
-    needed++
-  }
-  assert.ok(needed <= 50, `${needed} requests`)
-  forgetRecent(agreement)
-  assert.equal(verdictOf(agreement, limits), null, 'a new opinion needs new requests')
-  for (let i = 0; i < 30; i++) agree(agreement, 90, 100, limits)
-  assert.equal(verdictOf(agreement, limits), 'right')
+  assert.equal(agreementBias(agreement), -50 / 300)
+  assert.equal(agreementCoverage(agreement), 3 / 4)
 })

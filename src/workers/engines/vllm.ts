@@ -32,6 +32,7 @@ export const vllm: Engine = {
           rank,
           blockSize: wholeOrNull(cache?.['block_size']),
           capacityBlocks: wholeOrNull(cache?.['num_gpu_blocks']),
+          hashAlgorithm: textOrNull(cache?.['prefix_caching_hash_algo']),
           events: eventsByRank.get(rank) ?? null,
         }
       }),
@@ -69,16 +70,21 @@ function wholeOrNull(text: string | undefined): number | null {
   return text !== undefined && text !== '' && Number.isInteger(value) && value >= 0 ? value : null
 }
 
+function textOrNull(text: string | undefined): string | null {
+  return text === undefined || text === '' || text === 'None' ? null : text
+}
+
 function modelRows(body: unknown): EngineFacts['models'] | null {
   const data = (body as { data?: unknown } | null)?.data
   if (!Array.isArray(data)) return null
   return data.flatMap((row: unknown) => {
-    const { id, parent, max_model_len: length } = (row ?? {}) as Record<string, unknown>
+    const { id, parent, root, max_model_len: length } = (row ?? {}) as Record<string, unknown>
     if (typeof id !== 'string') return []
     return [
       {
         id,
         parent: typeof parent === 'string' ? parent : null,
+        root: typeof root === 'string' ? root : null,
         maxModelLength: typeof length === 'number' ? length : null,
       },
     ]

@@ -1,0 +1,301 @@
+import type { KeyMaker } from '../kv/keys.ts'
+import type { RootBlock } from '../kv/root-block.ts'
+import type { MapReader, PrefixMatch } from '../map/map.ts'
+import type { Log } from '../telemetry/log.ts'
+import type { Metrics } from '../telemetry/metrics.ts'
+import { agree, type AgreementLimits } from '../workers/agreement.ts'
+import type { Worker } from '../workers/worker.ts'
+import { Diagnosis } from './diagnosis.ts'
+import type { Finding } from './findings.ts'
+import { verifyRootBlock, type NativeHash } from './native.ts'
+import { WorkerRecord } from './record.ts'
+import { isHeardAgain, noteSilent, watchEvents } from './silence.ts'
+import { nameCauses, recentRatio, verdictOf } from './verdict.ts'
+import {
+  differenceOf,
+  isComparable,
+  isNone,
+  type Answered,
+  type Difference,
+  type Expected,
+  type Watched,
+} from './watched.ts'
+
+export interface TruthTiming {
+  /** How long after an answer its events may come. */
+  readonly graceMs: number
+  /** How long events may be silent while requests store blocks. */
+  readonly silentMs: number
+  /** Between two verifications of a worker's own block hashes. */
+  readonly nativeIntervalMs: number
+}
+
+export interface TruthOptions {
+  readonly map: MapReader
+  readonly keys: KeyMaker
+  /** Slots of workers that the map has. */
+  readonly slots: number
+  readonly agreement: AgreementLimits
+  readonly timing: TruthTiming
+  /** Monotonic milliseconds. */
+  readonly clock: () => number
+  readonly wallClock: () => number
+  readonly log: Pick<Log, 'warn' | 'error'>
+  readonly metrics: Pick<Metrics, 'distrusted' | 'nativeChecks' | 'truthFindings'>
+  /** Whether the map may lack blocks that the worker holds: announced before it was listened to, or evicted here. */
+  readonly isPartial: (worker: Worker) => boolean
+}
+
+/** What an engine and its config say about a worker, as it comes up. */
+export interface ToldFacts {
+  readonly hash: NativeHash
+  readonly configuredBlockSize: number | null
+  readonly toldBlockSize: number | null
+  /** Whether its events are listened to; null: the config wants none. */
+  readonly events: boolean | null
+}
+
+/** Requests that wait for their events; further ones are not judged. */
+const maxPending = 2048
+/** Without a removal for so long a cache is not full: what it lacks was not evicted just now. */
+const notFullMs = 2000
+/** Answers without cached tokens until their report is said to be off. */
+const leastUnreported = 10
+
+/**
+ * Compares what the map says with what requests find and leave behind, one worker at a time, and believes a worker no
+ * longer whose predictions fail for no reason that its events tell.
+ */
+export class TruthCheck {
+  readonly #o: TruthOptions
+  readonly #records = new Map<Worker, WorkerRecord>()
+  readonly #diagnosis: Diagnosis
+  readonly #match: PrefixMatch
+  #pending: { readonly watched: Watched; readonly found: number | null; readonly answeredMs: number }[] = []
+
+  constructor(options: TruthOptions) {
+    this.#o = options
+    this.#diagnosis = new Diagnosis(options.keys)
+    const { slots } = options
+    this.#match = {
+      gpu: new Uint32Array(slots),
+      host: new Uint32Array(slots),
+      disk: new Uint32Array(slots),
+      shared: new Uint32Array(slots),
+    }
+  }
+
+  /** A request is about to be sent. Null where nothing can be expected of its worker. */
+  watch(worker: Worker, expected: Expected): Watched | null {
+    const { blockSize } = worker
+    if (blockSize === null) return null
+    const record = this.record(worker)
+    return {
+      ...expected,
+      worker,
+      record,
+      blockSize,
+      blocks: Math.floor(Math.max(0, expected.tokens.length - 1) / blockSize),
+      sentMs: this.#o.clock(),
+      storedBefore: record.storedBlocks,
+      removedBefore: record.removedBlocks,
+      skipsBefore: record.skips,
+      clearsBefore: record.clears,
+    }
+  }
+
+  /** Its answer is complete. */
+  answered(watched: Watched, { cachedTokens, stream }: Answered): void {
+    const { record } = watched
+    const found = cachedTokens === null || !watched.reports ? null : Math.floor(cachedTokens / watched.blockSize)
+    this.#noteReport(watched, cachedTokens, stream)
+    const looksUp = watched.generates && record.stratum(watched).isDue && isComparable(watched)
+    this.#count(watched, found, looksUp)
+    if (!isComparable(watched)) return
+    const run = looksUp ? this.#run(watched) : null
+    const difference = this.#differenceOf(watched, run, found)
+    const nowMs = this.#o.clock()
+    const isPlain = difference.missing === 0 && difference.over > 0 && nowMs - record.removedMs >= notFullMs
+    if (isNone(difference) || isPlain) this.#judge(watched, difference, run, found)
+    else if (this.#pending.length < maxPending) this.#pending.push({ watched, found, answeredMs: nowMs })
+  }
+
+  /** Judges what had to wait for its events; to be called about ten times a second. */
+  tick(): void {
+    const nowMs = this.#o.clock()
+    const { graceMs, silentMs, nativeIntervalMs } = this.#o.timing
+    let due = 0
+    for (const { watched, found, answeredMs } of this.#pending) {
+      if (answeredMs + graceMs > nowMs) break
+      due++
+      if (isComparable(watched)) this.#judgeLate(watched, found, answeredMs)
+    }
+    if (due > 0) this.#pending = this.#pending.slice(due)
+    for (const [worker, record] of this.#records) {
+      if (nowMs - record.nativeAtMs >= nativeIntervalMs) record.nativeDue = true
+      const text = watchEvents(record, nowMs, silentMs)
+      if (text !== null) this.#distrust(worker, text, { requests: record.silent })
+      else if (isHeardAgain(record)) this.#o.log.warn({ worker: worker.id }, 'KV events of this worker come again')
+    }
+  }
+
+  /** What a worker's events did. */
+  applied(worker: Worker, storedBlocks: number, removedBlocks: number): void {
+    this.record(worker).heard(this.#o.clock(), storedBlocks, removedBlocks)
+  }
+
+  /** The first block of a chain was announced: now and then it is verified by recomputing the engine's name for it. */
+  root(worker: Worker, block: RootBlock): void {
+    const record = this.record(worker)
+    record.roots.add(block)
+    if (!record.nativeDue) return
+    record.nativeDue = false
+    record.nativeAtMs = this.#o.clock()
+    const before = record.native
+    const result = verifyRootBlock(worker.engine, block, record.nativeHash)
+    record.native = result
+    this.#o.metrics.nativeChecks.add(1, worker.id, result.kind)
+    if (before.kind === 'mismatch') record.findings.remove(before.cause)
+    if (result.kind === 'mismatch') record.findings.add(result.cause, { detail: result.found })
+  }
+
+  /** The engine tells about itself. */
+  told(worker: Worker, { hash, configuredBlockSize, toldBlockSize, events }: ToldFacts): void {
+    const record = this.record(worker)
+    record.nativeHash = hash
+    record.nativeDue = true
+    record.listens = events === true
+    record.configuredBlockSize = configuredBlockSize
+    record.findings.remove('block_size')
+    const blockSize = worker.announcedBlockSize ?? toldBlockSize
+    if (blockSize !== null) this.announced(worker, blockSize)
+    if (events === false) record.findings.add('events_off')
+    else record.findings.remove('events_off')
+  }
+
+  /** The size of the blocks that it announces. */
+  announced(worker: Worker, blockSize: number): void {
+    const record = this.record(worker)
+    const { configuredBlockSize: configured } = record
+    if (configured === null || configured === blockSize) return
+    record.findings.add('block_size', { detail: `configured: ${configured} tokens, the engine’s: ${blockSize}` })
+  }
+
+  skipped(worker: Worker, reason: string, count: number): void {
+    this.record(worker).skipped(reason, count)
+  }
+
+  cleared(worker: Worker): void {
+    this.record(worker).cleared()
+  }
+
+  forget(worker: Worker): void {
+    this.#records.delete(worker)
+    this.#pending = this.#pending.filter(({ watched }) => watched.worker !== worker)
+  }
+
+  record(worker: Worker): WorkerRecord {
+    let record = this.#records.get(worker)
+    if (record === undefined) {
+      record = new WorkerRecord(worker, this.#o.clock(), this.#o.agreement, this.#o)
+      this.#records.set(worker, record)
+    }
+    return record
+  }
+
+  /** Findings of all workers. */
+  findings(): readonly { readonly worker: Worker; readonly finding: Finding }[] {
+    return [...this.#records].flatMap(([worker, { findings }]) =>
+      findings.list().map((finding) => ({ worker, finding })),
+    )
+  }
+
+  #run({ keys, blocks, blockSize, worker }: Watched): number {
+    this.#o.map.match([{ blockSize, keys: keys.subarray(0, 2 * blocks) }], this.#match)
+    const { gpu, host, disk } = this.#match
+    return (gpu[worker.slot] as number) + (host[worker.slot] as number) + (disk[worker.slot] as number)
+  }
+
+  #differenceOf(watched: Watched, run: number | null, found: number | null): Difference {
+    const difference = differenceOf(watched, run, found, true)
+    // Asked only where it matters: nearly always nothing is left to explain.
+    if (isNone(difference) || !this.#o.isPartial(watched.worker)) return difference
+    return differenceOf(watched, run, found, false)
+  }
+
+  #judgeLate(watched: Watched, found: number | null, answeredMs: number): void {
+    const run = watched.generates ? this.#run(watched) : null
+    const difference = this.#differenceOf(watched, run, found)
+    const { record } = watched
+    if (difference.missing > 0 && record.heardMs < watched.sentMs) noteSilent(record, answeredMs)
+    else this.#judge(watched, difference, run, found)
+  }
+
+  #judge(watched: Watched, difference: Difference, run: number | null, found: number | null): void {
+    const { worker, record, blocks } = watched
+    const stratum = record.stratum(watched)
+    if (run !== null && blocks > 0) {
+      stratum.stored.add(blocks, difference.missing)
+      record.stored.add(blocks, difference.missing)
+    }
+    const larger = Math.max(Math.min(watched.runBlocks, blocks), found ?? 0)
+    // Two zeros agree whatever is wrong.
+    if (found !== null && larger > 0) {
+      const wrong = Math.max(difference.over, difference.under)
+      stratum.cached.add(larger, wrong)
+      record.cached.add(larger, wrong)
+      record.lean = record.lean * 0.9 + difference.over - difference.under
+    }
+    const good = isNone(difference)
+    if (!good) stratum.blame(this.#diagnosis.causeOf(watched, difference, run))
+    // While all is well there is nothing to name or to take back.
+    if (good && record.findings.size === 0 && worker.degraded === null) return
+    nameCauses(record)
+    this.#decide(record)
+  }
+
+  /** Credits a worker whose predictions fail no longer, loudly, and one whose predictions come true again. */
+  #decide(record: WorkerRecord): void {
+    const { worker, findings } = record
+    const verdict = verdictOf(record, this.#o.agreement)
+    if (verdict === 'wrong' && worker.degraded === null) {
+      worker.degraded = 'predictions_fail'
+      if (findings.grave().length === 0) findings.add(record.lean < 0 ? 'finds_more' : 'finds_less', { judged: true })
+      const causes = findings.grave()
+      this.#distrust(
+        worker,
+        `predictions for this worker fail, it is routed by load only; ${causes.map(({ text }) => text).join('; ')}`,
+        { recentRatio: Math.round(recentRatio(record) * 100) / 100, causes: causes.map(({ cause }) => cause) },
+      )
+    } else if (verdict === 'right' && worker.degraded === 'predictions_fail') {
+      worker.degraded = null
+      this.#o.log.warn({ worker: worker.id }, 'predictions for this worker come true again')
+    } else return
+    record.forgetJudgements()
+  }
+
+  #distrust(worker: Worker, text: string, fields: object): void {
+    this.#o.metrics.distrusted.add(1, worker.id)
+    this.#o.log.error({ worker: worker.id, ...fields }, text)
+  }
+
+  #count(
+    { worker, record, runBlocks, sharedBlocks, blocks, blockSize }: Watched,
+    found: number | null,
+    looksUp: boolean,
+  ) {
+    const { agreement } = worker
+    agreement.requests++
+    if (!worker.exact) record.answeredBlind++
+    if (looksUp || found !== null) agreement.verified++
+    if (found !== null) agree(agreement, Math.min(runBlocks + sharedBlocks, blocks) * blockSize, found * blockSize)
+  }
+
+  #noteReport({ record, generates, reports }: Watched, cachedTokens: number | null, stream: boolean): void {
+    if (cachedTokens !== null) {
+      if (record.unreported >= leastUnreported) record.findings.remove('details_off')
+      record.unreported = 0
+    } else if (generates && reports && !stream && ++record.unreported === leastUnreported)
+      record.findings.add('details_off')
+  }
+}
