@@ -22,6 +22,7 @@ export interface WorkerRow {
   readonly inFlight: { readonly requests: number; readonly prefillTokens: number; readonly decodeBlocks: number }
 }
 
+const collecting = new URL('collect.ts', import.meta.url).href
 const startDeadlineMs = 30_000
 
 /** A process of the command line, which can be killed and held as any process can. */
@@ -31,8 +32,8 @@ class CommandProcess {
   errors = ''
   exited: Promise<number | null> = Promise.resolve(null)
 
-  spawn(argv: readonly string[]): void {
-    const child = spawn(process.execPath, [warmrouteBin, ...argv], { stdio: ['ignore', 'pipe', 'pipe'] })
+  spawn(argv: readonly string[], nodeArgv: readonly string[] = []): void {
+    const child = spawn(process.execPath, [...nodeArgv, warmrouteBin, ...argv], { stdio: ['ignore', 'pipe', 'pipe'] })
     this.child = child
     this.out = this.errors = ''
     child.stdout.on('data', (chunk: Buffer) => (this.out += chunk.toString()))
@@ -108,9 +109,10 @@ export class RouterProcess extends CommandProcess {
   adminUrl = ''
   configFile = ''
 
-  async start(configFile: string): Promise<void> {
+  /** `collects`: whether `collect` is to work. */
+  async start(configFile: string, collects = false): Promise<void> {
     this.configFile = configFile
-    this.spawn(['serve', '--config', configFile])
+    this.spawn(['serve', '--config', configFile], collects ? ['--expose-gc', '--import', collecting] : [])
     const pattern = /serving on (http:\S+), admin on (http:\S+)/
     await until(() => pattern.test(this.errors) || this.ended, 'the router serves', startDeadlineMs)
     const [, url, adminUrl] = pattern.exec(this.errors) ?? []
@@ -161,6 +163,15 @@ export class RouterProcess extends CommandProcess {
       .split('\n')
       .filter((line) => line.includes(`"msg":"${message}"`))
       .map((line) => JSON.parse(line) as Record<string, unknown>)
+  }
+
+  /** Collects the process's garbage; answers the memory that it then takes, in MiB. */
+  async collect(): Promise<number> {
+    const collections = (): number => this.errors.split('collected\n').length
+    const before = collections()
+    this.signal('SIGUSR2')
+    await until(() => collections() > before, 'garbage is collected')
+    return this.rssMiB
   }
 
   get rssMiB(): number {

@@ -19,6 +19,8 @@ export interface RouterOptions {
   readonly worker?: object
   /** Top-level options. */
   readonly config?: object
+  /** Whether its garbage can be collected from outside. */
+  readonly collects?: boolean
 }
 
 /** Starts the processes that a scenario needs, and ends all that it started. */
@@ -56,7 +58,7 @@ export class Rig {
   async router(engines: readonly Addressed[], options: RouterOptions = {}): Promise<RouterProcess> {
     const router = new RouterProcess()
     this.#processes.push(router)
-    await router.start(this.configFile(`router-${this.#processes.length}`, engines, options))
+    await router.start(this.configFile(`router-${this.#processes.length}`, engines, options), options.collects)
     await router.healthy(engines.length)
     return router
   }
