@@ -10,6 +10,7 @@ import { renewedCertificates } from './http/listener.ts'
 import { drain, listen } from './http/listening.ts'
 import { addPublicRoutes } from './http/public.ts'
 import { createServer } from './http/server.ts'
+import type { WorkerSlot } from './kv/batch.ts'
 import { createKeyMaker } from './kv/keys.ts'
 import { createAdmission } from './main/admission.ts'
 import { adminViews } from './main/admin-views.ts'
@@ -23,6 +24,7 @@ import { PoolRoom } from './main/pool-room.ts'
 import { createOutliers } from './main/outliers.ts'
 import { checkedPlugins, profileChoice } from './main/policies.ts'
 import { PoolSetup } from './main/pool-setup.ts'
+import { createSentPrompts } from './main/sent-prompts.ts'
 import { Reloader, type Reloadable, type ReloadResult } from './main/reload.ts'
 import { probeWorker } from './main/probe.ts'
 import { FlatMap } from './map/flat-map.ts'
@@ -113,6 +115,13 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
   })
   const events = new EventsWiring({ map, keys, metrics, log, random, truth })
 
+  const own = createSentPrompts({
+    config: () => live.config,
+    map,
+    isAnnounced: (slot) => events.isAnnounced(slot),
+    clock,
+  })
+
   const newProfile = (model: string): Profile =>
     createProfile(profileChoice(live.config, model), {
       context: { clock, random },
@@ -166,7 +175,9 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     onWorker: (worker) => events.addWorker(worker),
     onTold: (worker, told) => truth.told(worker, told),
     onCut: (worker) => forwarder.cut(worker),
+    onWorkerLost: ({ slot }) => own.sentPrompts.forget(slot as WorkerSlot),
     onWorkerGone: (worker) => {
+      own.sentPrompts.forget(worker.slot as WorkerSlot)
       events.removeWorker(worker)
       truth.forget(worker)
       if (![...fleet.workers()].some(({ origin }) => origin === worker.origin)) {
@@ -185,6 +196,8 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     pools,
     keys,
     map,
+    coming: own.coming,
+    sentPrompts: own.sentPrompts,
     fleet,
     profileOf: (pool) => newProfile(pool.model),
     forwarder,
@@ -313,6 +326,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     await keeper.stop()
     await Promise.all([forwarder.close(), engineHttp.close(), events.close(), prompts.close()])
     pipeline.close()
+    own.stop()
     metrics.stop()
     ownLog?.flush()
   }

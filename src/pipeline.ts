@@ -6,7 +6,10 @@ import { rateLimitHeaders } from './admission/rates.ts'
 import { RouterError } from './errors.ts'
 import type { KeyMaker } from './kv/keys.ts'
 import { PromptKeys } from './kv/prompt-keys.ts'
-import type { MapReader, MatchQuery, PrefixMatch } from './map/map.ts'
+import type { WorkerSlot } from './kv/batch.ts'
+import type { Coming } from './map/coming.ts'
+import type { MapReader, MatchQuery } from './map/map.ts'
+import type { SentPrompt, SentPrompts, UnderWay } from './map/sent-prompts.ts'
 import { Accounting, type Accounted } from './pipeline/accounting.ts'
 import { addedHeaders, bodyFor, requestIdHeaders } from './pipeline/forwarding.ts'
 import { promptTokensOf, type Incoming, type Prepared } from './pipeline/incoming.ts'
@@ -17,7 +20,7 @@ import type { ForwardOutcome } from './proxy/outcome.ts'
 import { requestHeaders } from './proxy/headers.ts'
 import { isBackPressure } from './proxy/held-answer.ts'
 import type { RetryBudget } from './proxy/retry-budget.ts'
-import { Candidates } from './routing/candidates.ts'
+import { Candidates, type MatchBySlot } from './routing/candidates.ts'
 import type { DecisionLog, DecisionRecord } from './routing/decisions.ts'
 import type { Dispatch } from './routing/policy.ts'
 import type { Profile } from './routing/profile.ts'
@@ -40,6 +43,8 @@ export interface PipelineOptions {
   readonly pools: Pools
   readonly keys: KeyMaker
   readonly map: MapReader
+  readonly coming: Coming
+  readonly sentPrompts: SentPrompts
   readonly fleet: Fleet
   readonly profileOf: (pool: Pool) => Profile
   readonly forwarder: Forwarder
@@ -73,6 +78,8 @@ const assumedTokensPerMs = 8
 interface Decision extends Accounted {
   readonly profile: Profile
   readonly predictedPrefillMs: number
+  /** The longest prompt in the worker's blocks; null where it has no tokens or the worker no block size. */
+  readonly prompt: SentPrompt | null
   readonly dispatch: Dispatch
 }
 
@@ -84,7 +91,7 @@ interface Route {
 /** THE request in six calls: read, tokenize, keys, match, choose, forward. */
 export class Pipeline {
   readonly #o: PipelineOptions
-  readonly #match: PrefixMatch
+  readonly #match: MatchBySlot
   readonly #routes = new Map<Pool, Route>()
   readonly #promptKeys: PromptKeys
   readonly #release: LinearRelease
@@ -103,6 +110,7 @@ export class Pipeline {
       host: new Uint32Array(limit),
       disk: new Uint32Array(limit),
       shared: new Uint32Array(limit),
+      coming: new Uint32Array(limit),
     }
     this.#promptKeys = new PromptKeys(options.keys)
     this.#release = new LinearRelease(options.clock)
@@ -255,6 +263,7 @@ export class Pipeline {
     const queries = request.longest === null || request.fallback !== null ? [] : this.#queries(request, request.longest)
     const keyedMs = clock()
     map.match(queries, this.#match)
+    this.#o.coming.match(queries, this.#match, keyedMs, this.#match.coming)
     const matchedMs = clock()
     const promptTokens = queries.length > 0 ? request.policy.promptTokens + request.unknownTokens : 0
     const workers = request.owner === null ? pool.workers : [request.owner]
@@ -288,7 +297,8 @@ export class Pipeline {
       chooseUs: (chosenMs - matchedMs) * 1000,
     }
     const ticket = log.keep(facts, candidates, profile)
-    const uncached = Math.max(0, promptTokensOf(request) - predictedCachedTokens)
+    const comingTokens = candidates.comingTokens[chosen] as number
+    const uncached = Math.max(0, promptTokensOf(request) - predictedCachedTokens - comingTokens)
     if (log === this.#o.decisions) {
       metrics.decision.observe((chosenMs - startMs) / 1000)
       if (fallback !== null) metrics.fallbacks.add(1, fallback)
@@ -301,6 +311,7 @@ export class Pipeline {
       predictedCachedTokens,
       predictedPrefillMs: predictedMs(profile, chosen) ?? uncached / assumedTokensPerMs,
       watched: log === this.#o.decisions ? this.#watched(request, candidates, chosen, queries) : null,
+      prompt: promptFor(worker, queries, candidates.matchedTokens[chosen] as number),
       dispatch: {
         serial: worker.serial,
         promptTokens: promptTokensOf(request),
@@ -331,6 +342,7 @@ export class Pipeline {
       runBlocks:
         (candidates.gpu[chosen] as number) + (candidates.host[chosen] as number) + (candidates.disk[chosen] as number),
       sharedBlocks: candidates.shared[chosen] as number,
+      comingBlocks: candidates.coming[chosen] as number,
       adapter: target.adapter,
       salt: read.fields.cacheSalt,
       chat: chatKinds.has(prompt),
@@ -369,8 +381,9 @@ export class Pipeline {
       : this.#release.add(inFlight, dispatch.atMs, decision.predictedPrefillMs, dispatch.uncachedTokens)
     outliers.dispatched(worker)
     profile.dispatched(dispatch)
+    const underWay = this.#expect(decision)
     try {
-      return await this.#o.forwarder.send(
+      const outcome = await this.#o.forwarder.send(
         {
           worker,
           method: 'POST',
@@ -384,6 +397,7 @@ export class Pipeline {
             const nowMs = clock()
             metrics.timeToFirstToken.observe((nowMs - request.arrivedMs) / 1000)
             if (!dispatch.stream) return
+            if (underWay !== null) this.#o.sentPrompts.computed(underWay, nowMs)
             inFlight.prefilledTo(0)
             profile.firstByte(dispatch, nowMs - dispatch.atMs)
           },
@@ -391,11 +405,24 @@ export class Pipeline {
         },
         response,
       )
+      if (underWay !== null && outcome.kind === 'answered')
+        // Engines report the cached tokens of one prompt only where a request has several.
+        this.#o.sentPrompts.answered(
+          underWay,
+          request.prompts.length === 1 && request.unknownTokens === 0 ? outcome.facts.cachedTokens : null,
+          clock(),
+        )
+      return outcome
     } finally {
+      if (underWay !== null) this.#o.sentPrompts.ended(underWay)
       if (releasing !== null) this.#release.remove(releasing)
       inFlight.release()
       profile.finished(dispatch)
     }
+  }
+
+  #expect({ prompt, predictedPrefillMs, dispatch }: Decision): UnderWay | null {
+    return prompt === null ? null : this.#o.sentPrompts.sent(prompt, predictedPrefillMs, dispatch.atMs)
   }
 
   #answerHeaders(incoming: Incoming, { worker, predictedCachedTokens }: Decision): string[] {
@@ -512,6 +539,14 @@ export class Pipeline {
     }
     return sum
   }
+}
+
+function promptFor(worker: Worker, queries: readonly MatchQuery[], matchedTokens: number): SentPrompt | null {
+  const query = queries.find(({ blockSize }) => blockSize === worker.blockSize)
+  if (query === undefined) return null
+  const { keys, blockSize } = query
+  const { slot, capacityBlocks } = worker
+  return { slot: slot as WorkerSlot, blockSize, keys, believedBlocks: matchedTokens / blockSize, capacityBlocks }
 }
 
 /** Seconds for which a worker that is too busy, and does not say for how long, is given less. */

@@ -8,6 +8,7 @@ const defaultAdminUrl = 'http://127.0.0.1:8081'
 interface Candidate {
   readonly worker: string
   readonly matchedBlocks: Readonly<Record<string, number>>
+  readonly comingBlocks?: number
   readonly exact: boolean
   readonly load: Readonly<Record<string, number>>
   readonly total: number
@@ -89,11 +90,12 @@ async function ask(url: string, key: string, body: string): Promise<Decision> {
 }
 
 function table(decision: Decision): string {
-  const head = ['', 'worker', 'gpu', 'host', 'disk', 'shared', 'exact', 'requests', 'prefill', 'total', '']
+  const head = ['', 'worker', 'gpu', 'host', 'disk', 'shared', 'coming', 'exact', 'requests', 'prefill', 'total', '']
   const rows = decision.candidates.map((candidate) => [
     candidate.worker === decision.chosen ? '→' : '',
     candidate.worker,
     ...['gpu', 'host', 'disk', 'shared'].map((tier) => String(candidate.matchedBlocks[tier] ?? 0)),
+    String(candidate.comingBlocks ?? 0),
     candidate.exact ? 'yes' : 'no',
     String(candidate.load['requests'] ?? 0),
     String(candidate.load['prefillTokens'] ?? 0),

@@ -478,6 +478,35 @@ export const configSchema = object({
     },
     { default: {}, description: 'The KV-cache map.' },
   ),
+  approximate: object(
+    {
+      enabled: Type.Boolean({
+        description: 'Conclude what a worker without KV events holds from what it was sent; false: route it by load.',
+        default: true,
+      }),
+      ttlSeconds: integer('For which a block is believed to be held after its last use.', 1, 86_400, { default: 600 }),
+      capacityBlocks: integer(
+        'Blocks that such a worker holds, where neither it nor its config says.',
+        16,
+        100_000_000,
+        {
+          default: 16_384,
+        },
+      ),
+    },
+    { default: {}, description: 'Workers without KV events.' },
+  ),
+  coming: object(
+    {
+      requests: integer(
+        'Requests under way whose prompts count as coming on their workers; the oldest is forgotten first, 0: none count.',
+        0,
+        65_536,
+        { default: 1024 },
+      ),
+    },
+    { default: {}, description: 'Prediction on route: what was sent counts before events tell of it.' },
+  ),
   keys: object(
     {
       secret: Type.Optional(

@@ -105,6 +105,28 @@ export function chainKeys(parentLow: number, parentHigh: number, locals: Uint32A
   }
 }
 
+/**
+ * How many blocks two rows of keys have in common from a place in each on. A key names all blocks before its own, so that
+ * rows which part never meet again: one comparison tells most apart, and a binary search finds the place in the others.
+ */
+export function sharedBlocks(one: Uint32Array, oneFrom: number, other: Uint32Array, otherFrom: number): number {
+  const isShared = (block: number): boolean => {
+    const at = 2 * (oneFrom + block)
+    const otherAt = 2 * (otherFrom + block)
+    return one[at] === other[otherAt] && one[at + 1] === other[otherAt + 1]
+  }
+  let end = Math.min((one.length >>> 1) - oneFrom, (other.length >>> 1) - otherFrom)
+  if (end <= 0 || !isShared(0)) return 0
+  // Block `last` is shared, and those from `end` on are not or are not there.
+  let last = 0
+  while (end - last > 1) {
+    const middle = (last + end) >>> 1
+    if (isShared(middle)) last = middle
+    else end = middle
+  }
+  return last + 1
+}
+
 /** Writes the local hashes of the blocks from `firstBlock` on into `out`, at two words a block. */
 function hashBlocks(
   tokens: Uint32Array,

@@ -28,6 +28,8 @@ export interface EndpointPorts {
   readonly onWorker: (worker: Worker) => void
   /** What the worker's engine says of itself, as it comes up. */
   readonly onTold: (worker: Worker, told: ToldFacts) => void
+  /** Its engine went away or is another process: what it was sent is not in its cache. */
+  readonly onWorkerLost: (worker: Worker) => void
   /** The worker's load has just been read. */
   readonly onLoad: (worker: Worker) => void
   readonly startEvents: (worker: Worker, place: EventsPlace) => WorkerEvents
@@ -100,6 +102,7 @@ export class Endpoint {
       onDown: () => this.#down(),
       onRestart: (facts) => {
         ports.log.warn({ worker: this.id }, 'engine restarted')
+        for (const { worker } of this.#kept) ports.onWorkerLost(worker)
         return this.#up(facts)
       },
       onLoad: (load) => this.#loaded(load),
@@ -264,6 +267,7 @@ export class Endpoint {
       worker.standing.up = false
       worker.load = null
       events?.workerDown()
+      this.#o.onWorkerLost(worker)
       this.#o.log.warn({ worker: worker.id }, 'worker down')
     }
   }
@@ -306,6 +310,7 @@ export class Endpoint {
       kept.worker.standing.up = false
       kept.worker.load = null
       kept.worker.degraded = 'wrong_model'
+      this.#o.onWorkerLost(kept.worker)
       void kept.events?.stop()
       kept.events = null
     }

@@ -36,6 +36,7 @@ export class EventsWiring {
   /** Bound endpoints, shared by the engines that dial in there. */
   readonly #listeners = new Map<string, PublisherListener>()
   readonly #sources = new Map<Worker, EventSource>()
+  readonly #bySlot = new Map<WorkerSlot, EventSource>()
   readonly #refresh: NodeJS.Timeout
 
   constructor(options: EventsWiringOptions) {
@@ -66,11 +67,13 @@ export class EventsWiring {
     const source = this.#zmq(worker, place)
     source.start()
     this.#sources.set(worker, source)
+    this.#bySlot.set(slot, source)
     return {
       status: () => source.status(),
       workerDown: () => source.workerDown(),
       stop: async () => {
         this.#sources.delete(worker)
+        if (this.#bySlot.get(slot) === source) this.#bySlot.delete(slot)
         await source.stop()
       },
     }
@@ -79,6 +82,13 @@ export class EventsWiring {
   /** Whether the worker may hold blocks that were announced before what is known here. */
   isPartial(worker: Worker): boolean {
     return this.#sources.get(worker)?.status().partial ?? false
+  }
+
+  /** Whether the map has from a worker's events what it holds, or had and may find it confirmed. */
+  isAnnounced(slot: WorkerSlot): boolean {
+    const status = this.#bySlot.get(slot)?.status()
+    if (status === undefined || status.state === 'absent') return false
+    return status.state !== 'unknown' || status.lastSequence !== null
   }
 
   async close(): Promise<void> {

@@ -11,7 +11,8 @@ export interface Chooser {
   /** Index of the worker that gets the request, from now on under way. */
   choose(request: VirtualRequest, nowMs: number): Choice
   firstToken(id: string, nowMs: number): void
-  finished(id: string): void
+  /** @param cachedTokens What the engine reports of its prompt. */
+  finished(id: string, cachedTokens: number, nowMs: number): void
   applyEvents(worker: number, events: readonly KvEvent[]): void
 }
 
@@ -19,4 +20,6 @@ export interface Choice {
   readonly worker: number
   /** Prompt tokens that it is thought to have cached. */
   readonly predictedCachedTokens: number
+  /** Further ones that requests under way there will have computed before it begins. */
+  readonly comingTokens: number
 }

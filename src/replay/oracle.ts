@@ -13,7 +13,7 @@ export class Oracle implements Chooser {
   }
 
   choose({ id, tokens }: VirtualRequest): Choice {
-    let best: Choice = { worker: 0, predictedCachedTokens: 0 }
+    let best: Choice = { worker: 0, predictedCachedTokens: 0, comingTokens: 0 }
     let leastMs = Infinity
     for (const [worker, engine] of this.#engines.entries()) {
       const { maxBatchedTokens, prefillTokensPerSecond, stepBaseMs, decodeMsPerRequest } = engine.options
@@ -25,7 +25,7 @@ export class Oracle implements Chooser {
       const ms = stepLeftMs + (tokensToDo / prefillTokensPerSecond) * 1000 + stepsMs
       if (ms >= leastMs) continue
       leastMs = ms
-      best = { worker, predictedCachedTokens }
+      best = { worker, predictedCachedTokens, comingTokens: 0 }
     }
     return best
   }

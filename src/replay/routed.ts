@@ -1,10 +1,13 @@
 import type { KvEvent as MapEvent, WorkerSlot } from '../kv/batch.ts'
 import { blockKeys, localHashes, type KeyScope } from '../kv/keys.ts'
+import { Approximate } from '../map/approximate.ts'
+import { Coming } from '../map/coming.ts'
 import { FlatMap } from '../map/flat-map.ts'
-import type { PrefixMatch } from '../map/map.ts'
-import { Candidates } from '../routing/candidates.ts'
+import { SentPrompts, type UnderWay } from '../map/sent-prompts.ts'
+import { Candidates, type MatchBySlot } from '../routing/candidates.ts'
 import type { Dispatch } from '../routing/policy.ts'
 import type { Profile } from '../routing/profile.ts'
+import { predictedMs } from '../routing/reason.ts'
 import type { KvEvent } from '../simulator/kv-event.ts'
 import { Fleet, InFlight } from '../workers/fleet.ts'
 import { Standing } from '../workers/standing.ts'
@@ -18,7 +21,23 @@ const mapBudgetBytes = 256 * 1024 * 1024
 interface Live {
   readonly inFlight: InFlight
   readonly dispatch: Dispatch
+  readonly underWay: UnderWay
 }
+
+export interface RoutedOptions {
+  readonly workers: number
+  readonly profile: Profile
+  readonly scope: KeyScope
+  /** So many workers, the first ones, tell nothing of their caches; the rest do. */
+  readonly withoutEvents: number
+  /** Whether prompts count as coming once they were sent. */
+  readonly predictsOnRoute: boolean
+  readonly capacityBlocks: number
+}
+
+/** More than a run ever has under way. */
+const expectedRequests = 4096
+const approximateTtlMs = 3_600_000
 
 /** The router's own parts, joined as the request path joins them: map from events, counters, profile. */
 export class Routed implements Chooser {
@@ -28,11 +47,13 @@ export class Routed implements Chooser {
   readonly #scope: KeyScope
   readonly #profile: Profile
   readonly #candidates: Candidates
-  readonly #match: PrefixMatch
+  readonly #match: MatchBySlot
+  readonly #coming: Coming
+  readonly #sent: SentPrompts
   readonly #live = new Map<string, Live>()
   readonly #sequences: number[]
 
-  constructor(workers: number, profile: Profile, scope: KeyScope) {
+  constructor({ workers, profile, scope, withoutEvents, predictsOnRoute, capacityBlocks }: RoutedOptions) {
     const { blockSize } = scope
     this.#fleet = new Fleet(workers)
     this.#map = new FlatMap({ maxWorkers: workers, budgetBytes: mapBudgetBytes })
@@ -40,10 +61,19 @@ export class Routed implements Chooser {
     this.#profile = profile
     this.#candidates = new Candidates(workers)
     const held = (): Uint32Array => new Uint32Array(workers)
-    this.#match = { gpu: held(), host: held(), disk: held(), shared: held() }
+    this.#match = { gpu: held(), host: held(), disk: held(), shared: held(), coming: held() }
+    this.#coming = new Coming({ requests: predictsOnRoute ? expectedRequests : 0 })
+    this.#sent = new SentPrompts({
+      coming: this.#coming,
+      approximate: new Approximate({
+        map: this.#map,
+        limits: { capacityBlocks, ttlMs: approximateTtlMs },
+        isAnnounced: (slot) => slot >= withoutEvents,
+      }),
+    })
     this.#sequences = new Array<number>(workers).fill(0)
     this.#workers = Array.from({ length: workers }, () => {
-      const worker = this.#fleet.add((slot, serial) => simulatedWorker(slot, serial, blockSize))
+      const worker = this.#fleet.add((slot, serial) => simulatedWorker(slot, serial, blockSize, slot >= withoutEvents))
       if (worker === null) throw new RangeError('the fleet is full')
       this.#map.addWorker(worker.slot as WorkerSlot, { countsStores: true, blockSize })
       return worker
@@ -54,7 +84,11 @@ export class Routed implements Chooser {
     const { counters } = this.#fleet
     const candidates = this.#candidates
     const promptTokens = tokens.length
-    this.#map.match([{ blockSize: this.#scope.blockSize, keys: blockKeys(tokens, this.#scope) }], this.#match)
+    const { blockSize } = this.#scope
+    const keys = blockKeys(tokens, this.#scope)
+    const queries = [{ blockSize, keys }]
+    this.#map.match(queries, this.#match)
+    this.#coming.match(queries, this.#match, nowMs, this.#match.coming)
     candidates.gather(this.#workers, counters, this.#match, { nowMs, staleLoadMs: 0, promptTokens })
     const chosen = this.#profile.choose(
       {
@@ -72,7 +106,8 @@ export class Routed implements Chooser {
     )
     const { slot, serial } = candidates.workers[chosen] as Worker
     const predictedCachedTokens = candidates.cachedTokens[chosen] as number
-    const uncachedTokens = promptTokens - predictedCachedTokens
+    const comingTokens = candidates.comingTokens[chosen] as number
+    const uncachedTokens = promptTokens - predictedCachedTokens - comingTokens
     const dispatch: Dispatch = {
       serial,
       promptTokens,
@@ -82,29 +117,42 @@ export class Routed implements Chooser {
       stream: true,
       atMs: nowMs,
     }
-    const { blockSize } = this.#scope
     const inFlight = new InFlight(counters, slot, { promptTokens, uncachedTokens, blockSize, sequences: 1 })
-    this.#live.set(id, { inFlight, dispatch })
+    const underWay = this.#sent.sent(
+      {
+        slot: slot as WorkerSlot,
+        blockSize,
+        keys,
+        believedBlocks: predictedCachedTokens / blockSize,
+        capacityBlocks: null,
+      },
+      predictedMs(this.#profile, chosen) ?? 0,
+      nowMs,
+    )
+    this.#live.set(id, { inFlight, dispatch, underWay })
     this.#profile.dispatched(dispatch)
-    return { worker: slot, predictedCachedTokens }
+    return { worker: slot, predictedCachedTokens, comingTokens }
   }
 
   firstToken(id: string, nowMs: number): void {
     const live = this.#live.get(id)
     if (live === undefined) return
     live.inFlight.prefilledTo(0)
+    this.#sent.computed(live.underWay, nowMs)
     this.#profile.firstByte(live.dispatch, nowMs - live.dispatch.atMs)
   }
 
-  finished(id: string): void {
+  finished(id: string, cachedTokens: number, nowMs: number): void {
     const live = this.#live.get(id)
     if (live === undefined) return
     this.#live.delete(id)
     live.inFlight.release()
+    this.#sent.answered(live.underWay, cachedTokens, nowMs)
     this.#profile.finished(live.dispatch)
   }
 
   applyEvents(worker: number, events: readonly KvEvent[]): void {
+    if (this.#workers[worker]?.exact !== true) return
     const sequence = this.#sequences[worker] as number
     this.#sequences[worker] = sequence + 1
     const mapEvents = events.map((event) => mapEvent(event, this.#scope))
@@ -135,7 +183,7 @@ function mapEvent(event: KvEvent, scope: KeyScope): MapEvent {
   }
 }
 
-function simulatedWorker(slot: number, serial: number, blockSize: number): Worker {
+function simulatedWorker(slot: number, serial: number, blockSize: number, exact: boolean): Worker {
   const id = `http://simulated:${slot}`
   return {
     id,
@@ -153,7 +201,7 @@ function simulatedWorker(slot: number, serial: number, blockSize: number): Worke
     capacityBlocks: null,
     load: null,
     degraded: null,
-    exact: true,
+    exact,
     agreement: newAgreement(),
   }
 }

@@ -6,7 +6,7 @@ import { seededRandom } from '../simulator/random.ts'
 import type { GenerationResult } from '../simulator/sequence.ts'
 import type { Conversation } from '../simulator/workload.ts'
 import { Agenda } from './agenda.ts'
-import type { Chooser } from './chooser.ts'
+import type { Choice, Chooser } from './chooser.ts'
 import { Oracle } from './oracle.ts'
 import { Routed } from './routed.ts'
 
@@ -19,6 +19,10 @@ export interface VirtualOptions {
   readonly policy: string | ProfileChoice
   /** From a step's end until the router has applied its KV events. */
   readonly eventDelayMs?: number
+  /** So many workers, the first ones, publish no events; what they hold is concluded from what they are sent. */
+  readonly withoutEvents?: number
+  /** Whether a prompt counts as coming on its worker once it was sent. */
+  readonly predictsOnRoute?: boolean
   /** Of the answers and of the policy's randomness. */
   readonly seed: number
 }
@@ -31,6 +35,8 @@ export interface VirtualRow {
   readonly ttftMs: number
   readonly promptTokens: number
   readonly predictedCachedTokens: number
+  /** Further tokens that were on their way when it was sent. */
+  readonly comingTokens: number
   readonly cachedTokens: number
 }
 
@@ -44,7 +50,7 @@ export interface VirtualResult {
   /** Cached prompt tokens over all prompt tokens. */
   readonly hitRatio: number
   readonly requestsPerWorker: readonly number[]
-  /** 1 − Σ|predicted − actual| / Σ max(predicted, actual) cached tokens (decision 12). */
+  /** 1 − Σ|predicted − actual| / Σ max(predicted, actual) cached tokens (decision 12), coming ones where they came. */
   readonly agreement: number
 }
 
@@ -67,9 +73,8 @@ interface Running {
   readonly conversation: Conversation<Uint32Array>
   readonly turn: number
   readonly tokens: Uint32Array
-  readonly worker: number
   readonly sentMs: number
-  readonly predictedCachedTokens: number
+  readonly choice: Choice
 }
 
 class VirtualRun {
@@ -92,7 +97,7 @@ class VirtualRun {
 
   /** Puts the router's parts in place of the oracle, unless that was asked for. */
   async open(): Promise<void> {
-    const { policy, seed, workers, engine } = this.#options
+    const { policy, seed, workers, engine, withoutEvents = 0, predictsOnRoute = true } = this.#options
     if (policy === oraclePolicy) return
     const random = seededRandom(seed)
     const profile = createProfile(policy, {
@@ -104,7 +109,14 @@ class VirtualRun {
     })
     const keys = await createKeyMaker(new Uint8Array(32).fill(seed & 255))
     const blockSize = engine.blockSize ?? engineDefaults.blockSize
-    this.#chooser = new Routed(workers, profile, keys.scope({ model: 'model', blockSize, adapter: null }))
+    this.#chooser = new Routed({
+      workers,
+      profile,
+      scope: keys.scope({ model: 'model', blockSize, adapter: null }),
+      withoutEvents,
+      predictsOnRoute,
+      capacityBlocks: engine.capacityBlocks ?? engineDefaults.capacityBlocks,
+    })
   }
 
   /** From event to event: an engine's step ends, or something on the agenda is due. */
@@ -139,18 +151,18 @@ class VirtualRun {
     if (asked === undefined) return
     const id = `${conversation.id}/${turn}`
     const tokens = joined(history, asked.user)
-    const { worker, predictedCachedTokens } = this.#chooser.choose({ id, tokens }, this.#nowMs)
-    this.#running.set(id, { conversation, turn, tokens, worker, sentMs: this.#nowMs, predictedCachedTokens })
-    this.#engines[worker]?.add({ id, tokens, outputTokens: asked.outputTokens }, this.#nowMs)
+    const choice = this.#chooser.choose({ id, tokens }, this.#nowMs)
+    this.#running.set(id, { conversation, turn, tokens, sentMs: this.#nowMs, choice })
+    this.#engines[choice.worker]?.add({ id, tokens, outputTokens: asked.outputTokens }, this.#nowMs)
   }
 
   #finished({ id, ttftMs, promptTokens, cachedTokens, generated, finishedMs }: GenerationResult): void {
     const running = this.#running.get(id)
     if (running === undefined) throw new Error(`"${id}" ended and was not under way`)
     this.#running.delete(id)
-    this.#chooser.finished(id)
-    const { worker, sentMs, predictedCachedTokens } = running
-    this.rows.push({ id, worker, sentMs, ttftMs, promptTokens, predictedCachedTokens, cachedTokens })
+    this.#chooser.finished(id, cachedTokens, finishedMs)
+    const { sentMs, choice } = running
+    this.rows.push({ id, ...choice, sentMs, ttftMs, promptTokens, cachedTokens })
     const { conversation, tokens } = running
     const turn = running.turn + 1
     const thinkMs = conversation.turns[turn]?.thinkMs
@@ -163,8 +175,8 @@ function summary({ policy, workers }: VirtualOptions, rows: readonly VirtualRow[
   const sum = (of: (row: VirtualRow) => number): number => rows.reduce((total, row) => total + of(row), 0)
   const requestsPerWorker = new Array<number>(workers).fill(0)
   for (const { worker } of rows) requestsPerWorker[worker] = (requestsPerWorker[worker] ?? 0) + 1
-  const off = sum((row) => Math.abs(row.predictedCachedTokens - row.cachedTokens))
-  const most = sum((row) => Math.max(row.predictedCachedTokens, row.cachedTokens))
+  const off = sum((row) => Math.abs(predictedOf(row) - row.cachedTokens))
+  const most = sum((row) => Math.max(predictedOf(row), row.cachedTokens))
   return {
     policy: typeof policy === 'string' ? policy : (policy.name ?? 'custom'),
     rows,
@@ -174,6 +186,10 @@ function summary({ policy, workers }: VirtualOptions, rows: readonly VirtualRow[
     requestsPerWorker,
     agreement: most === 0 ? 1 : 1 - off / most,
   }
+}
+
+function predictedOf({ predictedCachedTokens, comingTokens, cachedTokens }: VirtualRow): number {
+  return Math.max(predictedCachedTokens, Math.min(cachedTokens, predictedCachedTokens + comingTokens))
 }
 
 function joined(first: Uint32Array, second: Uint32Array): Uint32Array {

@@ -8,6 +8,8 @@ export interface MatchBySlot {
   readonly host: Uint32Array
   readonly disk: Uint32Array
   readonly shared: Uint32Array
+  /** Blocks directly behind these that are on their way to the worker. */
+  readonly coming: Uint32Array
 }
 
 export interface GatherOptions {
@@ -41,7 +43,9 @@ export class Candidates implements PolicyFleet, PolicyMatch {
   readonly host: Uint32Array
   readonly disk: Uint32Array
   readonly shared: Uint32Array
+  readonly coming: Uint32Array
   readonly cachedTokens: Float64Array
+  readonly comingTokens: Float64Array
   /** What `cachedTokens` would be if every worker were believed. */
   readonly matchedTokens: Float64Array
   readonly exact: Uint8Array
@@ -61,7 +65,9 @@ export class Candidates implements PolicyFleet, PolicyMatch {
     this.host = new Uint32Array(limit)
     this.disk = new Uint32Array(limit)
     this.shared = new Uint32Array(limit)
+    this.coming = new Uint32Array(limit)
     this.cachedTokens = new Float64Array(limit)
+    this.comingTokens = new Float64Array(limit)
     this.matchedTokens = new Float64Array(limit)
     this.exact = new Uint8Array(limit)
   }
@@ -91,21 +97,29 @@ export class Candidates implements PolicyFleet, PolicyMatch {
       this.disk[i] = match.disk[slot] as number
       this.shared[i] = match.shared[slot] as number
       this.exact[i] = worker.exact ? 1 : 0
-      const matchedTokens = this.#matched(worker, i, options.promptTokens)
+      this.coming[i] = match.coming[slot] as number
+      const held = this.#heldBlocks(i)
+      const matchedTokens = cappedTokens(worker, held, options.promptTokens)
+      const soonTokens = cappedTokens(worker, held + (this.coming[i] as number), options.promptTokens)
       this.matchedTokens[i] = matchedTokens
       this.cachedTokens[i] = worker.degraded === null ? matchedTokens : 0
+      this.comingTokens[i] = worker.degraded === null ? soonTokens - matchedTokens : 0
       i++
     }
     this.count = i
     this.workers.length = i
   }
 
-  /** Tokens that the worker is predicted to find cached. Engines always compute the last token, so the last block that
-   * would hold it never counts (vLLM: floor((tokens − 1) / blockSize) blocks). */
-  #matched(worker: Worker, i: number, promptTokens: number): number {
-    if (worker.blockSize === null || promptTokens === 0) return 0
-    const blocks =
-      (this.gpu[i] as number) + (this.host[i] as number) + (this.disk[i] as number) + (this.shared[i] as number)
-    return Math.min(blocks, Math.floor((promptTokens - 1) / worker.blockSize)) * worker.blockSize
+  #heldBlocks(i: number): number {
+    return (this.gpu[i] as number) + (this.host[i] as number) + (this.disk[i] as number) + (this.shared[i] as number)
   }
+}
+
+/**
+ * Tokens that the worker is predicted to find cached of a prompt. Engines always compute the last token, so the last block
+ * that would hold it never counts (vLLM: floor((tokens − 1) / blockSize) blocks).
+ */
+function cappedTokens({ blockSize }: Worker, blocks: number, promptTokens: number): number {
+  if (blockSize === null || promptTokens === 0) return 0
+  return Math.min(blocks, Math.floor((promptTokens - 1) / blockSize)) * blockSize
 }

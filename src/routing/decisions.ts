@@ -33,6 +33,9 @@ export interface CandidateRecord {
     readonly disk: number
     readonly shared: number
   }
+  /** Blocks directly behind these that a request under way is computing; absent where there are none. */
+  readonly comingBlocks?: number
+  /** False where the match is concluded from what the worker was sent, not from its events. */
   readonly exact: boolean
   readonly load: {
     readonly requests: number
@@ -71,7 +74,7 @@ export interface DecisionFacts {
 const keptCandidates = 64
 const factFields = 12
 const scoresKept = 4
-const candidateFields = 15 + scoresKept
+const candidateFields = 16 + scoresKept
 
 /**
  * The last decisions, in typed arrays so that keeping them makes no garbage (decision 18); JSON is built when somebody
@@ -198,6 +201,7 @@ export class DecisionLog {
       out[field++] = candidates.loadAgeMs[i] as number
       out[field++] = profile.totals[i] as number
       out[field++] = profile.filteredBy[i] as number
+      out[field++] = candidates.coming[i] as number
       for (let scorer = 0; scorer < scoresKept; scorer++) out[field++] = profile.scores[scorer]?.[i] ?? NaN
     }
     return kept
@@ -252,6 +256,7 @@ function candidateRecord(row: Float64Array, profile: Profile, name: (serial: num
   return {
     worker: name(at(0)),
     matchedBlocks: { gpu: at(1), host: at(2), disk: at(3), shared: at(4) },
+    ...(at(15) === 0 ? {} : { comingBlocks: at(15) }),
     exact: at(5) === 1,
     load: {
       requests: at(6),
@@ -263,7 +268,7 @@ function candidateRecord(row: Float64Array, profile: Profile, name: (serial: num
       ...known('ageMs', 12),
     },
     scores: Object.fromEntries(
-      profile.scorerTypes.slice(0, scoresKept).map((type, index) => [type, rounded(at(15 + index))]),
+      profile.scorerTypes.slice(0, scoresKept).map((type, index) => [type, rounded(at(16 + index))]),
     ),
     total: rounded(at(13)),
     ...(filteredBy === undefined ? {} : { filteredBy }),

@@ -48,6 +48,11 @@ export interface PolicyMatch {
   readonly shared: Uint32Array
   /** Prompt tokens predicted to be cached, capped as the engine caps them; 0 for a degraded worker. */
   readonly cachedTokens: Float64Array
+  /**
+   * Prompt tokens directly behind these that a request on its way to the worker will have computed before this one begins:
+   * this one waits for them, as for all that is queued there, but does not compute them again.
+   */
+  readonly comingTokens: Float64Array
   /** 1 where the match comes from the worker's events. */
   readonly exact: Uint8Array
 }

@@ -17,7 +17,7 @@ export function reasonOf(candidates: Candidates, chosen: number, unusable: strin
   let degraded: string | null = null
   for (let i = 0; i < candidates.count; i++) {
     const cached = candidates.cachedTokens[i] as number
-    longest = Math.max(longest, cached)
+    longest = Math.max(longest, cached + (candidates.comingTokens[i] as number))
     degraded ??= candidates.workers[i]?.degraded ?? null
     if (i !== chosen && (other === -1 || cached > (candidates.cachedTokens[other] as number))) other = i
   }
@@ -29,8 +29,12 @@ export function reasonOf(candidates: Candidates, chosen: number, unusable: strin
   if (fallback !== null) return { reason: 'load_only', fallback, best }
   if (longest === 0) return { reason: 'no_match', fallback: 'no_match', best }
   if (candidates.count === 1) return { reason: 'only_candidate', fallback: null, best }
-  const cached = candidates.cachedTokens[chosen] as number
-  return { reason: cached === longest ? 'longest_match' : 'load_outweighs_match', fallback: null, best }
+  const coming = candidates.comingTokens[chosen] as number
+  if ((candidates.cachedTokens[chosen] as number) + coming < longest) {
+    return { reason: 'load_outweighs_match', fallback: null, best }
+  }
+  if (coming > 0) return { reason: 'match_coming', fallback: null, best }
+  return { reason: candidates.exact[chosen] === 1 ? 'longest_match' : 'approximate_match', fallback: null, best }
 }
 
 /** The time to first token that the profile predicts for the chosen worker; null where it predicts none. */

@@ -280,7 +280,7 @@ export class TruthCheck {
   }
 
   #count(
-    { worker, record, runBlocks, sharedBlocks, blocks, blockSize }: Watched,
+    { worker, record, runBlocks, sharedBlocks, comingBlocks, blocks, blockSize }: Watched,
     found: number | null,
     looksUp: boolean,
   ) {
@@ -288,7 +288,11 @@ export class TruthCheck {
     agreement.requests++
     if (!worker.exact) record.answeredBlind++
     if (looksUp || found !== null) agreement.verified++
-    if (found !== null) agree(agreement, Math.min(runBlocks + sharedBlocks, blocks) * blockSize, found * blockSize)
+    if (found === null) return
+    const reach = Math.min(runBlocks + sharedBlocks, blocks)
+    // What was on its way is a prediction as far as it came, and else no fault of the map.
+    const predicted = Math.max(reach, Math.min(found, reach + comingBlocks))
+    agree(agreement, predicted * blockSize, found * blockSize)
   }
 
   #noteReport({ record, generates, reports }: Watched, cachedTokens: number | null, stream: boolean): void {

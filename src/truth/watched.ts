@@ -9,6 +9,8 @@ export interface Expected {
   /** Leading blocks that the worker's own tiers hold by the map, and those directly behind that the shared store holds. */
   readonly runBlocks: number
   readonly sharedBlocks: number
+  /** Blocks behind these that other requests are computing there: found only if they come in time. */
+  readonly comingBlocks: number
   readonly adapter: string | null
   readonly salt: string | null
   readonly chat: boolean

@@ -3,6 +3,7 @@ import { test } from 'node:test'
 import { InFlightCounters } from '../../src/workers/fleet.ts'
 import { aWorker, candidatesOf } from '../support/routing.ts'
 import { Candidates } from '../../src/routing/candidates.ts'
+import { reasonOf } from '../../src/routing/reason.ts'
 
 test('credit stops one token short of the prompt, since engines always compute the last one', () => {
   const [worker] = [aWorker(0)]
@@ -20,6 +21,24 @@ test('a degraded worker or one of unknown block size gets no credit', () => {
   assert.deepEqual([...candidates.cachedTokens.subarray(0, 3)], [0, 0, 64])
 })
 
+test('what is coming counts apart from what is cached, capped with it, and not for a degraded worker', () => {
+  const workers = [aWorker(0), aWorker(1), aWorker(2, { degraded: 'predictions_fail' }), aWorker(3, { exact: false })]
+  const candidates = candidatesOf(workers, new InFlightCounters(64), [1, 3, 1, 0], 64, [1, 1, 2, 9])
+  assert.deepEqual([...candidates.cachedTokens.subarray(0, 4)], [16, 48, 0, 0])
+  assert.deepEqual([...candidates.comingTokens.subarray(0, 4)], [16, 0, 0, 48])
+})
+
+test('the reason says where the longest match comes from', () => {
+  const workers = [aWorker(0), aWorker(1, { exact: false }), aWorker(2)]
+  const candidates = candidatesOf(workers, new InFlightCounters(64), [5, 5, 2], 160, [0, 0, 3])
+  assert.deepEqual(
+    [0, 1, 2].map((chosen) => reasonOf(candidates, chosen, null).reason),
+    ['longest_match', 'approximate_match', 'match_coming'],
+  )
+  const shorter = candidatesOf(workers, new InFlightCounters(64), [5, 4, 2], 160, [0, 0, 4])
+  assert.equal(reasonOf(shorter, 1, null).reason, 'load_outweighs_match')
+})
+
 test('load figures older than the limit are not used', () => {
   const load = { running: 3, waiting: 1, kvUsage: 0.5, atMs: 0 }
   const candidates = new Candidates(8)
@@ -28,7 +47,7 @@ test('load figures older than the limit are not used', () => {
     candidates.gather(
       [aWorker(0, { load })],
       new InFlightCounters(8),
-      { gpu: none, host: none, disk: none, shared: none },
+      { gpu: none, host: none, disk: none, shared: none, coming: none },
       { nowMs, staleLoadMs: 1000, promptTokens: 10 },
     )
     return candidates.running[0]!

@@ -55,6 +55,30 @@ test('kv-aware leaves the warm worker when its queue costs more than the prefix 
   assert.notEqual(profile.choose(aRequest(), candidates, candidates), 2)
 })
 
+/** Worker 1 is computing 640 tokens that a prompt of so many begins with; the others have so many queued. */
+function amidComputing(promptTokens: number, queuedElsewhere: number): number {
+  const counters = new InFlightCounters(64)
+  counters.add(1, 1, 640, 0)
+  for (const slot of [0, 2, 3]) counters.add(slot, 1, queuedElsewhere, 0)
+  const candidates = candidatesOf(workers, counters, [], promptTokens, [0, 40])
+  return profileNamed('kv-aware').profile.choose(aRequest({ promptTokens }), candidates, candidates)
+}
+
+test('kv-aware waits for a prefix that is coming while all are busy, and has it computed twice while somebody is idle', () => {
+  assert.equal(amidComputing(1600, 640), 1)
+  assert.notEqual(amidComputing(1600, 0), 1)
+  assert.notEqual(amidComputing(1600, 100), 1)
+})
+
+test('kv-aware sends an equal prompt after the one that is under way, up to a quarter of its length of queue', () => {
+  assert.equal(amidComputing(650, 0), 1)
+  const counters = new InFlightCounters(64)
+  counters.add(1, 1, 640 + 200, 0)
+  const candidates = candidatesOf(workers, counters, [], 650, [0, 40])
+  const { profile } = profileNamed('kv-aware')
+  assert.notEqual(profile.choose(aRequest({ promptTokens: 650 }), candidates, candidates), 1)
+})
+
 test('kv-aware prefers the worker that it has learned to be faster', () => {
   const { profile, now } = profileNamed('kv-aware')
   for (let i = 0; i < 40; i++) {

@@ -44,12 +44,13 @@ export function aRequest(given: Partial<PolicyRequest> = {}): PolicyRequest {
   }
 }
 
-/** Candidates from workers and their matched gpu blocks. */
+/** Candidates from workers, their matched gpu blocks and the blocks that are coming behind these. */
 export function candidatesOf(
   workers: readonly Worker[],
   counters: InFlightCounters,
   gpuBlocks: readonly number[] = [],
   promptTokens = 1000,
+  comingBlocks: readonly number[] = [],
 ): Candidates {
   const candidates = new Candidates(64)
   const match = {
@@ -57,8 +58,10 @@ export function candidatesOf(
     host: new Uint32Array(64),
     disk: new Uint32Array(64),
     shared: new Uint32Array(64),
+    coming: new Uint32Array(64),
   }
   match.gpu.set(gpuBlocks)
+  match.coming.set(comingBlocks)
   candidates.gather(workers, counters, match, { nowMs: 0, staleLoadMs: 1000, promptTokens })
   return candidates
 }

@@ -97,16 +97,16 @@ export const bestScore = definePolicy({
         let best = -Infinity
         for (let i = 0; i < fleet.count; i++) if (keep[i] === 1) best = Math.max(best, totals[i] as number)
         const isTied = (i: number): boolean => keep[i] === 1 && (totals[i] as number) >= best - tieWithin
+        const found = (i: number): number => (match.cachedTokens[i] as number) + (match.comingTokens[i] as number)
         let longest = 0
-        for (let i = 0; i < fleet.count; i++)
-          if (isTied(i)) longest = Math.max(longest, match.cachedTokens[i] as number)
+        for (let i = 0; i < fleet.count; i++) if (isTied(i)) longest = Math.max(longest, found(i))
         const leastCached = longest - tieMatchShare * request.promptTokensEstimate
         let chosen = -1
         let fewest = Infinity
         let longestAgo = 0
         let equal = 0
         for (let i = 0; i < fleet.count; i++) {
-          if (!isTied(i) || (match.cachedTokens[i] as number) < leastCached) continue
+          if (!isTied(i) || found(i) < leastCached) continue
           const entry = of(fleet.serials[i] as number)
           const tokens = sum(entry)
           const order = chosen === -1 ? -1 : Math.sign(tokens - fewest) || entry.chosenAt - longestAgo

@@ -10,6 +10,9 @@ interface Learned {
   headSinceMs: number
 }
 
+/** A prompt that is on its way to a worker but for so many blocks is taken for the same prompt. */
+const twinBlocks = 2
+
 /** The head of the queue is never taken for wholly done before its first byte says so. */
 const mostProgress = 0.9
 
@@ -17,6 +20,11 @@ const mostProgress = 0.9
  * Minus the predicted time to first token, in ms: the prefill queued on the worker (less what it must have done since),
  * the request's own uncached tokens, and what running requests add to each step. Cost of outstanding plus own uncached
  * tokens came nearest to an oracle in every measured trace (docs/benchmarks.md).
+ *
+ * Blocks that are on their way to a worker are computed there before this request begins, so that it waits for them within
+ * the queue and computes only what follows. Where that takes work from nobody, a second copy elsewhere is worth having all
+ * the same, since others will go on differently from what they share; so only as many of their tokens are taken off as the
+ * shortest queue has. A twin, which goes on in no other way, has no use for a second copy (decision 045).
  */
 export const predictedTtft = definePolicy({
   kind: 'scorer',
@@ -40,6 +48,12 @@ export const predictedTtft = definePolicy({
         minimum: 0,
         default: 1,
       }),
+      twinCredit: Type.Number({
+        description:
+          'What a token counts that an equal prompt on its way to the worker will have computed; above 1, equal prompts keep together.',
+        minimum: 0,
+        default: 1.25,
+      }),
       learnedSamples: Type.Number({
         description: 'Answers over which a learned rate is averaged.',
         minimum: 1,
@@ -48,7 +62,7 @@ export const predictedTtft = definePolicy({
     },
     { additionalProperties: false },
   ),
-  create({ prefillTokensPerSecond, runningRequestTokens, ownWeight, learnedSamples }, { clock }) {
+  create({ prefillTokensPerSecond, runningRequestTokens, ownWeight, twinCredit, learnedSamples }, { clock }) {
     // One line for the whole pool: were each worker's learned alone, whichever is tried first would look unlike the rest
     // for no better reason than having been tried.
     const line = new PrefillLine(prefillTokensPerSecond, learnedSamples)
@@ -72,6 +86,18 @@ export const predictedTtft = definePolicy({
       return Math.max(0, outstanding - Math.max(0, done))
     }
 
+    const msPerTokenOf = (entry: Learned): number => line.msPerToken * entry.speed.factor
+
+    /** Tokens queued on the worker that has the fewest. */
+    const shortestQueue = (fleet: PolicyFleet, nowMs: number): number => {
+      let shortest = Infinity
+      for (let i = 0; i < fleet.count; i++) {
+        const entry = of(fleet.serials[i] as number)
+        shortest = Math.min(shortest, queuedTokens(entry, fleet.prefillTokens[i] as number, msPerTokenOf(entry), nowMs))
+      }
+      return shortest
+    }
+
     /** Forgets workers that are gone, so that the map follows the fleet. */
     const prune = (fleet: PolicyFleet): void => {
       if (learned.size <= 4 * fleet.count + 64) return
@@ -87,10 +113,17 @@ export const predictedTtft = definePolicy({
     return {
       score(request, fleet, match, out) {
         const nowMs = clock()
+        let shortest = -1
         for (let i = 0; i < fleet.count; i++) {
           const entry = of(fleet.serials[i] as number)
-          const msPerToken = line.msPerToken * entry.speed.factor
-          const uncached = Math.max(0, request.promptTokensEstimate - (match.cachedTokens[i] as number))
+          const msPerToken = msPerTokenOf(entry)
+          let uncached = Math.max(0, request.promptTokensEstimate - (match.cachedTokens[i] as number))
+          const coming = match.comingTokens[i] as number
+          if (coming > 0) {
+            if (shortest < 0) shortest = shortestQueue(fleet, nowMs)
+            const isTwin = uncached - coming <= twinBlocks * (fleet.blockSize[i] as number)
+            uncached -= isTwin ? twinCredit * coming : Math.min(coming, shortest)
+          }
           const queued = queuedTokens(entry, fleet.prefillTokens[i] as number, msPerToken, nowMs)
           const running = fleet.requests[i] as number
           out[i] = -(line.baseMs + (queued + ownWeight * uncached + runningRequestTokens * running) * msPerToken)
