@@ -113,7 +113,11 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     metrics,
     isPartial: (worker): boolean => events.isPartial(worker) || map.stats().evictions > 0,
   })
-  const events = new EventsWiring({ map, keys, metrics, log, random, truth })
+  const events = new EventsWiring({
+    ...{ map, keys, metrics, log, random, truth },
+    http: engineHttp,
+    polling: () => live.config.eventPolling,
+  })
 
   const own = createSentPrompts({
     config: () => live.config,

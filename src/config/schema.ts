@@ -24,6 +24,12 @@ const workerEvents = object(
     bind: Type.Optional(
       text('Listen here for engines that connect to the router, instead of connecting to `endpoint`.'),
     ),
+    poll: Type.Optional(
+      Type.Union([Type.Boolean(), Type.String({ minLength: 1, pattern: '^https?://' })], {
+        description:
+          'Drain KV events by HTTP (TensorRT-LLM): true for `/kv_cache_events` of the engine, a URL where that is elsewhere, false for not at all.',
+      }),
+    ),
   },
   { description: 'Where KV events come from; omitted: asked of the engine.' },
 )
@@ -56,7 +62,7 @@ const labels = Type.Record(Type.String(), Type.String(), { description: 'Labels 
 
 /** Options of a worker beside its address. */
 const foundOptions = {
-  engine: Type.Optional(oneOf(['vllm'], 'Kind of engine; omitted: detected.')),
+  engine: Type.Optional(oneOf(['vllm', 'trtllm'], 'Kind of engine; omitted: detected.')),
   ranks: Type.Optional(integer('Data-parallel ranks behind this URL; each is a worker of its own.', 1, 1024)),
   blockSize: Type.Optional(integer('Tokens a KV block; omitted: learned from the engine.', 1, 65_536)),
   capacityBlocks: Type.Optional(integer('KV blocks that the engine can hold; omitted: learned.', 1, 2 ** 31)),
@@ -432,6 +438,22 @@ export const configSchema = object({
       staleMs: integer('Age beyond which a load figure is not used.', 20, hourMs, { default: 3000 }),
     },
     { default: {}, description: 'Load figures scraped from the engines.' },
+  ),
+  eventPolling: object(
+    {
+      intervalMs: integer('Between two drains of an engine while they bring events.', 1, hourMs, { default: 20 }),
+      idleIntervalMs: integer('Longest time between two drains that bring none.', 1, hourMs, { default: 200 }),
+      timeoutMs: integer(
+        'For one drain; the engine itself may wait for events before it answers, and those of an answer that comes too late are lost.',
+        100,
+        hourMs,
+        { default: 30_000 },
+      ),
+      answerBytes: integer('Largest answer to one drain; what a larger one holds is lost.', 65_536, 4 * GiB, {
+        default: 256 * 1024 * 1024,
+      }),
+    },
+    { default: {}, description: 'KV events that are drained by HTTP (TensorRT-LLM).' },
   ),
   agreement: object(
     {

@@ -235,7 +235,8 @@ export class Endpoint {
 
   #workerUp(kept: Kept, facts: EngineFacts): void {
     const { worker } = kept
-    const rank = facts.ranks.find((candidate) => candidate.rank === (worker.rank ?? 0)) ?? null
+    const rank =
+      facts.ranks.find((candidate) => candidate.rank === null || candidate.rank === (worker.rank ?? 0)) ?? null
     // A restarted engine may have another block size or capacity than before.
     const blockSize = worker.announcedBlockSize ?? this.#given.blockSize ?? rank?.blockSize ?? worker.blockSize
     if (blockSize !== worker.blockSize) {
@@ -325,7 +326,7 @@ export class Endpoint {
   #loaded(load: ReadonlyMap<number, RankLoad>): void {
     const atMs = this.#o.clock()
     for (const { worker } of this.#kept) {
-      const own = load.get(worker.rank ?? 0)
+      const own = worker.rank === null ? ofAllRanks(load) : load.get(worker.rank)
       if (own === undefined) continue
       worker.load = { ...own, atMs }
       this.#o.onLoad(worker)
@@ -347,5 +348,18 @@ export class Endpoint {
     if (this.#probeTimer !== null) clearTimeout(this.#probeTimer)
     this.#probeTimer = setTimeout(() => void this.#probe(), this.#o.probeIntervalMs)
     this.#probeTimer.unref()
+  }
+}
+
+/** The load of a worker that is all of its engine. */
+function ofAllRanks(load: ReadonlyMap<number, RankLoad>): RankLoad | undefined {
+  const [first, ...others] = load.values()
+  if (first === undefined || others.length === 0) return first
+  const all = [first, ...others]
+  const sum = (figure: (load: RankLoad) => number): number => all.reduce((total, own) => total + figure(own), 0)
+  return {
+    running: sum(({ running }) => running),
+    waiting: sum(({ waiting }) => waiting),
+    kvUsage: sum(({ kvUsage }) => kvUsage) / all.length,
   }
 }

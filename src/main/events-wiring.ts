@@ -9,10 +9,12 @@ import type { KeyMaker } from '../kv/keys.ts'
 import type { FlatMap } from '../map/flat-map.ts'
 import type { Log } from '../telemetry/log.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
+import type { EngineExchange } from '../workers/engine-http.ts'
 import { engines } from '../workers/engines.ts'
 import type { TruthCheck } from '../truth/check.ts'
 import type { Worker } from '../workers/worker.ts'
 import { systemClock } from '../zmtp/clock.ts'
+import { DrainedEvents, type DrainedEventsOptions } from './drained-events.ts'
 import type { EventsPlace, WorkerEvents } from './worker-events.ts'
 
 export interface EventsWiringOptions {
@@ -22,7 +24,12 @@ export interface EventsWiringOptions {
   readonly log: Log
   readonly random: () => number
   readonly truth: TruthCheck
+  readonly http: EngineExchange
+  /** Of events that are drained by HTTP; asked before each drain. */
+  readonly polling: DrainedEventsOptions['timing']
 }
+
+type ZmqPlace = Extract<EventsPlace, { kind: 'zmq' }>
 
 /** How often a worker is asked whether its events are live: what decisions call `exact`. */
 const refreshMs = 100
@@ -35,12 +42,14 @@ export class EventsWiring {
   readonly #gate = new ReplayGate()
   /** Bound endpoints, shared by the engines that dial in there. */
   readonly #listeners = new Map<string, PublisherListener>()
+  readonly #drained: DrainedEvents
   readonly #sources = new Map<Worker, EventSource>()
   readonly #bySlot = new Map<WorkerSlot, EventSource>()
   readonly #refresh: NodeJS.Timeout
 
   constructor(options: EventsWiringOptions) {
     this.#o = options
+    this.#drained = new DrainedEvents({ ...options, timing: options.polling })
     this.#refresh = setInterval(() => {
       // Storing sweeps dead rows as it goes; after a clear on a quiet fleet nobody would.
       this.#o.map.sweep(sweepSteps)
@@ -64,7 +73,8 @@ export class EventsWiring {
   start(worker: Worker, place: EventsPlace): WorkerEvents {
     const slot = worker.slot as WorkerSlot
     this.#o.map.addWorker(slot, { countsStores: countsStores(worker), blockSize: worker.blockSize })
-    const source = this.#zmq(worker, place)
+    const source =
+      place.kind === 'zmq' ? this.#zmq(worker, place) : this.#drained.source(place.url, worker, this.#ingest(worker))
     source.start()
     this.#sources.set(worker, source)
     this.#bySlot.set(slot, source)
@@ -96,7 +106,7 @@ export class EventsWiring {
     await Promise.all([...this.#listeners.values()].map((listener) => listener.close()))
   }
 
-  #zmq(worker: Worker, place: EventsPlace): EventSource {
+  #zmq(worker: Worker, place: ZmqPlace): EventSource {
     const { log, random } = this.#o
     return createZmqEvents({
       ...this.#ingest(worker),

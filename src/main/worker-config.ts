@@ -5,7 +5,7 @@ import type { EngineFacts, RankFacts } from '../workers/engine.ts'
 import { newAgreement } from '../workers/agreement.ts'
 import type { Pool } from '../workers/pool.ts'
 import { Standing } from '../workers/standing.ts'
-import type { Worker, WorkerAddress } from '../workers/worker.ts'
+import { workerAddress, type Worker, type WorkerAddress } from '../workers/worker.ts'
 import type { EventsPlace } from './worker-events.ts'
 
 /** Makes the worker of a rank from its place in the fleet. */
@@ -87,6 +87,11 @@ export function eventsPlace(given: WorkerConfig, rank: number | null, facts: Ran
       bind: shifted(events.bind),
     }
   }
+  if (events?.poll !== undefined && events.poll !== false) {
+    const { origin, basePath } = workerAddress(given.url, null)
+    return { kind: 'poll', url: events.poll === true ? `${origin}${basePath}/kv_cache_events` : events.poll }
+  }
   if (facts?.events == null) return null
+  if (facts.events.kind === 'poll') return events?.poll === false ? null : facts.events
   return { ...facts.events, topic: events?.topic ?? facts.events.topic, bind: null }
 }

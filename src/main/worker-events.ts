@@ -16,10 +16,13 @@ export interface WorkerEventsStatus {
 export const noEvents: WorkerEventsStatus = { state: 'absent', lastSequence: null, gaps: 0, restarts: 0 }
 
 /** Where a worker's events come from. */
-export interface EventsPlace {
-  readonly kind: 'zmq'
-  readonly endpoint: string | null
-  readonly replay: string | null
-  readonly topic: string
-  readonly bind: string | null
-}
+export type EventsPlace =
+  | {
+      readonly kind: 'zmq'
+      readonly endpoint: string | null
+      readonly replay: string | null
+      readonly topic: string
+      readonly bind: string | null
+    }
+  /** Taken by HTTP requests, for all ranks of the engine at once. */
+  | { readonly kind: 'poll'; readonly url: string }

@@ -22,15 +22,38 @@ export interface EngineAnswer {
   readonly text: string
 }
 
+/** Requests whose end matters, since they change something at the engine. */
+export interface EngineExchange {
+  /** Never rejects. */
+  exchange(url: string, options: ExchangeOptions): Promise<ExchangeOutcome>
+}
+
+export interface ExchangeOptions {
+  readonly method: 'GET' | 'POST'
+  readonly headers: Readonly<Record<string, string>>
+  readonly timeoutMs: number
+  readonly limitBytes: number
+  readonly signal: AbortSignal
+}
+
+export type ExchangeOutcome =
+  | { readonly kind: 'answer'; readonly status: number; readonly bytes: Uint8Array }
+  /** The request was not sent; `refused`: no process takes connections. */
+  | { readonly kind: 'unreached'; readonly refused: boolean }
+  /** The request was sent, or may have been, and the answer did not come whole. */
+  | { readonly kind: 'lost'; readonly reason: string }
+
 const defaultTimeoutMs = 5000
 const connectMs = 5000
+/** To one engine: questions about facts, health and load, and one that waits for events. */
+const maxConnections = 3
 const defaultLimitBytes = 8 * 1024 * 1024
 
-export function createEngineHttp(connections: WorkerConnections): EngineHttp {
+export function createEngineHttp(connections: WorkerConnections): EngineHttp & EngineExchange {
   const agent = new Agent({
     factory: (origin) =>
       new Pool(origin, {
-        connections: 2,
+        connections: maxConnections,
         keepAliveTimeout: 10_000,
         allowH2: false,
         connect: connections.connector(String(origin), connectMs),
@@ -61,6 +84,36 @@ export function createEngineHttp(connections: WorkerConnections): EngineHttp {
       } catch (error) {
         if ((error as { code?: string }).code === 'ECONNREFUSED') options.onRefused?.()
         return null
+      }
+    },
+    async exchange(url, { method, headers, timeoutMs, limitBytes, signal }) {
+      try {
+        const answer = await request(url, {
+          dispatcher: agent,
+          method,
+          headers,
+          // An answer may come long after its request.
+          headersTimeout: 0,
+          bodyTimeout: 0,
+          signal: AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]),
+        })
+        const chunks: Buffer[] = []
+        let length = 0
+        for await (const chunk of answer.body) {
+          const bytes = chunk as Buffer
+          length += bytes.length
+          if (length > limitBytes) return { kind: 'lost', reason: `an answer of more than ${limitBytes} bytes` }
+          chunks.push(bytes)
+        }
+        return { kind: 'answer', status: answer.statusCode, bytes: Buffer.concat(chunks) }
+      } catch (error) {
+        const { code, syscall, name } = error as { code?: string; syscall?: string; name?: string }
+        const unsent = code === 'UND_ERR_CONNECT_TIMEOUT' || syscall === 'connect' || syscall === 'getaddrinfo'
+        if (unsent) return { kind: 'unreached', refused: code === 'ECONNREFUSED' }
+        return {
+          kind: 'lost',
+          reason: name === 'TimeoutError' ? `no answer within ${timeoutMs} ms` : (code ?? 'broken'),
+        }
       }
     },
     close: () => agent.destroy(),

@@ -17,7 +17,8 @@ export interface EngineFacts {
 }
 
 export interface RankFacts {
-  readonly rank: number
+  /** Null: the engine tells this for every rank, and not how many there are. */
+  readonly rank: number | null
   readonly blockSize: number | null
   readonly capacityBlocks: number | null
   /** The engine's own name for the way in which it names blocks. */
@@ -26,12 +27,10 @@ export interface RankFacts {
   readonly events: EngineEvents | null
 }
 
-export interface EngineEvents {
-  readonly kind: 'zmq'
-  readonly endpoint: string
-  readonly replay: string | null
-  readonly topic: string
-}
+export type EngineEvents =
+  | { readonly kind: 'zmq'; readonly endpoint: string; readonly replay: string | null; readonly topic: string }
+  /** Taken from the engine by HTTP requests, for all its ranks at once. */
+  | { readonly kind: 'poll'; readonly url: string }
 
 export interface RankLoad {
   readonly running: number

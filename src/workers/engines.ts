@@ -1,5 +1,6 @@
 import type { Engine } from './engine.ts'
+import { trtllm } from './engines/trtllm.ts'
 import { vllm } from './engines/vllm.ts'
 
 /** Every kind of engine that the router knows, by the name used in the config. */
-export const engines: Readonly<Record<string, Engine>> = { vllm }
+export const engines: Readonly<Record<string, Engine>> = { vllm, trtllm }

@@ -33,6 +33,7 @@ test('a recorded vLLM tells its model, block size, capacity and event endpoints'
   assert.equal(rank?.blockSize, 32)
   assert.equal(rank.capacityBlocks, 65_536)
   assert.deepEqual(rank.events, {
+    kind: 'zmq',
     endpoint: 'tcp://10.1.2.3:15557',
     replay: 'tcp://10.1.2.3:15558',
     topic: 'kv@127.0.0.1:8100@model',
@@ -72,7 +73,7 @@ test('each rank has its own endpoints', async () => {
     {},
   )
   assert.deepEqual(
-    facts?.ranks.map(({ rank, events }) => [rank, events?.endpoint]),
+    facts?.ranks.map(({ rank, events }) => [rank, events?.kind === 'zmq' ? events.endpoint : null]),
     [
       [0, 'tcp://h:5557'],
       [1, 'tcp://h:5558'],

@@ -1,5 +1,6 @@
 import { jsonOf } from '../engine-http.ts'
 import type { Engine, EngineEvents, EngineFacts, EngineLoad, RankFacts, RankLoad } from '../engine.ts'
+import { modelRows } from '../model-rows.ts'
 import { samplesOf, type Sample } from '../prometheus-text.ts'
 
 /** vLLM 0.32: GET /v1/models, /kv_event_sources, and /metrics with vllm:cache_config_info. */
@@ -15,7 +16,7 @@ export const vllm: Engine = {
     ])
     // An engine without this path tells of no models; one that fails to answer is asked again.
     if (models === null || models.status >= 500) return null
-    const rows = modelRows(jsonOf(models)) ?? []
+    const rows = modelRows(models)
     const samples =
       metrics?.status === 200
         ? samplesOf(metrics.text, ['vllm:cache_config_info', 'process_start_time_seconds'])
@@ -72,23 +73,6 @@ function wholeOrNull(text: string | undefined): number | null {
 
 function textOrNull(text: string | undefined): string | null {
   return text === undefined || text === '' || text === 'None' ? null : text
-}
-
-function modelRows(body: unknown): EngineFacts['models'] | null {
-  const data = (body as { data?: unknown } | null)?.data
-  if (!Array.isArray(data)) return null
-  return data.flatMap((row: unknown) => {
-    const { id, parent, root, max_model_len: length } = (row ?? {}) as Record<string, unknown>
-    if (typeof id !== 'string') return []
-    return [
-      {
-        id,
-        parent: typeof parent === 'string' ? parent : null,
-        root: typeof root === 'string' ? root : null,
-        maxModelLength: typeof length === 'number' ? length : null,
-      },
-    ]
-  })
 }
 
 /** `/kv_event_sources`: one entry a rank; `*` in an endpoint stands for the worker's own host. */

@@ -1,0 +1,355 @@
+import { RouterError } from '../../errors.ts'
+import type { Log } from '../../telemetry/log.ts'
+import type { Cancel, Clock } from '../../zmtp/clock.ts'
+import { Ingest, type IngestOptions } from '../ingest.ts'
+import type { EventSource, EventSourceState } from '../source.ts'
+import { decodeEvents, type TrtllmEvent } from '../trtllm/decode.ts'
+import { TrtllmRank } from '../trtllm/rank.ts'
+
+export interface PollTiming {
+  /** Between two drains while they bring events. */
+  readonly intervalMs: number
+  /** Longest time between two drains that bring none. */
+  readonly idleIntervalMs: number
+  /** For one drain: the engine itself waits for events before it answers that there are none. */
+  readonly timeoutMs: number
+  readonly answerBytes: number
+}
+
+/** How a request of a drain ended. */
+export type DrainOutcome =
+  | { readonly kind: 'answer'; readonly status: number; readonly bytes: Uint8Array }
+  /** It was never sent; `refused`: since no process takes connections there. */
+  | { readonly kind: 'unreached'; readonly refused: boolean }
+  /** It was sent, and no whole answer came: what it drained is lost. */
+  | { readonly kind: 'lost'; readonly reason: string }
+
+/** Sends one request of a drain; never rejects. */
+export type Drain = (
+  method: 'POST' | 'GET',
+  limits: { readonly timeoutMs: number; readonly limitBytes: number; readonly signal: AbortSignal },
+) => Promise<DrainOutcome>
+
+export interface TrtllmEventsOptions {
+  readonly drain: Drain
+  /** Whether this process is the one that drains: the engine gives each event once, to whoever asks first. */
+  readonly mayPoll: () => boolean
+  readonly timing: () => PollTiming
+  readonly clock: Clock
+  readonly random: () => number
+  /** Fulfilled when others have had their turn of the event loop. */
+  readonly turn: () => Promise<void>
+  readonly log: Log
+  /** The engine's name in log lines. */
+  readonly name: string
+  /** No rank is left: the object is done with. */
+  readonly onEnd: () => void
+}
+
+export interface TrtllmWorkerOptions extends IngestOptions {
+  /** Null: the worker is all of the engine, which then must not have several ranks. */
+  readonly rank: number | null
+  readonly name: string
+  readonly onRestart: () => void
+  /** Blocks that the GPU's pool holds. */
+  readonly onCapacity: (blocks: number) => void
+}
+
+/** After an answer that the engine has no such path. */
+const absentRetryMs = 30_000
+/** Longest time between two drains that fail. */
+const failedRetryMs = 2_000
+/** Between two complaints about lost events. */
+const complaintMs = 60_000
+/** Left-out blocks that are remembered, 16 bytes each at most. */
+const maxLeftOut = 1_000_000
+
+/**
+ * The KV events of one TensorRT-LLM engine: drained by `POST /kv_cache_events`, one request at a time, and handed to the
+ * workers of its ranks. Reading takes the events away, so an answer that is lost on the way cannot be had again: what was
+ * known is then cleared, as it is where event ids show that somebody else has drained some.
+ */
+export class TrtllmEvents {
+  readonly #o: TrtllmEventsOptions
+  readonly #workers = new Map<number | null, TrtllmWorker>()
+  #method: 'POST' | 'GET' = 'POST'
+  #cancel: Cancel = () => undefined
+  #polling: AbortController | null = null
+  /** Time until the next drain that brings nothing, or fails. */
+  #pauseMs = 0
+  #failed = false
+  #ended = false
+
+  constructor(options: TrtllmEventsOptions) {
+    this.#o = options
+  }
+
+  /** The source of one rank's worker; it takes the place of an earlier one. */
+  worker(options: TrtllmWorkerOptions): EventSource {
+    const worker = new TrtllmWorker(options, this.#o)
+    return {
+      start: () => {
+        if (this.#workers.get(options.rank) === worker) return
+        worker.start()
+        this.#workers.set(options.rank, worker)
+        // Workers of further ranks start in the same turn, and the first answer is for all of them.
+        if (this.#workers.size === 1 && this.#polling === null) this.#plan(0)
+      },
+      stop: () => {
+        worker.stop()
+        if (this.#workers.get(options.rank) === worker) this.#workers.delete(options.rank)
+        if (this.#workers.size === 0) this.#end()
+        return Promise.resolve()
+      },
+      status: () => worker.status(),
+      workerDown: () => worker.doubt(),
+    }
+  }
+
+  #end(): void {
+    if (this.#ended) return
+    this.#ended = true
+    this.#cancel()
+    this.#polling?.abort()
+    this.#o.onEnd()
+  }
+
+  #plan(afterMs: number): void {
+    if (this.#ended) return
+    this.#cancel()
+    // Several routers that lost their places together do not come back together.
+    this.#cancel = this.#o.clock.after(afterMs * (0.9 + 0.2 * this.#o.random()), () => void this.#poll())
+  }
+
+  async #poll(): Promise<void> {
+    const { drain, mayPoll } = this.#o
+    const timing = this.#o.timing()
+    if (!mayPoll()) {
+      for (const worker of this.#workers.values()) worker.doubt()
+      this.#plan(timing.idleIntervalMs)
+      return
+    }
+    const polling = new AbortController()
+    this.#polling = polling
+    const outcome = await drain(this.#method, {
+      timeoutMs: timing.timeoutMs,
+      limitBytes: timing.answerBytes,
+      signal: polling.signal,
+    })
+    if (!this.#ended) await this.#settle(outcome)
+    this.#polling = null
+  }
+
+  async #settle(outcome: DrainOutcome): Promise<void> {
+    switch (outcome.kind) {
+      case 'answer':
+        await this.#answered(outcome.status, outcome.bytes)
+        return
+      case 'unreached':
+        // Nothing listens: the process is gone, and its cache with it.
+        for (const worker of this.#workers.values()) if (outcome.refused) worker.gone()
+        this.#fail('the engine cannot be reached')
+        return
+      case 'lost':
+        this.#lose(outcome.reason)
+        return
+      default:
+        outcome satisfies never
+    }
+  }
+
+  async #answered(status: number, bytes: Uint8Array): Promise<void> {
+    if (status === 200) await this.#take(bytes)
+    else if (status === 405 && this.#method === 'POST') {
+      this.#method = 'GET'
+      this.#plan(0)
+    } else if (status === 404 || status === 405 || status === 501) {
+      for (const worker of this.#workers.values()) worker.absent()
+      this.#fail(`the engine has no path for them (${status})`)
+      this.#plan(absentRetryMs)
+    } else if (status < 500) this.#fail(`status ${status}`)
+    else this.#lose(`status ${status}`)
+  }
+
+  async #take(bytes: Uint8Array): Promise<void> {
+    const { log, name, turn } = this.#o
+    const timing = this.#o.timing()
+    let events: readonly TrtllmEvent[]
+    try {
+      const answer = await decodeEvents(bytes, turn)
+      events = answer.events
+      if (answer.malformed > 0) this.#first()?.skipped('event_malformed', answer.malformed)
+    } catch (error) {
+      if (!(error instanceof RouterError)) throw error
+      this.#first()?.skipped('batch_malformed', 1)
+      this.#lose(error.message)
+      return
+    }
+    if (this.#failed) log.info({ worker: name }, 'KV events: drained again')
+    this.#failed = false
+    await this.#deliver(events)
+    this.#pauseMs =
+      events.length > 0
+        ? timing.intervalMs
+        : Math.min(timing.idleIntervalMs, Math.max(timing.intervalMs, 2 * this.#pauseMs))
+    this.#plan(this.#pauseMs)
+  }
+
+  async #deliver(events: readonly TrtllmEvent[]): Promise<void> {
+    const { log, name, turn } = this.#o
+    const byRank = Map.groupBy(events, ({ rank }) => rank)
+    const whole = this.#workers.get(null)
+    if (whole !== undefined && [...byRank.keys()].some((rank) => rank > 0) && whole.unroutable())
+      log.warn(
+        { worker: name },
+        'KV events: the engine has several ranks and chooses among them itself, so nobody can tell which cache a request meets: routed by load',
+      )
+    for (const [rank, worker] of this.#workers) {
+      const own = byRank.get(rank ?? 0) ?? []
+      byRank.delete(rank ?? 0)
+      await worker.take(own, turn)
+    }
+    for (const others of byRank.values()) this.#first()?.skipped('rank_unknown', others.length)
+  }
+
+  /** A drain failed that may have taken events. */
+  #lose(reason: string): void {
+    for (const worker of this.#workers.values()) worker.lose()
+    this.#fail(reason)
+  }
+
+  #fail(reason: string): void {
+    const { log, name } = this.#o
+    for (const worker of this.#workers.values()) worker.doubt()
+    if (!this.#failed) {
+      this.#first()?.disconnect()
+      log.warn({ worker: name, reason }, 'KV events: they cannot be drained')
+    }
+    this.#failed = true
+    this.#pauseMs = Math.min(failedRetryMs, Math.max(this.#o.timing().idleIntervalMs, 2 * this.#pauseMs))
+    this.#plan(this.#pauseMs)
+  }
+
+  #first(): TrtllmWorker | undefined {
+    return this.#workers.values().next().value
+  }
+}
+
+/** What one rank's worker makes of its part of the answers. */
+class TrtllmWorker {
+  readonly #o: TrtllmWorkerOptions
+  readonly #ingest: Ingest
+  readonly #rank: TrtllmRank
+  #state: 'absent' | 'unknown' | 'live' = 'absent'
+  #unroutable = false
+  #stopped = false
+  #gaps = 0
+  #restarts = 0
+  #complainedAtMs = -Infinity
+
+  constructor(options: TrtllmWorkerOptions, { clock, log }: TrtllmEventsOptions) {
+    this.#o = options
+    const { counters, name } = options
+    this.#ingest = new Ingest(options)
+    this.#rank = new TrtllmRank(
+      { blockSize: options.blockSize, maxLeftOut },
+      {
+        apply: (id, events) => {
+          if (!this.#stopped) this.#ingest.applyEvents(id, events)
+        },
+        clear: (reason) => {
+          if (this.#stopped) return
+          this.#ingest.clear()
+          log.debug({ worker: name, reason, epoch: this.#ingest.epoch }, 'KV events: cleared')
+        },
+        gap: () => {
+          this.#gaps++
+          counters.gap()
+          if (clock.now() - this.#complainedAtMs < complaintMs) return
+          this.#complainedAtMs = clock.now()
+          log.warn(
+            { worker: name, gaps: this.#gaps },
+            'KV events: some were lost: somebody else drains /kv_cache_events too, or event_buffer_max_size is too small',
+          )
+        },
+        restart: () => {
+          this.#restarts++
+          counters.restart()
+          log.warn({ worker: name }, 'KV events: the engine was restarted')
+          options.onRestart()
+        },
+        skipped: (reason, count) => counters.skipped(reason, count),
+        capacity: ([blocks]) => {
+          if (blocks !== undefined && blocks > 0) options.onCapacity(blocks)
+        },
+      },
+    )
+  }
+
+  start(): void {
+    this.#state = 'unknown'
+    this.#ingest.clear()
+  }
+
+  stop(): void {
+    this.#stopped = true
+    this.#state = 'absent'
+  }
+
+  status(): EventSourceState {
+    return {
+      // An engine that was never heard may have its events turned off: it answers that there are none.
+      state: this.#state === 'live' && this.#rank.last === null ? 'unknown' : this.#state,
+      lastSequence: this.#rank.last,
+      gaps: this.#gaps,
+      restarts: this.#restarts,
+      partial: this.#rank.partial,
+      epoch: this.#ingest.epoch,
+    }
+  }
+
+  /** The worker's part of an answer; none at all proves that the process still answers. */
+  async take(events: readonly TrtllmEvent[], turn: () => Promise<void>): Promise<void> {
+    if (this.#unroutable) return
+    await this.#rank.take(events, turn)
+    if (!this.#stopped) this.#state = 'live'
+  }
+
+  /** Contact was lost. Ids will tell whether what is known still holds: an engine keeps its events until they are drained. */
+  doubt(): void {
+    if (this.#state === 'live') this.#state = 'unknown'
+  }
+
+  lose(): void {
+    if (this.#rank.last === null) return
+    this.#gaps++
+    this.#o.counters.gap()
+    this.#rank.lose('gap')
+  }
+
+  gone(): void {
+    if (this.#rank.last !== null) this.#rank.forget()
+  }
+
+  /** The engine has no events to offer. */
+  absent(): void {
+    this.lose()
+    this.#state = 'absent'
+  }
+
+  /** The events are of several caches, and nobody can tell which one a request will meet; false where that was known. */
+  unroutable(): boolean {
+    if (this.#unroutable) return false
+    this.absent()
+    this.#unroutable = true
+    return true
+  }
+
+  skipped(reason: string, count: number): void {
+    this.#o.counters.skipped(reason, count)
+  }
+
+  disconnect(): void {
+    this.#o.counters.disconnect()
+  }
+}
