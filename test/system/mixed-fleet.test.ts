@@ -1,0 +1,150 @@
+import assert from 'node:assert/strict'
+import { test, type TestContext } from 'node:test'
+import { startRouter } from '../../src/main.ts'
+import type { DecisionRecord } from '../../src/routing/decisions.ts'
+import { vllm } from '../../src/simulator/flavours/vllm.ts'
+import { startSimulators, type Simulators, type SimulatorsOptions } from '../../src/simulator/simulate.ts'
+import { loadTokenizer } from '../../src/tokenize/tokenizer.ts'
+import { collectingLog, configOf, demoTokenizer, Fleet, model, type LogLine } from '../support/fleet.ts'
+import { seededRandom } from '../support/random.ts'
+import { until } from '../support/until.ts'
+
+const blockSize = 16
+/** Small enough to be overrun all the time. */
+const engine = {
+  blockSize,
+  capacityBlocks: 192,
+  maxModelLength: 1536,
+  stepBaseMs: 0.2,
+  decodeMsPerRequest: 0.01,
+  prefillTokensPerSecond: 2_000_000,
+  hostLoadMsPerBlock: 0.001,
+}
+
+/** Two engines of each kind; the last one tells nothing of its cache. */
+const kinds: readonly (Partial<SimulatorsOptions> & { readonly config?: object })[] = [
+  { workers: 2, engine: { ...engine, hostBlocks: 256 }, worker: { flavour: vllm } },
+  { workers: 1, engine, eventsPort: null, worker: { flavour: vllm }, config: { events: false } },
+]
+
+async function mixedFleet(t: TestContext): Promise<Fleet> {
+  const tokenizer = await loadTokenizer({ path: demoTokenizer })
+  const groups: Simulators[] = []
+  t.after(() => Promise.all(groups.map((group) => group.stop())))
+  const workers: object[] = []
+  for (const { config, ...kind } of kinds) {
+    const group = await startSimulators({ workers: 1, model, tokenizer, ...kind })
+    groups.push(group)
+    workers.push(...group.urls.map((url) => ({ url, ...config })))
+  }
+  const simulators: Simulators = {
+    urls: groups.flatMap(({ urls }) => urls),
+    workers: groups.flatMap((group) => group.workers),
+    stop: async () => undefined,
+  }
+  const log: LogLine[] = []
+  const config = configOf({ pool: {}, config: { pools: [{ model, tokenizer: demoTokenizer, workers }] } }, [])
+  const router = await startRouter(config, { log: collectingLog(log), random: seededRandom(7) })
+  t.after(() => router.stop())
+  const fleet = new Fleet(router, simulators, log)
+  await until(async () => (await fleet.workers()).every(({ state }) => state === 'healthy'), 'all workers are healthy')
+  await fleet.settled()
+  return fleet
+}
+
+/** Conversations that share beginnings, grow, end, and come back after others have pushed them out. */
+class Conversations {
+  readonly prompts: number[][] = []
+  readonly #random: () => number
+
+  constructor(random: () => number) {
+    this.#random = random
+    const systems = Array.from({ length: 4 }, () => this.#tokens(100 + this.#below(200)))
+    for (let i = 0; i < 48; i++) this.prompts.push([...(systems[i % systems.length] ?? []), ...this.#tokens(20)])
+  }
+
+  next(): readonly number[] {
+    const at = this.#below(this.prompts.length)
+    const prompt = this.prompts[at] ?? []
+    const grown = [...prompt, ...this.#tokens(1 + this.#below(120))]
+    if (grown.length < 1200) this.prompts[at] = grown
+    else this.prompts[at] = grown.slice(0, 150)
+    return this.prompts[at] ?? []
+  }
+
+  #tokens(count: number): number[] {
+    return Array.from({ length: count }, () => 300 + this.#below(500))
+  }
+
+  #below(limit: number): number {
+    return Math.floor(this.#random() * limit)
+  }
+}
+
+/** What engines and networks suffer; each lasts for a part of a round at most. */
+async function mishaps(fleet: Fleet, random: () => number): Promise<void> {
+  for (let i = 0; i < 2; i++) {
+    const worker = fleet.worker(Math.floor(random() * fleet.simulators.workers.length))
+    const kind = random()
+    if (kind < 0.3) {
+      await worker.kill()
+      // A connection of somebody else may have been given the port meanwhile.
+      await until(
+        () =>
+          worker.start().then(
+            () => true,
+            () => false,
+          ),
+        'the engine is back',
+      )
+    } else if (kind < 0.6) worker.dropEvents(1 + Math.floor(random() * 5), { forget: random() < 0.5 })
+    else if (kind < 0.8) {
+      worker.pauseEvents()
+      setTimeout(() => worker.resumeEvents(), 30)
+    }
+  }
+}
+
+/** Asks for every prompt what the router believes, and compares it with what the engines hold. */
+async function compare(fleet: Fleet, prompts: readonly (readonly number[])[]): Promise<number> {
+  let blocks = 0
+  for (const prompt of prompts) {
+    const record = (await (await fleet.explain({ model, prompt })).json()) as DecisionRecord
+    const tokens = Uint32Array.from(prompt)
+    for (const { worker, exact, matchedBlocks } of record.candidates) {
+      if (!exact) continue
+      const truth = fleet.named(worker).trueMatch({ tokens })
+      const { gpu, host, disk, shared } = matchedBlocks
+      assert.deepEqual({ gpu, host, disk, shared }, { ...truth, disk: 0 }, `${worker}, ${prompt.length} tokens`)
+      blocks += gpu + host
+    }
+  }
+  return blocks
+}
+
+test('of a mixed fleet the map holds exactly what its engines hold, whatever befell them', async (t) => {
+  const seed = Number(process.env['SEED'] ?? Math.floor(Math.random() * 1e9))
+  t.diagnostic(`seed ${seed}`)
+  const random = seededRandom(seed)
+  const fleet = await mixedFleet(t)
+  const conversations = new Conversations(random)
+  let compared = 0
+  let events = 0
+  let rounds = 0
+  for (; events < 100_000; rounds++) {
+    assert.ok(rounds < 400, `${events} events in ${rounds} rounds`)
+    const clients = Array.from({ length: 8 }, async () => {
+      for (let i = 0; i < 8; i++) {
+        const body = { model, prompt: conversations.next(), max_tokens: 1 + Math.floor(random() * 24) }
+        // A restart cuts requests, which is part of the play.
+        await (await fleet.post('/v1/completions', body)).text().catch(() => undefined)
+      }
+    })
+    await Promise.all([...clients, mishaps(fleet, random)])
+    await fleet.settled()
+    compared += await compare(fleet, conversations.prompts)
+    events = await fleet.metric('kv_events_total')
+  }
+  t.diagnostic(`${events} events, ${rounds} rounds, ${compared} blocks compared`)
+  assert.ok(compared > 10_000, `${compared} blocks compared`)
+})
