@@ -15,6 +15,7 @@ import { createKeyMaker } from './kv/keys.ts'
 import { createAdmission } from './main/admission.ts'
 import { adminViews } from './main/admin-views.ts'
 import { forwardLimits, saturationLimits } from './main/config-limits.ts'
+import { ChunkStores, storeSlots } from './main/chunk-stores.ts'
 import { configWatch, type ConfigSource } from './main/config-watch.ts'
 import { Discoveries } from './main/discoveries.ts'
 import { EventsWiring } from './main/events-wiring.ts'
@@ -83,7 +84,15 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
   const keys = await createKeyMaker(
     config.keys.secret === undefined ? randomBytes(32) : Buffer.from(config.keys.secret),
   )
-  const map = new FlatMap({ budgetBytes: config.map.budgetBytes, maxWorkers: config.limits.workers })
+  const mapSlots = config.limits.workers + storeSlots(config.limits.workers)
+  const map = new FlatMap({ budgetBytes: config.map.budgetBytes, maxWorkers: mapSlots })
+  const stores = new ChunkStores({
+    map,
+    firstSlot: config.limits.workers,
+    limit: storeSlots(config.limits.workers),
+    clock,
+    poolOf: ({ pool: model }) => pools.list().find((pool) => pool.model === model),
+  })
   const prompts = createPromptService({
     ...(config.tokenizer.threads === undefined ? {} : { threads: config.tokenizer.threads }),
     cacheBytes: config.tokenizer.cacheBytes,
@@ -114,7 +123,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     isPartial: (worker): boolean => events.isPartial(worker) || map.stats().evictions > 0,
   })
   const events = new EventsWiring({
-    ...{ map, keys, metrics, log, random, truth },
+    ...{ map, keys, metrics, log, random, truth, stores },
     http: engineHttp,
     polling: () => live.config.eventPolling,
   })
@@ -191,7 +200,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
       metrics.forgetWorker(worker.id, () => fleet.get(worker.id) === undefined)
     },
     onLoad: (worker) => room.read(worker),
-    startEvents: (worker, place) => events.start(worker, place),
+    startEvents: (worker, place, reading) => events.start(worker, place, reading),
     probe: (worker) => probeWorker(worker, { prompts, http: engineHttp, log }),
   })
 
@@ -202,6 +211,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     map,
     coming: own.coming,
     sentPrompts: own.sentPrompts,
+    mapSlots,
     fleet,
     profileOf: (pool) => newProfile(pool.model),
     forwarder,

@@ -22,6 +22,7 @@ import { isBackPressure } from './proxy/held-answer.ts'
 import type { RetryBudget } from './proxy/retry-budget.ts'
 import { Candidates, type MatchBySlot } from './routing/candidates.ts'
 import type { DecisionLog, DecisionRecord } from './routing/decisions.ts'
+import { heldBlocks, type HeldBlocks } from './routing/held-blocks.ts'
 import type { Dispatch } from './routing/policy.ts'
 import type { Profile } from './routing/profile.ts'
 import { predictedMs, reasonOf } from './routing/reason.ts'
@@ -45,6 +46,8 @@ export interface PipelineOptions {
   readonly map: MapReader
   readonly coming: Coming
   readonly sentPrompts: SentPrompts
+  /** Places in the map: those of workers, then those of stores. */
+  readonly mapSlots: number
   readonly fleet: Fleet
   readonly profileOf: (pool: Pool) => Profile
   readonly forwarder: Forwarder
@@ -100,17 +103,18 @@ export class Pipeline {
   readonly #accounting: Accounting
   /** Reused by each decision. */
   readonly #free: Worker[] = []
+  readonly #held: HeldBlocks = { gpu: 0, host: 0, disk: 0, shared: 0 }
   #requestsInFlight = 0
 
   constructor(options: PipelineOptions) {
     this.#o = options
-    const { limit } = options.fleet
+    const { mapSlots } = options
     this.#match = {
-      gpu: new Uint32Array(limit),
-      host: new Uint32Array(limit),
-      disk: new Uint32Array(limit),
-      shared: new Uint32Array(limit),
-      coming: new Uint32Array(limit),
+      gpu: new Uint32Array(mapSlots),
+      host: new Uint32Array(mapSlots),
+      disk: new Uint32Array(mapSlots),
+      shared: new Uint32Array(mapSlots),
+      coming: new Uint32Array(mapSlots),
     }
     this.#promptKeys = new PromptKeys(options.keys)
     this.#release = new LinearRelease(options.clock)
@@ -271,6 +275,7 @@ export class Pipeline {
       nowMs: startMs,
       staleLoadMs: this.#o.staleLoadMs,
       promptTokens,
+      stores: pool.stores,
     })
     if (candidates.count === 0) throw noWorker(pool)
     const chosen = profile.choose(request.policy, candidates, candidates)
@@ -502,13 +507,20 @@ export class Pipeline {
     return route
   }
 
-  /** One query per distinct block size of the pool's workers (decision 3). */
+  /** One query per distinct block size of the pool's workers (decision 3) and of the stores beside them. */
   #queries(request: Prepared, tokens: Uint32Array): MatchQuery[] {
     const queries: MatchQuery[] = []
-    for (const { blockSize } of request.target.pool.workers) {
-      if (blockSize === null || queries.some((query) => query.blockSize === blockSize)) continue
+    const { workers, stores } = request.target.pool
+    const ask = (blockSize: number | null | undefined): void => {
+      if (blockSize === null || blockSize === undefined) return
+      for (const query of queries) if (query.blockSize === blockSize) return
       queries.push({ blockSize, keys: this.#keys(request, tokens, blockSize) })
     }
+    for (const worker of workers) {
+      ask(worker.blockSize)
+      ask(worker.chunks?.blockSize)
+    }
+    for (const store of stores) ask(store.blockSize)
     return queries
   }
 
@@ -529,12 +541,9 @@ export class Pipeline {
     let sum = ofLongest
     for (const prompt of request.prompts) {
       if (prompt === request.longest) continue
-      this.#o.map.match(
-        [{ blockSize: worker.blockSize, keys: this.#keys(request, prompt, worker.blockSize) }],
-        this.#match,
-      )
-      const { gpu, host, disk, shared } = this.#match
-      const blocks = [gpu, host, disk, shared].reduce((total, held) => total + (held[worker.slot] as number), 0)
+      this.#o.map.match(this.#queries(request, prompt), this.#match)
+      const { gpu, host, disk, shared } = heldBlocks(worker, request.target.pool.stores, this.#match, this.#held)
+      const blocks = gpu + host + disk + shared
       sum += Math.min(blocks, Math.floor(Math.max(0, prompt.length - 1) / worker.blockSize)) * worker.blockSize
     }
     return sum

@@ -72,6 +72,7 @@ export async function run(): Promise<BenchResult[]> {
     sink: () => undefined,
     counters: {
       event: () => undefined,
+      blocks: () => undefined,
       skipped: () => undefined,
       gap: () => undefined,
       restart: () => undefined,

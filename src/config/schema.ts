@@ -16,6 +16,26 @@ const oneOf = <const Values extends readonly string[]>(values: Values, descripti
 const hourMs = 3_600_000
 const GiB = 1024 ** 3
 
+const seconds = (tier: string) =>
+  Type.Optional(integer(`For blocks of the ${tier} tier; 0: never. Omitted: 600.`, 0, 30 * 24 * 3600))
+const tokens = (tier: string) =>
+  Type.Optional(integer(`Most tokens of the ${tier} tier; omitted: no such limit.`, 1, 2 ** 40))
+
+const forget = object(
+  {
+    hostSeconds: seconds('host'),
+    diskSeconds: seconds('disk'),
+    sharedSeconds: seconds('shared'),
+    hostTokens: tokens('host'),
+    diskTokens: tokens('disk'),
+    sharedTokens: tokens('shared'),
+  },
+  {
+    description:
+      'When chunks are taken for gone whose store never tells what it removes; ends with the first removal that it tells.',
+  },
+)
+
 const workerEvents = object(
   {
     endpoint: Type.Optional(text('ZMQ endpoint on which the engine publishes KV events, e.g. tcp://10.0.0.5:5557.')),
@@ -30,6 +50,13 @@ const workerEvents = object(
           'Drain KV events by HTTP (TensorRT-LLM): true for `/kv_cache_events` of the engine, a URL where that is elsewhere, false for not at all.',
       }),
     ),
+    media: Type.Optional(
+      Type.Record(Type.String(), oneOf(['gpu', 'host', 'disk', 'shared'], 'Tier.'), {
+        description:
+          'Media that mean another tier here than their name says, e.g. `cpu: shared` for a connector to a pool that all workers reach.',
+      }),
+    ),
+    forget: Type.Optional(forget),
   },
   { description: 'Where KV events come from; omitted: asked of the engine.' },
 )

@@ -1,9 +1,12 @@
 import type { RootBlock } from '../kv/root-block.ts'
+import type { Tier } from '../kv/tier.ts'
 
 /** What the events' room counts; `main.ts` wires it to metrics. */
 export interface EventCounters {
   /** Events that were applied. */
   event(kind: 'stored' | 'removed' | 'cleared', count: number): void
+  /** Blocks that such events named, by tier; `all` where a removal means every tier. */
+  blocks(tier: Tier | 'all', kind: 'stored' | 'removed', count: number): void
   /** Events, or parts of them, that were passed over. */
   skipped(reason: string, count: number): void
   /** Batches that were lost between the engine and here. */

@@ -1,10 +1,12 @@
 import { RouterError } from '../errors.ts'
 import type { KvBatch, KvEvent, WorkerSlot } from '../kv/batch.ts'
 import type { KeyMaker } from '../kv/keys.ts'
+import { tiers, type Tier } from '../kv/tier.ts'
 import type { ApplyOutcome, CacheMap } from '../map/map.ts'
 import type { EventCounters, EventsWitness } from './counters.ts'
 import { decodeBatch, type DecodedBatch, type DecodedEvent } from './decode.ts'
-import { Normalizer } from './normalize.ts'
+import type { ChunkStore } from './chunk-store.ts'
+import { Normalizer, type Part, type PartEvent } from './normalize.ts'
 
 export interface IngestOptions {
   readonly worker: WorkerSlot
@@ -17,6 +19,10 @@ export interface IngestOptions {
   /** Whether the engine counts stores of one block (decision 6). */
   readonly countsStores: boolean
   readonly zeroParentIsRoot?: boolean
+  /** Where media are that mean something else here than by default; names in lower case. */
+  readonly media?: Readonly<Record<string, Tier>>
+  /** Where a worker's blocks go that are not its engine's own; null where there is no place left. */
+  readonly stores?: (part: Exclude<Part, 'engine'>) => ChunkStore | null
   /** Epoch of the first batch, at least 1: higher than any that replicas may still know of this worker. */
   readonly firstEpoch?: number
   /** Gets each batch that was applied, for the other replicas; a clear is a batch that opens a new epoch. */
@@ -34,6 +40,8 @@ export interface IngestOptions {
 export class Ingest {
   readonly #options: IngestOptions
   readonly #normalizer: Normalizer
+  /** Stores beside the engine's own blocks, once something was stored there. */
+  readonly #stores: { chunks?: ChunkStore; shared?: ChunkStore } = {}
   #epoch: number
 
   constructor(options: IngestOptions) {
@@ -64,22 +72,54 @@ export class Ingest {
   /** Applies events that are decoded already: not every engine publishes payloads. */
   applyEvents(sequence: number, decoded: readonly DecodedEvent[]): void {
     const { worker, map, sink } = this.#options
-    const events = this.#normalizer.normalize(decoded)
+    const { events, others, removedTwice } = this.#normalizer.normalize(decoded)
+    const unknownElsewhere = others.length === 0 ? 0 : this.#applyOthers(others)
     if (events.length === 0) {
+      if (unknownElsewhere > 0) this.#options.counters.skipped('unknown_removal', unknownElsewhere)
       this.#options.witness?.applied(0, 0)
       return
     }
     const batch: KvBatch = { worker, epoch: this.#epoch, sequence, events }
-    this.#count(events, map.apply(batch))
+    const outcome = map.apply(batch)
+    outcome.unknownRemovals = Math.max(0, outcome.unknownRemovals + unknownElsewhere - removedTwice)
+    this.#count(events, outcome)
     this.#tell(events)
     sink(batch)
+  }
+
+  /** Applies what is not the engine's own; answers how many removals named what is not there. */
+  #applyOthers(others: readonly PartEvent[]): number {
+    let unknownRemovals = 0
+    for (const part of ['chunks', 'shared'] as const) {
+      const own = others.filter((other) => other.part === part)
+      const [first] = own
+      if (first === undefined) continue
+      const store = this.#stores[part] ?? this.#options.stores?.(part) ?? null
+      if (store === null) {
+        this.#options.counters.skipped('store_left_out', own.length)
+        continue
+      }
+      this.#stores[part] = store
+      store.open(first.blockSize)
+      const events = own.map(({ event }) => event)
+      const outcome = store.apply(events)
+      unknownRemovals += outcome.unknownRemovals
+      outcome.unknownRemovals = 0
+      this.#count(events, outcome)
+    }
+    return unknownRemovals
   }
 
   /** Forgets the worker's blocks, here and in the replicas, and opens a new epoch. */
   clear(): void {
     const { worker, map, sink } = this.#options
+    const { chunks, shared } = this.#stores
     this.#epoch++
     map.clear(worker, this.#epoch)
+    this.#normalizer.reset()
+    chunks?.clear()
+    // What others may still hold is kept, unless something that left it may not have been heard.
+    if (shared?.tellsRemovals === true) shared.clear()
     this.#options.witness?.cleared()
     sink({ worker, epoch: this.#epoch, sequence: -1, events: [{ kind: 'clear' }] })
   }
@@ -127,6 +167,7 @@ export class Ingest {
       else if (kind === 'remove') removed++
       else cleared++
     }
+    this.#countBlocks(events)
     if (stored > 0) counters.event('stored', stored)
     if (removed > 0) counters.event('removed', removed)
     if (cleared > 0) counters.event('cleared', cleared)
@@ -134,5 +175,13 @@ export class Ingest {
     if (outcome.unknownHashes > 0) counters.skipped('hash_unknown', outcome.unknownHashes)
     if (outcome.orphaned > 0) counters.skipped('parent_unknown', outcome.orphaned)
     if (outcome.parentEvicted > 0) counters.skipped('parent_evicted', outcome.parentEvicted)
+  }
+  /** A tier whose stream is missing shows at once where blocks are counted by tier. */
+  #countBlocks(events: readonly KvEvent[]): void {
+    for (const event of events) {
+      if (event.kind === 'clear' || event.kind === 'hold') continue
+      const tier = event.tier === null ? 'all' : (tiers[event.tier] as Tier)
+      this.#options.counters.blocks(tier, event.kind === 'remove' ? 'removed' : 'stored', event.engineHashes.length / 2)
+    }
   }
 }

@@ -1,7 +1,7 @@
-import type { KvEvent, KvParent } from '../kv/batch.ts'
+import type { KvEvent, KvParent, KvPresent, KvRemove, KvStore } from '../kv/batch.ts'
 import { localHashes, type BlockExtras, type KeyMaker, type KeyScope } from '../kv/keys.ts'
 import type { RootBlock } from '../kv/root-block.ts'
-import { tierIndex, type TierIndex } from '../kv/tier.ts'
+import { tierIndex, type Tier, type TierIndex } from '../kv/tier.ts'
 import type { DecodedEvent, DecodedStore, ExtraKey } from './decode.ts'
 
 export interface NormalizerOptions {
@@ -12,11 +12,34 @@ export interface NormalizerOptions {
   readonly blockSize: number | null
   /** llm-d's simulator writes parent 0 where vLLM writes nil. */
   readonly zeroParentIsRoot?: boolean
+  /** Where media are that mean something else here than by default; names in lower case. */
+  readonly media?: Readonly<Record<string, Tier>>
   readonly skipped: (reason: string, count: number) => void
   /** The engine's blocks have another size than was known; comes before the events that showed it are returned. */
   readonly onBlockSize: (tokens: number) => void
   /** The first block of a chain, stored in the GPU's memory. */
   readonly onRoot?: (block: RootBlock) => void
+}
+
+/**
+ * What an event is about: the engine's own blocks, chunks of a store beside it that has a size and names of its own, or
+ * a store that no worker owns.
+ */
+export type Part = 'engine' | 'chunks' | 'shared'
+
+export interface PartEvent {
+  readonly part: Exclude<Part, 'engine'>
+  /** Tokens in each of the store's blocks. */
+  readonly blockSize: number
+  readonly event: KvEvent
+}
+
+export interface Normalized {
+  /** Of the engine's own blocks. */
+  readonly events: KvEvent[]
+  readonly others: readonly PartEvent[]
+  /** Blocks whose removal is among both, since either may hold them. */
+  readonly removedTwice: number
 }
 
 /** Names of places where a block can be, in lower case, as vLLM, SGLang and NVIDIA Dynamo's connectors write them. */
@@ -44,31 +67,78 @@ export class Normalizer {
   readonly #scopes = new Map<string, KeyScope>()
   /** Groups whose stores were passed over: their removals carry no kind. */
   readonly #otherGroups = new Set<number>()
+  /** Full-attention groups whose blocks were described. */
+  readonly #groups = new Set<number>()
+  /** The group whose blocks on the GPU have the worker's block size. */
+  #sizingGroup: number | null = null
   #blockSize: number | null
+  /** By part, in which size it stores. */
+  #partSizes: { chunks: number | null; shared: number | null } = { chunks: null, shared: null }
+  /** Tiers in which the engine itself, or the store beside it, has stored something. */
+  readonly #tiersOf = { engine: new Set<number>(), chunks: new Set<number>() }
+  #others: PartEvent[] = []
+  #removedTwice = 0
 
   constructor(options: NormalizerOptions) {
     this.#options = options
     this.#blockSize = options.blockSize
   }
 
-  normalize(events: readonly DecodedEvent[]): KvEvent[] {
+  normalize(events: readonly DecodedEvent[]): Normalized {
     const normalized: KvEvent[] = []
+    this.#others = []
+    this.#removedTwice = 0
     for (const event of events) {
-      const own = event.kind === 'clear' ? event : this.#blocks(event)
+      const own = event.kind === 'clear' ? this.#clear(event) : this.#blocks(event)
       if (own !== null) normalized.push(own)
     }
-    return normalized
+    return { events: normalized, others: this.#others, removedTwice: this.#removedTwice }
+  }
+
+  /** The engine may be another process from now on. */
+  reset(): void {
+    this.#otherGroups.clear()
+    this.#groups.clear()
+    this.#sizingGroup = null
+    this.#partSizes = { chunks: null, shared: this.#partSizes.shared }
+    this.#tiersOf.engine.clear()
+    this.#tiersOf.chunks.clear()
+  }
+
+  /** An engine that drops its cache leaves the shared store as it is. */
+  #clear(event: Extract<DecodedEvent, { kind: 'clear' }>): KvEvent {
+    if (this.#partSizes.chunks !== null) this.#push('chunks', this.#partSizes.chunks, event)
+    return event
   }
 
   #blocks(event: Exclude<DecodedEvent, { kind: 'clear' }>): KvEvent | null {
-    const tier = tierOf(event.medium, event.locality)
+    const tier = this.#tierOf(event.medium, event.locality)
     if (tier === null) return this.#skip('unknown_medium')
     const group = event.group ?? 0
     if (group < 0 || group > maxGroup) return this.#skip('group_number')
     if (event.hashes.length === 0) return null
     if (event.kind === 'store') return this.#store(event, tier, group)
     if (this.#otherGroups.has(group)) return this.#skip('group_kind')
-    return { kind: 'remove', tier: event.everywhere === true ? null : tier, group, engineHashes: event.hashes }
+    return this.#remove({
+      kind: 'remove',
+      tier: event.everywhere === true ? null : tier,
+      group,
+      engineHashes: event.hashes,
+    })
+  }
+
+  /** A removal says in which tier, not in which size; where both are there, either may hold the block. */
+  #remove(event: KvRemove): KvRemove | null {
+    const { chunks, shared } = this.#partSizes
+    if (event.tier === tierIndex.shared) {
+      if (shared === null) return this.#skip('unknown_removal')
+      return this.#push('shared', shared, event)
+    }
+    if (chunks === null || event.tier === null || !this.#tiersOf.chunks.has(event.tier)) return event
+    this.#push('chunks', chunks, event)
+    if (!this.#tiersOf.engine.has(event.tier)) return null
+    this.#removedTwice += event.engineHashes.length / 2
+    return event
   }
 
   #store(event: DecodedStore, tier: TierIndex, group: number): KvEvent | null {
@@ -76,18 +146,60 @@ export class Normalizer {
       this.#otherGroups.add(group)
       return this.#skip('group_kind')
     }
-    if (event.tokens.length === 0) return this.#skip('no_token_ids')
+    if (this.#otherGroups.has(group)) return this.#skip('group_kind')
+    if (event.tokens.length === 0) return this.#present(event, tier, group)
     const blocks = event.hashes.length / 2
     if (event.blockSize === 0 || event.tokens.length !== blocks * event.blockSize) return this.#skip('tokens_mismatch')
     // An adapter that is only numbered is unknown outside its process; as the base model's its blocks would be wrong.
     if (event.loraName === null && (event.loraId ?? 0) > 0) return this.#skip('lora_unnamed')
-    if (tier === tierIndex.gpu) this.#learnBlockSize(event.blockSize, blocks)
+    if (tier === tierIndex.gpu && !this.#isOfSize(event.blockSize, blocks, group)) return null
+    const part = this.#partOf(event, tier)
+    if (part === null) return null
     const scope = this.#scope(event.blockSize, event.loraName)
     const parent = this.#parent(event.parent, scope)
     const extras = extrasOf(event, blocks, parent.kind === 'root')
     const locals = localHashes(event.tokens, scope, extras)
     if (parent.kind === 'root' && tier === tierIndex.gpu) this.#tellRoot(event, scope, locals, extras?.[0] ?? [])
-    return { kind: 'store', tier, group, engineHashes: event.hashes, locals, parent }
+    const store: KvStore = { kind: 'store', tier, group, engineHashes: event.hashes, locals, parent }
+    return this.#into(part, event.blockSize, store)
+  }
+
+  /** Blocks named by hash alone: the engine's own names, so they are of its size. */
+  #present(event: DecodedStore, tier: TierIndex, group: number): KvEvent | null {
+    // A group that was never described may be of any kind; its blocks prove nothing.
+    if (this.#blockSize === null || !this.#groups.has(group)) return this.#skip('no_token_ids')
+    const present: KvPresent = { kind: 'present', tier, group, engineHashes: event.hashes }
+    if (tier !== tierIndex.shared) return this.#into('engine', this.#blockSize, present)
+    this.#partSizes.shared ??= this.#blockSize
+    if (this.#partSizes.shared !== this.#blockSize) return this.#skip('chunk_size')
+    return this.#into('shared', this.#blockSize, present)
+  }
+
+  /** Null where the store is left out. */
+  #partOf({ blockSize, group }: DecodedStore, tier: TierIndex): Part | null {
+    const isShared = tier === tierIndex.shared
+    const isChunk = tier !== tierIndex.gpu && this.#blockSize !== null && blockSize > this.#blockSize
+    if (!isShared && !isChunk) return 'engine'
+    // A coarser group of a hybrid model is a part of a block only; chunks of a store beside the engine have no group.
+    if (isChunk && (group ?? 0) !== 0) return this.#skip('group_block_size')
+    const part = isShared ? 'shared' : 'chunks'
+    this.#partSizes[part] ??= blockSize
+    return this.#partSizes[part] === blockSize ? part : this.#skip('chunk_size')
+  }
+
+  #into(part: Part, blockSize: number, event: KvStore | KvPresent): KvEvent | null {
+    if (part === 'engine') {
+      this.#groups.add(event.group)
+      if (event.tier !== tierIndex.gpu) this.#tiersOf.engine.add(event.tier)
+      return event
+    }
+    if (part === 'chunks') this.#tiersOf.chunks.add(event.tier)
+    return this.#push(part, blockSize, event)
+  }
+
+  #push(part: Exclude<Part, 'engine'>, blockSize: number, event: KvEvent): null {
+    this.#others.push({ part, blockSize, event })
+    return null
   }
 
   #tellRoot(event: DecodedStore, scope: KeyScope, locals: Uint32Array, extras: readonly string[]): void {
@@ -107,14 +219,25 @@ export class Normalizer {
   }
 
   /**
-   * A short last page (SGLang) comes alone and with a size of its own, so a smaller size counts only when several
-   * blocks have it.
+   * Learns the block size from a run on the GPU. A short last page (SGLang) comes alone and with a size of its own, so a
+   * smaller size counts only when several blocks have it. A hybrid model has groups with blocks of several sizes, of
+   * which the first group's count; false for the others.
    */
-  #learnBlockSize(tokens: number, blocks: number): void {
-    if (tokens === this.#blockSize) return
-    if (this.#blockSize !== null && tokens < this.#blockSize && blocks < 2) return
+  #isOfSize(tokens: number, blocks: number, group: number): boolean {
+    if (tokens === this.#blockSize) {
+      this.#sizingGroup ??= group
+      return true
+    }
+    if (this.#blockSize !== null && tokens < this.#blockSize && blocks < 2) return true
+    if (this.#sizingGroup !== null && this.#sizingGroup !== group) {
+      this.#otherGroups.add(group)
+      this.#skip('group_block_size')
+      return false
+    }
+    this.#sizingGroup = group
     this.#blockSize = tokens
     this.#options.onBlockSize(tokens)
+    return true
   }
 
   #scope(blockSize: number, adapter: string | null): KeyScope {
@@ -136,17 +259,19 @@ export class Normalizer {
       : { kind: 'block', hashLow, hashHigh }
   }
 
+  /** Null where the medium is not known. What is remote to its publisher is as near to every worker as to that one. */
+  #tierOf(medium: string | null, locality: string | null): TierIndex | null {
+    const name = medium?.toLowerCase() ?? 'gpu'
+    const own = this.#options.media?.[name]
+    const tier = own === undefined ? tierByMedium.get(name) : tierIndex[own]
+    if (tier === undefined) return null
+    return locality?.toUpperCase() === 'REMOTE' ? tierIndex.shared : tier
+  }
+
   #skip(reason: string): null {
     this.#options.skipped(reason, 1)
     return null
   }
-}
-
-/** Null where the medium is not known. What is remote to its publisher is as near to every worker as to that one. */
-function tierOf(medium: string | null, locality: string | null): TierIndex | null {
-  const tier = medium === null ? tierIndex.gpu : tierByMedium.get(medium.toLowerCase())
-  if (tier === undefined) return null
-  return locality?.toUpperCase() === 'REMOTE' ? tierIndex.shared : tier
 }
 
 /** What sets blocks apart besides tokens and adapter: the salt of the first block first, then media and embeddings. */

@@ -10,7 +10,15 @@ import { poolServes, type Pool } from '../workers/pool.ts'
 import { EndpointWatch, type HealthTiming, type LoadTiming } from '../workers/watch.ts'
 import { workerAddress, type Worker, type WorkerAddress } from '../workers/worker.ts'
 import type { Source, Target } from './claims.ts'
-import { differInPassing, eventsPlace, headersFor, newWorker, toldFacts } from './worker-config.ts'
+import {
+  differInPassing,
+  eventReading,
+  eventsPlace,
+  headersFor,
+  newWorker,
+  toldFacts,
+  type EventReading,
+} from './worker-config.ts'
 import { noEvents, type EventsPlace, type WorkerEvents, type WorkerEventsStatus } from './worker-events.ts'
 
 /** What an endpoint needs of the rooms around it. The timings are read anew each time: a reload may change them. */
@@ -32,7 +40,7 @@ export interface EndpointPorts {
   readonly onWorkerLost: (worker: Worker) => void
   /** The worker's load has just been read. */
   readonly onLoad: (worker: Worker) => void
-  readonly startEvents: (worker: Worker, place: EventsPlace) => WorkerEvents
+  readonly startEvents: (worker: Worker, place: EventsPlace, reading: EventReading) => WorkerEvents
   /** Compares tokenizing with the worker's own. */
   readonly probe: (worker: Worker) => Promise<'equal' | 'different' | 'unverified'>
 }
@@ -248,7 +256,8 @@ export class Endpoint {
     if (worker.degraded === 'wrong_model') worker.degraded = 'block_size_unknown'
     if (worker.blockSize !== null && worker.degraded === 'block_size_unknown') worker.degraded = null
     const place = eventsPlace(this.#given, worker.rank, rank)
-    if (kept.events === null && place !== null) kept.events = this.#o.startEvents(worker, place)
+    if (kept.events === null && place !== null)
+      kept.events = this.#o.startEvents(worker, place, eventReading(this.#given))
     this.#o.onTold(worker, toldFacts(this.#given, facts, rank, kept.events !== null))
     worker.standing.up = true
     this.#o.log.info(

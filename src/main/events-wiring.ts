@@ -15,6 +15,8 @@ import type { TruthCheck } from '../truth/check.ts'
 import type { Worker } from '../workers/worker.ts'
 import { systemClock } from '../zmtp/clock.ts'
 import { DrainedEvents, type DrainedEventsOptions } from './drained-events.ts'
+import type { ChunkStores } from './chunk-stores.ts'
+import type { EventReading } from './worker-config.ts'
 import type { EventsPlace, WorkerEvents } from './worker-events.ts'
 
 export interface EventsWiringOptions {
@@ -27,6 +29,7 @@ export interface EventsWiringOptions {
   readonly http: EngineExchange
   /** Of events that are drained by HTTP; asked before each drain. */
   readonly polling: DrainedEventsOptions['timing']
+  readonly stores: ChunkStores
 }
 
 type ZmqPlace = Extract<EventsPlace, { kind: 'zmq' }>
@@ -53,6 +56,7 @@ export class EventsWiring {
     this.#refresh = setInterval(() => {
       // Storing sweeps dead rows as it goes; after a clear on a quiet fleet nobody would.
       this.#o.map.sweep(sweepSteps)
+      this.#o.stores.tend()
       for (const [worker, source] of this.#sources) worker.exact = source.status().state === 'live'
       this.#o.truth.tick()
     }, refreshMs)
@@ -67,14 +71,17 @@ export class EventsWiring {
   }
 
   removeWorker(worker: Worker): void {
+    this.#o.stores.removeWorker(worker)
     this.#o.map.removeWorker(worker.slot as WorkerSlot)
   }
 
-  start(worker: Worker, place: EventsPlace): WorkerEvents {
+  start(worker: Worker, place: EventsPlace, reading: EventReading): WorkerEvents {
     const slot = worker.slot as WorkerSlot
     this.#o.map.addWorker(slot, { countsStores: countsStores(worker), blockSize: worker.blockSize })
     const source =
-      place.kind === 'zmq' ? this.#zmq(worker, place) : this.#drained.source(place.url, worker, this.#ingest(worker))
+      place.kind === 'zmq'
+        ? this.#zmq(worker, place, reading)
+        : this.#drained.source(place.url, worker, this.#ingest(worker, reading))
     source.start()
     this.#sources.set(worker, source)
     this.#bySlot.set(slot, source)
@@ -106,10 +113,10 @@ export class EventsWiring {
     await Promise.all([...this.#listeners.values()].map((listener) => listener.close()))
   }
 
-  #zmq(worker: Worker, place: ZmqPlace): EventSource {
+  #zmq(worker: Worker, place: ZmqPlace, reading: EventReading): EventSource {
     const { log, random } = this.#o
     return createZmqEvents({
-      ...this.#ingest(worker),
+      ...this.#ingest(worker, reading),
       name: worker.id,
       endpoint: place.endpoint,
       ...(place.bind === null ? {} : { listener: { at: this.#listener(place.bind), address: addressOf(worker) } }),
@@ -124,7 +131,7 @@ export class EventsWiring {
   }
 
   /** What every kind of source needs to bring a worker's events into the map. */
-  #ingest(worker: Worker): IngestOptions {
+  #ingest(worker: Worker, { media, forget }: EventReading): IngestOptions {
     const { map, keys, metrics, log, truth } = this.#o
     return {
       worker: worker.slot as WorkerSlot,
@@ -133,9 +140,12 @@ export class EventsWiring {
       model: worker.pool,
       blockSize: worker.blockSize,
       countsStores: countsStores(worker),
+      media,
+      stores: (part) => this.#o.stores.of(worker, part, forget),
       sink: () => undefined,
       counters: {
         event: (kind, count) => metrics.kvEvents.add(count, worker.id, kind),
+        blocks: (tier, kind, count) => metrics.kvEventBlocks.add(count, worker.id, tier, kind),
         skipped: (reason, count) => {
           metrics.kvEventsSkipped.add(count, reason)
           truth.skipped(worker, reason, count)

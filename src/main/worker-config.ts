@@ -1,5 +1,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { WorkerConfig } from '../config/schema.ts'
+import type { ForgetLimit } from '../events/forgetting.ts'
+import type { Tier } from '../kv/tier.ts'
 import type { ToldFacts } from '../truth/check.ts'
 import type { EngineFacts, RankFacts } from '../workers/engine.ts'
 import { newAgreement } from '../workers/agreement.ts'
@@ -26,6 +28,7 @@ export function newWorker(given: WorkerConfig, pool: Pool, address: WorkerAddres
     capacityBlocks: given.capacityBlocks ?? null,
     load: null,
     degraded: given.blockSize === undefined ? 'block_size_unknown' : null,
+    chunks: null,
     exact: false,
     agreement: newAgreement(),
   })
@@ -95,3 +98,28 @@ export function eventsPlace(given: WorkerConfig, rank: number | null, facts: Ran
   if (facts.events.kind === 'poll') return events?.poll === false ? null : facts.events
   return { ...facts.events, topic: events?.topic ?? facts.events.topic, bind: null }
 }
+
+/** How a worker's events are read, beside where they come from. */
+export interface EventReading {
+  /** Where media are that mean something else here than by default; names in lower case. */
+  readonly media: Readonly<Record<string, Tier>>
+  /** By tier, when blocks are forgotten whose source tells of no removals. */
+  readonly forget: readonly (ForgetLimit | undefined)[]
+}
+
+export function eventReading({ events }: Pick<WorkerConfig, 'events'>): EventReading {
+  const { media = {}, forget = {} } = events === false || events === undefined ? {} : events
+  const limit = (seconds = forgetSeconds, tokens = Infinity): ForgetLimit => ({ afterMs: seconds * 1000, tokens })
+  return {
+    media: Object.fromEntries(Object.entries(media).map(([name, tier]) => [name.toLowerCase(), tier])),
+    forget: [
+      undefined,
+      limit(forget.hostSeconds, forget.hostTokens),
+      limit(forget.diskSeconds, forget.diskTokens),
+      limit(forget.sharedSeconds, forget.sharedTokens),
+    ],
+  }
+}
+
+/** A chunk that nobody stored anew for so long may have been used all the same; in ten minutes most caches turn over. */
+const forgetSeconds = 600

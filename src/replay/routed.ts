@@ -201,6 +201,7 @@ function simulatedWorker(slot: number, serial: number, blockSize: number, exact:
     capacityBlocks: null,
     load: null,
     degraded: null,
+    chunks: null,
     exact,
     agreement: newAgreement(),
   }

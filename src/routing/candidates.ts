@@ -1,5 +1,6 @@
 import type { InFlightCounters } from '../workers/fleet.ts'
-import type { Worker } from '../workers/worker.ts'
+import type { StoreRef, Worker } from '../workers/worker.ts'
+import { heldBlocks, type HeldBlocks } from './held-blocks.ts'
 import type { PolicyFleet, PolicyMatch } from './policy.ts'
 
 /** The prefix match of every worker by slot, as the map fills it. */
@@ -18,7 +19,11 @@ export interface GatherOptions {
   readonly staleLoadMs: number
   /** 0 where the prompt was not tokenized: nobody gets credit then. */
   readonly promptTokens: number
+  /** Stores that every worker of the pool reaches. */
+  readonly stores?: readonly StoreRef[]
 }
+
+const noStores: readonly StoreRef[] = []
 
 /**
  * The candidates of one decision in the arrays that policies read. Allocated once per pool and filled anew for each
@@ -49,6 +54,7 @@ export class Candidates implements PolicyFleet, PolicyMatch {
   /** What `cachedTokens` would be if every worker were believed. */
   readonly matchedTokens: Float64Array
   readonly exact: Uint8Array
+  readonly #held: HeldBlocks = { gpu: 0, host: 0, disk: 0, shared: 0 }
 
   constructor(limit: number) {
     this.serials = new Int32Array(limit)
@@ -92,15 +98,18 @@ export class Candidates implements PolicyFleet, PolicyMatch {
       this.kvUsage[i] = load?.kvUsage ?? NaN
       this.capacityBlocks[i] = worker.capacityBlocks ?? 0
       this.blockSize[i] = worker.blockSize ?? 0
-      this.gpu[i] = match.gpu[slot] as number
-      this.host[i] = match.host[slot] as number
-      this.disk[i] = match.disk[slot] as number
-      this.shared[i] = match.shared[slot] as number
+      const held = heldBlocks(worker, options.stores ?? noStores, match, this.#held)
+      this.gpu[i] = held.gpu
+      this.host[i] = held.host
+      this.disk[i] = held.disk
+      this.shared[i] = held.shared
       this.exact[i] = worker.exact ? 1 : 0
-      this.coming[i] = match.coming[slot] as number
-      const held = this.#heldBlocks(i)
-      const matchedTokens = cappedTokens(worker, held, options.promptTokens)
-      const soonTokens = cappedTokens(worker, held + (this.coming[i] as number), options.promptTokens)
+      const { gpu, host, disk, shared } = held
+      const blocks = gpu + host + disk + shared
+      // What is coming follows what the map alone knows; stores may already reach further.
+      this.coming[i] = Math.max(0, mapBlocks(match, slot) + (match.coming[slot] as number) - blocks)
+      const matchedTokens = cappedTokens(worker, blocks, options.promptTokens)
+      const soonTokens = cappedTokens(worker, blocks + (this.coming[i] as number), options.promptTokens)
       this.matchedTokens[i] = matchedTokens
       this.cachedTokens[i] = worker.degraded === null ? matchedTokens : 0
       this.comingTokens[i] = worker.degraded === null ? soonTokens - matchedTokens : 0
@@ -109,10 +118,10 @@ export class Candidates implements PolicyFleet, PolicyMatch {
     this.count = i
     this.workers.length = i
   }
+}
 
-  #heldBlocks(i: number): number {
-    return (this.gpu[i] as number) + (this.host[i] as number) + (this.disk[i] as number) + (this.shared[i] as number)
-  }
+function mapBlocks({ gpu, host, disk, shared }: MatchBySlot, slot: number): number {
+  return (gpu[slot] as number) + (host[slot] as number) + (disk[slot] as number) + (shared[slot] as number)
 }
 
 /**

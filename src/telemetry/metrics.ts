@@ -251,6 +251,11 @@ export function createMetrics() {
       'plugin',
     ]),
     kvEvents: counted('kv_events_total', 'KV events applied, by worker and kind.', ['worker', 'kind']),
+    kvEventBlocks: counted('kv_event_blocks_total', 'Blocks that KV events stored and removed, by worker and tier.', [
+      'worker',
+      'tier',
+      'kind',
+    ]),
     kvEventsSkipped: counted('kv_events_skipped_total', 'KV events or parts of them that were skipped, by reason.', [
       'reason',
     ]),

@@ -1,4 +1,4 @@
-import type { Worker } from './worker.ts'
+import type { StoreRef, Worker } from './worker.ts'
 
 /** The workers that serve one model with one tokenizer (decision 3). */
 export interface Pool {
@@ -8,6 +8,8 @@ export interface Pool {
   /** LoRA adapter names that clients may send as `model`. */
   readonly adapters: Set<string>
   readonly workers: Worker[]
+  /** Stores that every worker of the pool reaches. */
+  stores: readonly StoreRef[]
   /** Unix time at which the pool was formed, as /v1/models shows it. */
   readonly createdSeconds: number
   /** Largest prompt and answer together, in tokens, as the engines report it. */
@@ -20,6 +22,7 @@ export function newPool(model: string): Pool {
     aliases: [],
     adapters: new Set(),
     workers: [],
+    stores: [],
     createdSeconds: Math.floor(Date.now() / 1000),
     maxModelLength: null,
   }

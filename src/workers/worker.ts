@@ -19,6 +19,13 @@ export interface MeasuredLoad {
   readonly atMs: number
 }
 
+/** A store beside the engines' own blocks, with a place in the map and a block size of its own. */
+export interface StoreRef {
+  /** Index into the map, behind those of workers. */
+  readonly slot: number
+  readonly blockSize: number
+}
+
 /**
  * One engine endpoint that can serve a request: URL + data-parallel rank. Thread 0 owns and changes it; the request path
  * reads it.
@@ -48,6 +55,8 @@ export interface Worker {
   degraded: Degradation | null
   /** Model names that the engine answers to; absent until it has told them. */
   models?: ReadonlySet<string>
+  /** What the worker holds in chunks of another size than its engine's blocks, if it does. */
+  chunks: StoreRef | null
   /** True where the map knows the worker's cache from its events. */
   exact: boolean
   agreement: Agreement

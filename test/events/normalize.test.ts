@@ -29,12 +29,14 @@ function normalizer(options: Partial<NormalizerOptions> = {}) {
   return {
     skipped,
     sizes,
-    events: (...events: Encodable[]) => made.normalize(decodeBatch(encodeMsgpack([1, events, 0])).events),
+    events: (...events: Encodable[]) => made.normalize(decodeBatch(encodeMsgpack([1, events, 0])).events).events,
+    all: (...events: Encodable[]) => made.normalize(decodeBatch(encodeMsgpack([1, events, 0])).events),
   }
 }
 
 function stored(fields: Record<string, Encodable> = {}, options: Partial<NormalizerOptions> = {}): KvStore {
-  const [event] = normalizer(options).events({ ...base, ...fields })
+  const { events, others } = normalizer(options).all({ ...base, ...fields })
+  const event = events[0] ?? others[0]?.event
   assert.equal(event?.kind, 'store')
   return event
 }
@@ -63,9 +65,16 @@ test('every medium of the engines has a tier, in any case; unknown ones are skip
   ]
   for (const [medium, tier] of media) {
     assert.equal(stored({ medium }).tier, tierIndex[tier], String(medium))
-    assert.deepEqual(normalizer().events({ type: 'BlockRemoved', block_hashes: [1], medium }), [
-      { kind: 'remove', tier: tierIndex[tier], group: 0, engineHashes: Uint32Array.of(1, 0) },
-    ])
+    const { events, others } = normalizer().all(
+      { ...base, medium },
+      { type: 'BlockRemoved', block_hashes: [1], medium },
+    )
+    assert.deepEqual(events[1] ?? others[1]?.event, {
+      kind: 'remove',
+      tier: tierIndex[tier],
+      group: 0,
+      engineHashes: Uint32Array.of(1, 0),
+    })
   }
   const { events, skipped } = normalizer()
   assert.deepEqual(events({ ...base, medium: 'TAPE' }, { type: 'BlockRemoved', block_hashes: [1], medium: 'TAPE' }), [])
@@ -165,4 +174,75 @@ test('the block size comes from the events: each store is keyed at its own, a ru
   events({ ...base, block_hashes: [9], block_size: 4 })
   events({ ...base, block_hashes: [9, 10, 11, 12], block_size: 1 })
   assert.deepEqual(sizes, [2, 4, 1])
+})
+
+test('media mean what the config says they mean here', () => {
+  const media = { cpu: 'shared', nvme: 'host' } as const
+  assert.equal(stored({ medium: 'CPU' }, { media }).tier, tierIndex.shared)
+  assert.equal(stored({ medium: 'NVMe' }, { media }).tier, tierIndex.host)
+  assert.equal(stored({ medium: 'CPU_PINNED' }, { media }).tier, tierIndex.host)
+})
+
+const chunk = { ...base, block_hashes: [70], block_size: 4, medium: 'cpu' }
+const removal = (hashes: number[], medium: string) => ({ type: 'BlockRemoved', block_hashes: hashes, medium })
+
+test('chunks larger than the engine’s blocks are for a store beside it, with their removals', () => {
+  const { all, skipped, sizes } = normalizer()
+  const { events, others } = all(base, chunk, removal([70], 'CPU'), removal([7], 'GPU'))
+  assert.deepEqual(
+    events.map(({ kind }) => kind),
+    ['store', 'remove'],
+  )
+  assert.deepEqual(
+    others.map(({ part, blockSize, event }) => [part, blockSize, event.kind]),
+    [
+      ['chunks', 4, 'store'],
+      ['chunks', 4, 'remove'],
+    ],
+  )
+  assert(others[0]?.event.kind === 'store')
+  assert.deepEqual(others[0].event.locals, localHashes(Uint32Array.from(tokens), scope(4)))
+  assert.deepEqual(all({ ...chunk, block_size: 8, token_ids: [1, 2, 3, 4, 5, 6, 7, 8] }).others, [], 'a second size')
+  assert.deepEqual(skipped, ['chunk_size'])
+  assert.deepEqual(sizes, [])
+})
+
+test('where a tier holds blocks and chunks a removal is for both, and unknown only if both say so', () => {
+  const { all } = normalizer()
+  all(base, { ...base, medium: 'CPU' }, chunk)
+  const { events, others, removedTwice } = all(removal([70, 7], 'CPU'))
+  assert.deepEqual([events.length, others.length, removedTwice], [1, 1, 2])
+})
+
+test('an engine that drops its cache drops the chunks beside it, and leaves the shared store', () => {
+  const { all } = normalizer()
+  all(base, chunk, { ...chunk, medium: 'EXTERNAL' })
+  const { events, others } = all({ type: 'AllBlocksCleared' })
+  assert.deepEqual(events, [{ kind: 'clear' }])
+  assert.deepEqual(others, [{ part: 'chunks', blockSize: 4, event: { kind: 'clear' } }])
+})
+
+test('blocks without tokens are present by hash, of a group that was described before', () => {
+  const placeholder = { ...base, block_hashes: [7], token_ids: [], block_size: 0, medium: 'CPU' }
+  const { all, skipped } = normalizer()
+  const { events } = all(base, placeholder, { ...placeholder, group_idx: 1 })
+  assert.deepEqual(
+    events.map(({ kind }) => kind),
+    ['store', 'present'],
+  )
+  assert.deepEqual(skipped, ['no_token_ids'])
+  const { others } = all({ ...placeholder, medium: 'EXTERNAL' })
+  assert.deepEqual(
+    others.map(({ part, blockSize }) => [part, blockSize]),
+    [['shared', 2]],
+  )
+})
+
+test('groups whose blocks have another size than the first one’s are left out, and change no block size', () => {
+  const { all, skipped, sizes } = normalizer({ blockSize: null })
+  const coarse = { ...base, block_hashes: [9], block_size: 4, group_idx: 1 }
+  const { events } = all(base, coarse, { ...coarse, medium: 'CPU' }, { ...removal([9], 'GPU'), group_idx: 1 }, base)
+  assert.equal(events.length, 2)
+  assert.deepEqual(sizes, [2])
+  assert.deepEqual(skipped, ['group_block_size', 'group_kind', 'group_kind'])
 })

@@ -86,7 +86,7 @@ test('no event batch, malformed, huge or foreign, does worse than be refused', a
         skipped: () => undefined,
         onBlockSize: () => undefined,
       })
-      for (const own of normalizer.normalize(batch.events)) assert.ok(typeof own.kind === 'string')
+      for (const own of normalizer.normalize(batch.events).events) assert.ok(typeof own.kind === 'string')
       decoded++
     } catch (error) {
       assert.ok(error instanceof RouterError, error instanceof Error ? error.stack : String(error))

@@ -23,6 +23,7 @@ export function aWorker(index: number, given: Partial<Worker> = {}): Worker {
     capacityBlocks: 1000,
     load: null,
     degraded: null,
+    chunks: null,
     exact: true,
     agreement: newAgreement(),
     ...given,

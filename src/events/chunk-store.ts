@@ -1,0 +1,144 @@
+import type { KvBatch, KvEvent, WorkerSlot } from '../kv/batch.ts'
+import { tierIndex } from '../kv/tier.ts'
+import type { ApplyOutcome, CacheMap } from '../map/map.ts'
+import { Forgetting, type ForgetLimit } from './forgetting.ts'
+
+export interface ChunkStoreOptions {
+  /** A place in the map of its own, beside those of workers. */
+  readonly slot: WorkerSlot
+  readonly map: CacheMap
+  /** Workers whose blocks may be named here by hash alone, or be parents of what is stored here. */
+  readonly kin: () => readonly WorkerSlot[]
+  /** By tier. */
+  readonly forget: readonly (ForgetLimit | undefined)[]
+  /** Monotonic milliseconds. */
+  readonly clock: () => number
+  /** Gets each batch that was applied, as `IngestOptions.sink`. */
+  readonly sink: (batch: KvBatch) => void
+  /** The store holds blocks of this size from now on, and none yet; null: it is closed. */
+  readonly onBlockSize: (tokens: number | null) => void
+}
+
+/** Parents that are looked for at a time, and how often each is. */
+const mostAwaited = 1_024
+const mostTries = 50
+
+/**
+ * Blocks that are kept in another form than an engine's own: chunks of a host or disk store with a size and names of
+ * their own, and whatever a store that no worker owns keeps. They have a place in the map of their own, so that their
+ * runs are counted in their own size, their hashes mean nothing to the engine, and clearing one leaves the other.
+ */
+export class ChunkStore {
+  readonly #o: ChunkStoreOptions
+  readonly #forgetting: Forgetting
+  #blockSize: number | null = null
+  #epoch = 1
+  #sequence = 0
+  #kin = ''
+  /** Parents that other stores may yet tell of, by name, with how often they were looked for. */
+  readonly #awaited = new Map<string, { readonly hash: Uint32Array; readonly group: number; tries: number }>()
+
+  constructor(options: ChunkStoreOptions) {
+    this.#o = options
+    this.#forgetting = new Forgetting(options.forget)
+  }
+
+  get slot(): WorkerSlot {
+    return this.#o.slot
+  }
+
+  /** Tokens in a block; null until something was stored. */
+  get blockSize(): number | null {
+    return this.#blockSize
+  }
+
+  /** Whether what leaves the store is told. */
+  get tellsRemovals(): boolean {
+    return this.#forgetting.isTold
+  }
+
+  /** Takes blocks of this size. What was stored in another one is forgotten. */
+  open(blockSize: number): void {
+    const { map, slot, kin, onBlockSize } = this.#o
+    const kinSlots = kin()
+    const names = kinSlots.join()
+    if (blockSize === this.#blockSize && names === this.#kin) return
+    map.addWorker(slot, { countsStores: false, blockSize, kin: kinSlots })
+    this.#kin = names
+    if (blockSize === this.#blockSize) return
+    if (this.#blockSize !== null) this.#forgetting.clear()
+    this.#blockSize = blockSize
+    onBlockSize(blockSize)
+  }
+
+  /** Applies what happened to the store, in its order. After `open`. */
+  apply(events: readonly KvEvent[]): ApplyOutcome {
+    const nowMs = this.#o.clock()
+    for (const event of events) this.#forgetting.note(event, nowMs)
+    const outcome = this.#apply(events)
+    if (outcome.orphaned > 0) this.#await(events)
+    return outcome
+  }
+
+  /** To be called now and then: finds parents that came since, and forgets what is too old. */
+  tend(): void {
+    if (this.#blockSize === null) return
+    // Its kin may have grown since.
+    if (this.#awaited.size > 0) this.open(this.#blockSize)
+    for (const [name, awaited] of this.#awaited) {
+      awaited.tries++
+      if (this.#adopt(awaited.hash, awaited.group) || awaited.tries >= mostTries) this.#awaited.delete(name)
+    }
+    const due = this.#forgetting.due(this.#o.clock(), this.#blockSize)
+    if (due.length > 0) this.#apply(due)
+  }
+
+  /** Forgets everything: what the store holds is not known any more. */
+  clear(): void {
+    if (this.#blockSize === null) return
+    const { map, slot, sink } = this.#o
+    this.#epoch++
+    this.#forgetting.clear()
+    this.#awaited.clear()
+    map.clear(slot, this.#epoch)
+    sink({ worker: slot, epoch: this.#epoch, sequence: -1, events: [{ kind: 'clear' }] })
+  }
+
+  close(): void {
+    if (this.#blockSize === null) return
+    this.#blockSize = null
+    this.#kin = ''
+    this.#forgetting.clear()
+    this.#o.map.removeWorker(this.#o.slot)
+    this.#o.onBlockSize(null)
+  }
+
+  /** The parent of a block may be told by another worker that uses the same store, and by it a moment later. */
+  #await(events: readonly KvEvent[]): void {
+    for (const event of events) {
+      if (event.kind !== 'store' || event.parent.kind === 'root' || this.#awaited.size >= mostAwaited) continue
+      const { hashLow, hashHigh } = event.parent
+      this.#awaited.set(`${hashHigh}:${hashLow}`, {
+        hash: Uint32Array.of(hashLow, hashHigh),
+        group: event.group,
+        tries: 0,
+      })
+    }
+  }
+
+  /** A parent that is known elsewhere is named here for a moment: what waits for it gets its key then. */
+  #adopt(engineHashes: Uint32Array, group: number): boolean {
+    const tier = tierIndex.shared
+    if (this.#apply([{ kind: 'present', tier, group, engineHashes }]).unknownHashes > 0) return false
+    this.#apply([{ kind: 'remove', tier, group, engineHashes }])
+    return true
+  }
+
+  #apply(events: readonly KvEvent[]): ApplyOutcome {
+    const { map, slot, sink } = this.#o
+    const batch: KvBatch = { worker: slot, epoch: this.#epoch, sequence: this.#sequence++, events }
+    const outcome = map.apply(batch)
+    sink(batch)
+    return outcome
+  }
+}

@@ -1,0 +1,108 @@
+import { ChunkStore } from '../events/chunk-store.ts'
+import type { ForgetLimit } from '../events/forgetting.ts'
+import type { WorkerSlot } from '../kv/batch.ts'
+import type { CacheMap } from '../map/map.ts'
+import type { Pool } from '../workers/pool.ts'
+import type { StoreRef, Worker } from '../workers/worker.ts'
+
+export interface ChunkStoresOptions {
+  readonly map: CacheMap
+  /** The map's places from here on are for stores. */
+  readonly firstSlot: number
+  readonly limit: number
+  /** Monotonic milliseconds. */
+  readonly clock: () => number
+  readonly poolOf: (worker: Worker) => Pool | undefined
+}
+
+/** Each worker may have two, and pools have some of their own. */
+export function storeSlots(workers: number): number {
+  return 2 * workers + 64
+}
+
+/** A worker has at most one store of each kind beside its engine's own blocks. */
+type Part = 'chunks' | 'shared'
+
+/** Gives stores their places in the map, and tells matching where they are. */
+export class ChunkStores {
+  readonly #o: ChunkStoresOptions
+  readonly #free: number[] = []
+  #next: number
+  readonly #ofWorkers = new Map<Worker, Partial<Record<Part, ChunkStore>>>()
+  readonly #all = new Set<ChunkStore>()
+
+  constructor(options: ChunkStoresOptions) {
+    this.#o = options
+    this.#next = options.firstSlot
+  }
+
+  /** The store of a worker, made when it is first asked for; null where all places are taken. */
+  of(worker: Worker, part: Part, forget: readonly (ForgetLimit | undefined)[]): ChunkStore | null {
+    const own = this.#ofWorkers.get(worker) ?? {}
+    this.#ofWorkers.set(worker, own)
+    const pool = this.#o.poolOf(worker)
+    if (own[part] !== undefined || pool === undefined) return own[part] ?? null
+    const kin =
+      part === 'chunks' ? () => [worker.slot as WorkerSlot] : () => [worker.slot as WorkerSlot, ...sharedOf(pool)]
+    const store = this.#make(kin, forget, (ref, isOpen) => {
+      if (part === 'chunks') worker.chunks = isOpen ? ref : null
+      else setStore(pool, ref, isOpen)
+    })
+    if (store !== null) own[part] = store
+    return store
+  }
+
+  /** A store that no worker owns; blocks of the pool's workers may be named in it by hash alone. */
+  shared(pool: Pool, forget: readonly (ForgetLimit | undefined)[]): ChunkStore | null {
+    const kin = (): WorkerSlot[] => [...pool.workers.map(({ slot }) => slot as WorkerSlot), ...sharedOf(pool)]
+    return this.#make(kin, forget, (ref, isOpen) => setStore(pool, ref, isOpen))
+  }
+
+  removeWorker(worker: Worker): void {
+    for (const store of Object.values(this.#ofWorkers.get(worker) ?? {})) this.remove(store)
+    this.#ofWorkers.delete(worker)
+  }
+
+  remove(store: ChunkStore): void {
+    if (!this.#all.delete(store)) return
+    store.close()
+    this.#free.push(store.slot)
+  }
+
+  tend(): void {
+    for (const store of this.#all) store.tend()
+  }
+
+  #make(
+    kin: () => readonly WorkerSlot[],
+    forget: readonly (ForgetLimit | undefined)[],
+    onOpen: (ref: StoreRef, isOpen: boolean) => void,
+  ): ChunkStore | null {
+    const { map, clock, firstSlot, limit } = this.#o
+    const slot = this.#free.pop() ?? (this.#next < firstSlot + limit ? this.#next++ : undefined)
+    if (slot === undefined) return null
+    const ref = { slot, blockSize: 0 }
+    const store = new ChunkStore({
+      slot: slot as WorkerSlot,
+      map,
+      clock,
+      forget,
+      kin: () => kin().filter((other) => other !== slot),
+      sink: () => undefined,
+      onBlockSize: (tokens) => {
+        ref.blockSize = tokens ?? 0
+        onOpen(ref, tokens !== null)
+      },
+    })
+    this.#all.add(store)
+    return store
+  }
+}
+
+function sharedOf(pool: Pool): WorkerSlot[] {
+  return pool.stores.map(({ slot }) => slot as WorkerSlot)
+}
+
+function setStore(pool: Pool, ref: StoreRef, isOpen: boolean): void {
+  pool.stores = [...pool.stores.filter((other) => other !== ref), ...(isOpen ? [ref] : [])]
+}
