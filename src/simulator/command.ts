@@ -8,6 +8,7 @@ import type { FlavourKind } from './flavour.ts'
 import { flavours } from './flavours.ts'
 import { Given, type Option } from './given.ts'
 import { SharedStore } from './shared-store.ts'
+import { misreports, type Misreport } from './misreport.ts'
 import { startSimulators, workerDefaults } from './simulate.ts'
 
 export interface SimulateIo {
@@ -120,6 +121,7 @@ export const simulateOptions = {
     default: workerDefaults.startDelayMs,
     help: 'connections are refused for so long',
   },
+  misreport: { value: misreports.join('|'), multiple: true, help: 'do or tell other than it should; may be repeated' },
 } as const satisfies Record<string, Option>
 
 /** Options that only one kind of engine has. */
@@ -179,6 +181,7 @@ export async function runSimulate(argv: readonly string[], io: SimulateIo): Prom
       scaleOut: given.flag('enable-scale-out'),
       faultControl: given.flag('faults'),
       startDelayMs: given.number('start-delay-ms'),
+      misreport: given.list('misreport').map(misreportOf),
       timeScale: given.number('time-scale'),
     },
   } as const
@@ -217,6 +220,12 @@ function blockHashOf(given: Given, { blockHashes }: FlavourKind): BlockHash {
     )
   }
   return blockHash
+}
+
+function misreportOf(text: string): Misreport {
+  const known = misreports.find((name) => name === text)
+  if (known !== undefined) return known
+  throw new RouterError('CONFIG_INVALID', `--misreport must be ${misreports.join(' or ')}, not "${text}".`)
 }
 
 function adapterOf(text: string): LoraAdapter {

@@ -1,6 +1,7 @@
 import type { Cancel, Clock } from '../zmtp/clock.ts'
 import { Engine, type EngineOptions, type EngineStats, type TrueBlocks, type TrueMatch } from './engine.ts'
 import type { KvEvent } from './kv-event.ts'
+import { takenAs, toldAs, type Misreport } from './misreport.ts'
 import type { GenerationRequest, GenerationResult } from './sequence.ts'
 
 /** Where the tokens of one request go. */
@@ -15,6 +16,8 @@ export interface EngineDriveOptions {
   /** Simulated milliseconds per real one. */
   readonly timeScale: number
   readonly onEvents: (events: readonly KvEvent[]) => void
+  /** What the engine does and tells other than it should; left out: nothing. */
+  readonly misreport?: readonly Misreport[]
 }
 
 /** Runs an engine in real time, with one timer that stands at the end of the step in progress. */
@@ -22,19 +25,24 @@ export class EngineDrive {
   readonly #engine: Engine
   readonly #clock: Clock
   readonly #timeScale: number
+  readonly #misreport: readonly Misreport[]
   readonly #listeners = new Map<string, GenerationListener>()
   #timer: { readonly atMs: number; readonly cancel: Cancel } | null = null
   #originMs: number
   /** Simulated time at which the engine came to a stop. */
   #stalledAtMs: number | null = null
 
-  constructor({ engine, clock, timeScale, onEvents }: EngineDriveOptions) {
+  constructor({ engine, clock, timeScale, onEvents, misreport = [] }: EngineDriveOptions) {
+    this.#misreport = misreport
     this.#clock = clock
     this.#timeScale = timeScale
     this.#originMs = clock.now()
     this.#engine = new Engine({
       ...engine,
-      onEvents,
+      onEvents: (events) => {
+        const told = toldAs(events, misreport)
+        if (told.length > 0) onEvents(told)
+      },
       onToken: (sequence, token) => this.#listeners.get(sequence.id)?.onToken(token, sequence.cachedTokens),
       onFinished: (result) => {
         const listener = this.#listeners.get(result.id)
@@ -69,7 +77,7 @@ export class EngineDrive {
 
   /** Queues a request; PROMPT_TOO_LONG where it can never fit. */
   start(request: GenerationRequest, listener: GenerationListener): void {
-    this.#engine.add(request, this.#nowMs())
+    this.#engine.add(takenAs(request, this.#misreport), this.#nowMs())
     this.#listeners.set(request.id, listener)
     this.#schedule()
   }

@@ -34,6 +34,7 @@ export interface SimulatorsOptions {
       | 'scaleOut'
       | 'faultControl'
       | 'startDelayMs'
+      | 'misreport'
     >
   >
   readonly clock?: Clock
@@ -59,6 +60,7 @@ export const workerDefaults = {
   scaleOut: false,
   faultControl: false,
   startDelayMs: 0,
+  misreport: [],
 } as const satisfies Partial<WorkerOptions>
 
 export interface Simulators {

@@ -8,6 +8,7 @@ import { EngineDrive } from './engine-drive.ts'
 import type { EngineOptions, EngineStats, TrueBlocks, TrueMatch } from './engine.ts'
 import { Faults, type Fault } from './faults.ts'
 import type { EventOutlet, Flavour, Surface } from './flavour.ts'
+import type { Misreport } from './misreport.ts'
 import { Ports } from './ports.ts'
 import type { GenerationRequest } from './sequence.ts'
 import { createServer } from './server.ts'
@@ -46,6 +47,8 @@ export interface WorkerOptions {
   readonly scaleOut: boolean
   /** Whether POST /simulator/fault is there; `fault` does the same in this process. */
   readonly faultControl: boolean
+  /** What it does and tells other than it should. */
+  readonly misreport: readonly Misreport[]
   /** How long after its start the worker refuses connections, as while a model loads. */
   readonly startDelayMs: number
   readonly clock: Clock
@@ -215,12 +218,13 @@ export class SimulatedWorker {
   }
 
   #createDrive(onEvents: (events: readonly KvEvent[]) => void): EngineDrive {
-    const { flavour, engine, vocabulary, clock, timeScale } = this.#options
+    const { flavour, engine, vocabulary, clock, timeScale, misreport } = this.#options
     return new EngineDrive({
       engine: { ...flavour.engine, ...engine, outputTokens: vocabulary.tokens },
       clock,
       timeScale,
       onEvents,
+      misreport,
     })
   }
 

@@ -9,7 +9,7 @@ import { Diagnosis } from './diagnosis.ts'
 import type { Finding } from './findings.ts'
 import { verifyRootBlock, type NativeHash } from './native.ts'
 import { WorkerRecord } from './record.ts'
-import { isHeardAgain, noteSilent, watchEvents } from './silence.ts'
+import { isHeardAgain, mustTell, noteSilent, watchEvents } from './silence.ts'
 import { nameCauses, recentRatio, verdictOf } from './verdict.ts'
 import {
   differenceOf,
@@ -227,7 +227,8 @@ export class TruthCheck {
     const run = watched.generates ? this.#run(watched) : null
     const difference = this.#differenceOf(watched, run, found)
     const { record } = watched
-    if (difference.missing > 0 && record.heardMs < watched.sentMs) noteSilent(record, answeredMs)
+    if (difference.missing > 0 && record.heardMs < watched.sentMs && mustTell(watched, found))
+      noteSilent(record, answeredMs)
     else this.#judge(watched, difference, run, found)
   }
 
@@ -247,7 +248,8 @@ export class TruthCheck {
       record.lean = record.lean * 0.9 + difference.over - difference.under
     }
     const good = isNone(difference)
-    if (!good) stratum.blame(this.#diagnosis.causeOf(watched, difference, run))
+    const cause = good ? null : this.#diagnosis.causeOf(watched, difference, run)
+    if (cause !== null) stratum.blame(cause)
     // While all is well there is nothing to name or to take back.
     if (good && record.findings.size === 0 && worker.degraded === null) return
     nameCauses(record)

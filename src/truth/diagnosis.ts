@@ -17,23 +17,24 @@ export class Diagnosis {
     this.#keys = keys
   }
 
-  causeOf(watched: Watched, { missing, over }: Difference, runBlocks: number | null): Cause {
+  /** Null where nothing tells. */
+  causeOf(watched: Watched, { missing, over }: Difference, runBlocks: number | null): Cause | null {
     if (missing > 0) return this.#ofMissing(watched, runBlocks ?? 0)
     if (over > 0) return watched.salt !== null ? 'salt' : watched.adapter !== null ? 'lora' : 'finds_less'
     return 'finds_more'
   }
 
-  #ofMissing(watched: Watched, runBlocks: number): Cause {
+  #ofMissing(watched: Watched, runBlocks: number): Cause | null {
     const { record, adapter, salt, chat } = watched
-    if (record.heardMs < watched.sentMs) return 'events_silent'
-    const skipped = record.skips > watched.skipsBefore
+    const skipped = record.skips > watched.skipsBefore || (record.skips > 0 && record.storedBlocks === 0)
     if (skipped) {
       const stored = record.storedBlocks > watched.storedBefore
       for (const [reason, cause] of causeOfSkip)
         if (record.skipReasons.has(reason) && (!stored || (cause === 'lora' && adapter !== null))) return cause
       if (!stored) return 'events_unusable'
     }
-    const otherTokens = chat ? 'template' : 'tokenizer'
+    // Nothing is announced of what the engine has already: only what it announced before can tell.
+    const otherTokens = record.heardMs < watched.sentMs ? null : chat ? 'template' : 'tokenizer'
     if (runBlocks > 0) return otherTokens
     const [low, high] = this.#plain(watched)
     switch (record.roots.difference(low, high, adapter, salt)) {

@@ -1,8 +1,17 @@
 import { causeTexts } from './causes.ts'
 import type { WorkerRecord } from './record.ts'
+import type { Watched } from './watched.ts'
 
 /** Requests in a row that must have told something until silence is believed. */
 const leastSilent = 3
+
+/**
+ * Whether the engine must have stored new blocks for a request, and so announced something. Where it does not report what
+ * it found, it may have had a prompt of which the map knows nothing only if something else is amiss.
+ */
+export function mustTell({ record, blocks }: Watched, foundBlocks: number | null): boolean {
+  return foundBlocks === null ? record.skips === 0 && record.stored.wrongs < 0.05 : foundBlocks < blocks
+}
 
 /** A request must have left blocks behind, and nothing has been heard since it was sent. */
 export function noteSilent(record: WorkerRecord, answeredMs: number): void {

@@ -2,7 +2,7 @@ import type { Cause } from './causes.ts'
 import { Share } from './share.ts'
 
 /** Observations after which a stratum may be named. */
-const leastObserved = 10
+const leastObserved = 8
 /** Of them, those with something wrong. */
 const leastWrong = 4
 /** Share of blocks from which on a fault is named, and below which it is taken back. */

@@ -14,8 +14,12 @@ export function nameCauses({ strata, findings }: WorkerRecord): void {
     if (verdict === null) undecided ||= stratum.stored.wrongs + stratum.cached.wrongs > 0.5
     else if (verdict !== 'none') said.add(verdict)
   }
-  const sharp = [...said].filter((cause) => !vague.has(cause))
-  for (const cause of sharp.length > 0 ? sharp : said) findings.add(cause, { judged: true })
+  for (const cause of said) if (!vague.has(cause)) findings.add(cause, { judged: true })
+  const isSharp = findings.grave().some(({ cause }) => !vague.has(cause))
+  for (const cause of vague) {
+    if (isSharp) findings.remove(cause)
+    else if (said.has(cause)) findings.add(cause, { judged: true })
+  }
   if (!undecided) findings.removeJudged(said)
 }
 
