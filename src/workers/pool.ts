@@ -74,6 +74,16 @@ export class Pools {
       if (pool.model === model || pool.aliases.includes(model)) return { pool, adapter: null }
       if (pool.adapters.has(model)) return { pool, adapter: model }
     }
+    return this.#targetOfTwo(model)
+  }
+
+  /** SGLang's way to name an adapter: `model:adapter`. */
+  #targetOfTwo(name: string): ModelTarget | null {
+    for (let at = name.indexOf(':'); at !== -1; at = name.indexOf(':', at + 1)) {
+      const [model, adapter] = [name.slice(0, at), name.slice(at + 1)]
+      const pool = this.#pools.find((one) => one.model === model || one.aliases.includes(model))
+      if (pool?.adapters.has(adapter) === true) return { pool, adapter }
+    }
     return null
   }
 
