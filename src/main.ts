@@ -19,6 +19,7 @@ import { ChunkStores, storeSlots } from './main/chunk-stores.ts'
 import { configWatch, type ConfigSource } from './main/config-watch.ts'
 import { Discoveries } from './main/discoveries.ts'
 import { EventsWiring } from './main/events-wiring.ts'
+import { startLoadFeed } from './main/load-feeds.ts'
 import { FleetKeeper } from './main/keeper.ts'
 import { workerCommands } from './main/worker-commands.ts'
 import { PoolRoom } from './main/pool-room.ts'
@@ -201,6 +202,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     },
     onLoad: (worker) => room.read(worker),
     startEvents: (worker, place, reading) => events.start(worker, place, reading),
+    startLoadFeed: (worker, place, onLoad) => startLoadFeed(worker, place, onLoad, { metrics, random }),
     probe: (worker) => probeWorker(worker, { prompts, http: engineHttp, log }),
   })
 

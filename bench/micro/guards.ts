@@ -24,7 +24,7 @@ export function run(): BenchResult[] {
   const pool = newPool('model')
   pools.add(pool)
   for (let i = 0; i < workers; i++) {
-    const load = { running: 40, waiting: 20, kvUsage: 0.9, atMs: clock() + 3_600_000 }
+    const load = { running: 40, waiting: 20, kvUsage: 0.9, source: 'poll' as const, atMs: clock() + 3_600_000 }
     const worker = fleet.add((slot, serial) => aWorker(i, { slot, serial, load }))
     if (worker !== null) pool.workers.push(worker)
   }

@@ -89,7 +89,7 @@ const labels = Type.Record(Type.String(), Type.String(), { description: 'Labels 
 
 /** Options of a worker beside its address. */
 const foundOptions = {
-  engine: Type.Optional(oneOf(['vllm', 'trtllm'], 'Kind of engine; omitted: detected.')),
+  engine: Type.Optional(oneOf(['vllm', 'sglang', 'trtllm', 'openai'], 'Kind of engine; omitted: detected.')),
   ranks: Type.Optional(integer('Data-parallel ranks behind this URL; each is a worker of its own.', 1, 1024)),
   blockSize: Type.Optional(integer('Tokens a KV block; omitted: learned from the engine.', 1, 65_536)),
   capacityBlocks: Type.Optional(integer('KV blocks that the engine can hold; omitted: learned.', 1, 2 ** 31)),
@@ -449,7 +449,9 @@ export const configSchema = object({
     {
       intervalMs: integer('Between two active checks of a worker.', 10, hourMs, { default: 300 }),
       timeoutMs: integer('For one check.', 10, hourMs, { default: 650 }),
-      path: text('Path that is checked.', { default: '/health', pattern: '^/' }),
+      path: Type.Optional(
+        text('Path that is checked; omitted: the engine’s own (/health, SGLang /ping).', { pattern: '^/' }),
+      ),
       failures: integer(
         'Failed checks in a row that make a worker unhealthy; a refused connection counts at once.',
         1,

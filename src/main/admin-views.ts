@@ -114,6 +114,7 @@ export function adminViews({ fleet, map, keeper, metrics, prompts, truth }: View
               running: load.running,
               waiting: load.waiting,
               kvUsage: load.kvUsage,
+              source: load.source,
               ageMs: Math.round(performance.now() - load.atMs),
             },
       agreement: {

@@ -1,15 +1,18 @@
+import { isDeepStrictEqual } from 'node:util'
 import type { WorkerConfig } from '../config/schema.ts'
 import type { Log } from '../telemetry/log.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
 import type { EngineHttp } from '../workers/engine-http.ts'
-import type { EngineFacts, RankLoad } from '../workers/engine.ts'
+import { detectEngine } from '../workers/detect.ts'
+import type { Engine, EngineFacts, LoadFeedPlace, RankLoad } from '../workers/engine.ts'
 import { engines } from '../workers/engines.ts'
 import type { ToldFacts } from '../truth/check.ts'
 import type { Fleet } from '../workers/fleet.ts'
 import { poolServes, type Pool } from '../workers/pool.ts'
 import { EndpointWatch, type HealthTiming, type LoadTiming } from '../workers/watch.ts'
-import { workerAddress, type Worker, type WorkerAddress } from '../workers/worker.ts'
+import { workerAddress, type MeasuredLoad, type Worker, type WorkerAddress } from '../workers/worker.ts'
 import type { Source, Target } from './claims.ts'
+import type { WorkerLoadFeed } from './load-feeds.ts'
 import {
   differInPassing,
   eventReading,
@@ -41,6 +44,7 @@ export interface EndpointPorts {
   /** The worker's load has just been read. */
   readonly onLoad: (worker: Worker) => void
   readonly startEvents: (worker: Worker, place: EventsPlace, reading: EventReading) => WorkerEvents
+  readonly startLoadFeed: (worker: Worker, place: LoadFeedPlace, onLoad: (load: RankLoad) => void) => WorkerLoadFeed
   /** Compares tokenizing with the worker's own. */
   readonly probe: (worker: Worker) => Promise<'equal' | 'different' | 'unverified'>
 }
@@ -58,6 +62,7 @@ export interface EndpointOwner {
 interface Kept {
   readonly worker: Worker
   events: WorkerEvents | null
+  loadFeed: WorkerLoadFeed | null
 }
 
 /** One engine: its watch, a worker for each of its ranks, their events, and the comparison of tokenizing. */
@@ -76,6 +81,8 @@ export class Endpoint {
   #probeTimer: NodeJS.Timeout | null = null
   /** The model for which the engine is kept out. */
   #wrongModel: string | null = null
+  /** The kind of engine; null until it is known. */
+  #engine: string | null
   /** The fleet had no place for one of its workers; told once. */
   #leftOut = false
   #left = false
@@ -88,6 +95,7 @@ export class Endpoint {
     this.#given = target.given
     this.#pool = target.pool
     this.#learnsPool = target.pool === null
+    this.#engine = target.given.engine ?? null
     this.#address = workerAddress(target.given.url, null)
     try {
       ports.onEndpoint(target.given, target.pool)
@@ -95,24 +103,23 @@ export class Endpoint {
       // Its connections are made without what it asked for, and fail where the engine insists on it.
       ports.log.error({ worker: this.id, error: String(error) }, 'the options of an engine cannot be used')
     }
-    const engine = engines[target.given.engine ?? 'vllm']
-    if (engine === undefined) throw new RangeError(`engine ${target.given.engine ?? ''}`)
     const headers = (): Record<string, string> => headersFor(this.#address, this.#given)
     this.#watch = new EndpointWatch({
       baseUrl: this.#address.origin + this.#address.basePath,
       get headers() {
         return headers()
       },
-      engine,
+      recognize: (timeoutMs) => this.#recognize(headers(), timeoutMs),
       http: ports.http,
       timing: ports,
-      onUp: (facts) => this.#up(facts),
+      onUp: (engine, facts) => this.#up(engine, facts),
       onDown: () => this.#down(),
-      onRestart: (facts) => {
+      onRestart: (engine, facts) => {
         ports.log.warn({ worker: this.id }, 'engine restarted')
         for (const { worker } of this.#kept) ports.onWorkerLost(worker)
-        return this.#up(facts)
+        return this.#up(engine, facts)
       },
+      wantsLoad: () => this.#kept.some(({ loadFeed }) => loadFeed?.isLive() !== true),
       onLoad: (load) => this.#loaded(load),
     })
   }
@@ -191,7 +198,9 @@ export class Endpoint {
   /** Ends with the process. */
   async stop(): Promise<void> {
     this.#halt()
-    await Promise.all(this.#kept.flatMap(({ events }) => events?.stop() ?? []))
+    await Promise.all(
+      this.#kept.flatMap(({ events, loadFeed }) => [events?.stop() ?? [], loadFeed?.stop() ?? []].flat()),
+    )
   }
 
   #halt(): void {
@@ -201,8 +210,9 @@ export class Endpoint {
   }
 
   /** Its events end at once: nobody asks any more what it holds, and its successor may want their place. */
-  #depart({ worker, events }: Kept): void {
+  #depart({ worker, events, loadFeed }: Kept): void {
     void events?.stop()
+    void loadFeed?.stop()
     worker.exact = false
     this.#owner.depart(worker)
   }
@@ -216,13 +226,13 @@ export class Endpoint {
     const pool = this.#pool
     const address = workerAddress(given.url, rank)
     if (pool === null || this.#owner.orders.isRemoved(address.id)) return
-    const worker = this.#o.fleet.add(newWorker(given, pool, address, rank))
+    const worker = this.#o.fleet.add(newWorker({ given, pool, address, rank, engine: this.#engine ?? 'unknown' }))
     if (worker === null) {
       this.#leaveOut(address.id)
       return
     }
     worker.standing.draining = this.#owner.orders.isDrained(worker.id)
-    this.#kept.push({ worker, events: null })
+    this.#kept.push({ worker, events: null, loadFeed: null })
     pool.workers.push(worker)
     this.#o.onWorker(worker)
   }
@@ -234,11 +244,45 @@ export class Endpoint {
   }
 
   /** The engine answers. False: it may not serve, and is asked again. */
-  async #up(facts: EngineFacts | null): Promise<boolean> {
+  async #up(engine: Engine, facts: EngineFacts | null): Promise<boolean> {
+    this.#becomeOf(engine)
     if (facts === null || !(await this.#learn(facts)) || this.#left) return false
     for (const kept of this.#kept) this.#workerUp(kept, facts)
     void this.#probe()
     return true
+  }
+
+  /** As configured, else as it says itself. */
+  async #recognize(headers: Readonly<Record<string, string>>, timeoutMs: number): Promise<Engine | null> {
+    const { engine } = this.#given
+    if (engine !== undefined) return engines[engine] ?? null
+    return detectEngine(this.#o.http, this.#address.origin + this.#address.basePath, headers, timeoutMs)
+  }
+
+  /** What one kind of engine had in its cache says nothing of another kind's, and is named by other rules. */
+  #becomeOf({ name }: Engine): void {
+    if (this.#engine === name) return
+    const { log } = this.#o
+    const before = this.#engine
+    this.#engine = name
+    if (before !== null && before !== name)
+      log.warn({ worker: this.id, before, engine: name }, 'engine is of another kind')
+    if (name === 'openai' && this.#given.engine === undefined)
+      log.warn(
+        { worker: this.id },
+        'the kind of engine is not known: it is routed by load only, unless `engine` in the config names its kind',
+      )
+    else if (this.#given.engine === undefined) log.info({ worker: this.id, engine: name }, 'engine recognized')
+    const ranks = this.#kept.map(({ worker }) => worker.rank)
+    if (before === null) {
+      for (const { worker } of this.#kept) {
+        worker.engine = name
+        this.#o.onWorker(worker)
+      }
+    } else {
+      for (const kept of this.#kept.splice(0)) this.#depart(kept)
+      this.#addWorkers(ranks)
+    }
   }
 
   #workerUp(kept: Kept, facts: EngineFacts): void {
@@ -259,17 +303,32 @@ export class Endpoint {
     if (kept.events === null && place !== null)
       kept.events = this.#o.startEvents(worker, place, eventReading(this.#given))
     this.#o.onTold(worker, toldFacts(this.#given, facts, rank, kept.events !== null))
+    this.#listenToLoad(kept, rank?.loadFeed ?? null)
     worker.standing.up = true
     this.#o.log.info(
       {
         worker: worker.id,
         model: worker.pool,
+        engine: worker.engine,
         blockSize: worker.blockSize,
         capacityBlocks: worker.capacityBlocks,
         events: kept.events === null ? 'absent' : 'present',
       },
       'worker up',
     )
+  }
+
+  /** A restarted engine may publish its load elsewhere, or no longer. */
+  #listenToLoad(kept: Kept, place: LoadFeedPlace | null): void {
+    const { worker } = kept
+    if (kept.loadFeed !== null && !isDeepStrictEqual(kept.loadFeed.place, place)) {
+      void kept.loadFeed.stop()
+      kept.loadFeed = null
+    }
+    if (place === null || kept.loadFeed !== null) return
+    kept.loadFeed = this.#o.startLoadFeed(worker, place, (load) => {
+      if (worker.standing.up) this.#setLoad(worker, load, 'feed')
+    })
   }
 
   #down(): void {
@@ -322,7 +381,9 @@ export class Endpoint {
       kept.worker.degraded = 'wrong_model'
       this.#o.onWorkerLost(kept.worker)
       void kept.events?.stop()
+      void kept.loadFeed?.stop()
       kept.events = null
+      kept.loadFeed = null
     }
     if (this.#wrongModel === serves) return
     this.#wrongModel = serves
@@ -333,13 +394,17 @@ export class Endpoint {
   }
 
   #loaded(load: ReadonlyMap<number, RankLoad>): void {
-    const atMs = this.#o.clock()
-    for (const { worker } of this.#kept) {
+    for (const { worker, loadFeed } of this.#kept) {
+      if (loadFeed?.isLive() === true) continue
       const own = worker.rank === null ? ofAllRanks(load) : load.get(worker.rank)
       if (own === undefined) continue
-      worker.load = { ...own, atMs }
-      this.#o.onLoad(worker)
+      this.#setLoad(worker, own, 'poll')
     }
+  }
+
+  #setLoad(worker: Worker, load: RankLoad, source: MeasuredLoad['source']): void {
+    worker.load = { ...load, source, atMs: this.#o.clock() }
+    this.#o.onLoad(worker)
   }
 
   async #probe(): Promise<void> {
@@ -369,6 +434,6 @@ function ofAllRanks(load: ReadonlyMap<number, RankLoad>): RankLoad | undefined {
   return {
     running: sum(({ running }) => running),
     waiting: sum(({ waiting }) => waiting),
-    kvUsage: sum(({ kvUsage }) => kvUsage) / all.length,
+    kvUsage: all.some(({ kvUsage }) => kvUsage === null) ? null : sum(({ kvUsage }) => kvUsage ?? 0) / all.length,
   }
 }

@@ -10,8 +10,16 @@ import { Standing } from '../workers/standing.ts'
 import { workerAddress, type Worker, type WorkerAddress } from '../workers/worker.ts'
 import type { EventsPlace } from './worker-events.ts'
 
+export interface NewWorker {
+  readonly given: WorkerConfig
+  readonly pool: Pool
+  readonly address: WorkerAddress
+  readonly rank: number | null
+  readonly engine: string
+}
+
 /** Makes the worker of a rank from its place in the fleet. */
-export function newWorker(given: WorkerConfig, pool: Pool, address: WorkerAddress, rank: number | null) {
+export function newWorker({ given, pool, address, rank, engine }: NewWorker) {
   return (slot: number, serial: number): Worker => ({
     id: address.id,
     origin: address.origin,
@@ -20,7 +28,7 @@ export function newWorker(given: WorkerConfig, pool: Pool, address: WorkerAddres
     slot,
     serial,
     pool: pool.model,
-    engine: given.engine ?? 'vllm',
+    engine,
     headers: headersFor(address, given),
     labels: given.labels ?? {},
     standing: new Standing(),

@@ -268,6 +268,10 @@ export function createMetrics() {
       'Requests refused before their body was read, by error code, and connections over the limit.',
       ['reason'],
     ),
+    loadFeedMessages: counted('load_feed_messages_total', 'Loads that engines published: used, or why not.', [
+      'worker',
+      'result',
+    ]),
     kvEventReconnects: counted('kv_event_reconnects_total', 'Lost subscriptions to a worker.', ['worker']),
     tokenizerProbes: counted('tokenizer_probes_total', 'Comparisons with a worker’s own /tokenize, by result.', [
       'worker',

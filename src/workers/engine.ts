@@ -1,4 +1,7 @@
 import type { EngineHttp } from './engine-http.ts'
+import type { RankLoad } from './load.ts'
+
+export type { RankLoad } from './load.ts'
 
 /** What an engine tells about itself; null where it does not say. */
 export interface EngineFacts {
@@ -25,6 +28,13 @@ export interface RankFacts {
   readonly hashAlgorithm?: string | null
   /** Where KV events come from, as reachable from here, or null when events are off. */
   readonly events: EngineEvents | null
+  /** Where the engine publishes its load as it changes; left out or null: nowhere. */
+  readonly loadFeed?: LoadFeedPlace | null
+}
+
+export interface LoadFeedPlace {
+  readonly endpoint: string
+  readonly topic: string
 }
 
 export type EngineEvents =
@@ -32,10 +42,15 @@ export type EngineEvents =
   /** Taken from the engine by HTTP requests, for all its ranks at once. */
   | { readonly kind: 'poll'; readonly url: string }
 
-export interface RankLoad {
-  readonly running: number
-  readonly waiting: number
-  readonly kvUsage: number
+/**
+ * What an endpoint answers to questions that change nothing in any kind of engine: `owned_by` of its models, and GET
+ * /server_info, /version and /kv_event_sources, null where it has no such path.
+ */
+export interface EngineSigns {
+  readonly owners: readonly string[]
+  readonly serverInfo: Readonly<Record<string, unknown>> | null
+  readonly version: Readonly<Record<string, unknown>> | null
+  readonly eventSources: Readonly<Record<string, unknown>> | null
 }
 
 export interface EngineLoad {
@@ -49,6 +64,10 @@ export interface Engine {
   readonly name: string
   /** Stores of one block count and need as many removals (decision 6). */
   readonly countsStores: boolean
+  /** What is asked to learn whether it lives, where the config names no path; left out: /health. */
+  readonly healthPath?: string
+  /** Whether an endpoint that says this is such an engine; of all kinds at most one does. */
+  recognizes(signs: EngineSigns): boolean
   /** Null when the engine cannot be reached or does not answer properly: it is to be asked again. */
   facts(http: EngineHttp, baseUrl: string, headers: Readonly<Record<string, string>>): Promise<EngineFacts | null>
   /** Load by rank; null when it cannot be read. */

@@ -4,7 +4,8 @@ import type { EngineHttp } from './engine-http.ts'
 export interface HealthTiming {
   readonly intervalMs: number
   readonly timeoutMs: number
-  readonly path: string
+  /** Left out: the engine's own. */
+  readonly path?: string
   readonly failures: number
 }
 
@@ -16,7 +17,8 @@ export interface WatchOptions {
   /** Origin and base path. */
   readonly baseUrl: string
   readonly headers: Readonly<Record<string, string>>
-  readonly engine: Engine
+  /** What kind of engine it is; null where it cannot be reached in time, or cannot be told yet. */
+  readonly recognize: (timeoutMs: number) => Promise<Engine | null>
   readonly http: EngineHttp
   /** Read anew for each check. */
   readonly timing: { readonly health: HealthTiming; readonly load: LoadTiming }
@@ -24,10 +26,12 @@ export interface WatchOptions {
    * The engine answers its health check: what it tells about itself, null where it should and does not. False: it may not
    * serve, and is asked again.
    */
-  readonly onUp: (facts: EngineFacts | null) => Promise<boolean>
+  readonly onUp: (engine: Engine, facts: EngineFacts | null) => Promise<boolean>
   readonly onDown: () => void
   /** The engine's process is another one than before, although no check failed in between. The same answers. */
-  readonly onRestart: (facts: EngineFacts) => Promise<boolean>
+  readonly onRestart: (engine: Engine, facts: EngineFacts | null) => Promise<boolean>
+  /** Whether the load has to be asked for: an engine may publish it. */
+  readonly wantsLoad: () => boolean
   readonly onLoad: (load: ReadonlyMap<number, RankLoad>) => void
 }
 
@@ -40,6 +44,7 @@ export class EndpointWatch {
   readonly firstCheck: Promise<void>
   readonly #o: WatchOptions
   #settleFirst: () => void = () => undefined
+  #engine: Engine | null = null
   #up = false
   #failed = 0
   #startedAt: number | null = null
@@ -84,21 +89,18 @@ export class EndpointWatch {
   }
 
   async #check(): Promise<void> {
-    const { baseUrl, headers, http, timing } = this.#o
+    const { timing } = this.#o
     this.#checking = true
     const seen = { refused: false }
-    const answer = await http.ask(baseUrl + timing.health.path, {
-      headers,
-      timeoutMs: timing.health.timeoutMs,
-      limitBytes: 65_536,
-      onRefused: () => (seen.refused = true),
-    })
+    const engine = this.#engine ?? (await this.#o.recognize(timing.health.timeoutMs))
+    const healthy = engine !== null && !this.#isStopped() && (await this.#isHealthy(engine, seen))
     // An answer that comes after the end must start nothing anew.
     if (this.#isStopped()) return
     let intervals = 1
-    if (answer?.status === 200) {
+    if (healthy) {
       this.#failed = 0
-      if (!this.#up || this.#suspect) await this.#ask()
+      if (!this.#up) await this.#meet(engine)
+      else if (this.#suspect) await this.#askAgain()
       if (!this.#isUp()) intervals = refusedIntervals
     } else if ((++this.#failed >= timing.health.failures || seen.refused) && this.#isUp()) this.#down()
     this.#checking = false
@@ -107,46 +109,77 @@ export class EndpointWatch {
       this.#healthTimer = setTimeout(() => void this.#check(), timing.health.intervalMs * intervals)
   }
 
-  /** Asks the engine about itself: when it comes up, and when its process may have become another one. */
-  async #ask(): Promise<void> {
-    const { baseUrl, headers, engine, http } = this.#o
+  async #isHealthy(engine: Engine, seen: { refused: boolean }): Promise<boolean> {
+    const { baseUrl, headers, http, timing } = this.#o
+    const answer = await http.ask(baseUrl + (timing.health.path ?? engine.healthPath ?? '/health'), {
+      headers,
+      timeoutMs: timing.health.timeoutMs,
+      limitBytes: 65_536,
+      onRefused: () => (seen.refused = true),
+    })
+    return answer?.status === 200
+  }
+
+  /** The engine has come up: asks it about itself. */
+  async #meet(engine: Engine): Promise<void> {
     this.#suspect = false
-    const facts = await engine.facts(http, baseUrl, headers)
+    const facts = await this.#facts(engine)
     if (this.#isStopped()) return
-    if (!this.#up) {
-      this.#note(facts)
-      this.#up = true
-      this.#up = (await this.#o.onUp(facts)) && this.#isUp()
-    } else if (facts !== null && (facts.startedAt !== this.#startedAt || namesOf(facts) !== this.#models))
-      await this.#restarted(facts)
+    this.#note(engine, facts)
+    this.#up = true
+    this.#up = (await this.#o.onUp(engine, facts)) && this.#isUp()
+    // One that was refused may be another one when it is asked again.
+    if (!this.#up) this.#engine = null
+  }
+
+  /** The engine's process may have become another one, even one of another kind. */
+  async #askAgain(): Promise<void> {
+    this.#suspect = false
+    const before = this.#engine
+    let facts = before === null ? null : await this.#facts(before)
+    if (facts !== null && facts.startedAt === this.#startedAt && namesOf(facts) === this.#models) return
+    const engine = this.#isStopped() ? null : await this.#o.recognize(this.#o.timing.health.timeoutMs)
+    if (engine !== null && engine !== before) facts = await this.#facts(engine)
+    if (this.#isStopped() || !this.#isUp()) return
+    // Asked again with the next check.
+    if (engine === null) this.#suspect = true
+    else if (facts !== null || engine !== before) await this.#restarted(engine, facts)
+  }
+
+  #facts(engine: Engine): Promise<EngineFacts | null> {
+    const { baseUrl, headers, http } = this.#o
+    return engine.facts(http, baseUrl, headers)
   }
 
   #down(): void {
     this.#up = false
+    this.#engine = null
     this.#o.onDown()
   }
 
   async #readLoad(): Promise<void> {
-    const { baseUrl, headers, engine, http, timing } = this.#o
-    if (this.#up) {
+    const { baseUrl, headers, http, timing } = this.#o
+    const engine = this.#engine
+    if (this.#up && engine !== null && this.#o.wantsLoad()) {
       const read = await engine.load(http, baseUrl, headers, timing.load.intervalMs * 2)
       if (read !== null && this.#isUp() && !this.#isStopped()) {
         this.#o.onLoad(read.byRank)
-        if (read.startedAt !== null && this.#startedAt !== null && read.startedAt !== this.#startedAt) {
-          const facts = await engine.facts(http, baseUrl, headers)
-          if (facts !== null && !this.#isStopped()) await this.#restarted(facts)
-        }
+        const { startedAt } = read
+        if (startedAt !== null && this.#startedAt !== null && startedAt !== this.#startedAt) await this.#askAgain()
       }
     }
     if (!this.#isStopped()) this.#loadTimer = setTimeout(() => void this.#readLoad(), timing.load.intervalMs)
   }
 
-  async #restarted(facts: EngineFacts): Promise<void> {
-    this.#note(facts)
-    if (!(await this.#o.onRestart(facts))) this.#up = false
+  async #restarted(engine: Engine, facts: EngineFacts | null): Promise<void> {
+    this.#note(engine, facts)
+    if (await this.#o.onRestart(engine, facts)) return
+    this.#up = false
+    this.#engine = null
   }
 
-  #note(facts: EngineFacts | null): void {
+  #note(engine: Engine, facts: EngineFacts | null): void {
+    this.#engine = engine
     this.#startedAt = facts?.startedAt ?? null
     this.#models = facts === null ? '' : namesOf(facts)
   }

@@ -1,6 +1,9 @@
 import { RouterError } from '../errors.ts'
 import type { Agreement } from './agreement.ts'
+import type { MeasuredLoad } from './load.ts'
 import type { Standing } from './standing.ts'
+
+export type { MeasuredLoad } from './load.ts'
 
 /**
  * Why a worker gets no credit for its cache although it serves requests; `wrong_model`: why it serves none, since its
@@ -8,16 +11,6 @@ import type { Standing } from './standing.ts'
  */
 export type Degradation =
   'block_size_unknown' | 'tokenizer_differs' | 'predictions_fail' | 'events_silent' | 'wrong_model'
-
-/** Load that the engine itself reports, with the time at which it was read. */
-export interface MeasuredLoad {
-  readonly running: number
-  readonly waiting: number
-  /** Share of the KV cache in use, 0..1. */
-  readonly kvUsage: number
-  /** Milliseconds of the router's monotonic clock. */
-  readonly atMs: number
-}
 
 /** A store beside the engines' own blocks, with a place in the map and a block size of its own. */
 export interface StoreRef {
@@ -42,7 +35,8 @@ export interface Worker {
   /** Counts all workers ever known; never reused, unlike the slot. */
   readonly serial: number
   readonly pool: string
-  readonly engine: string
+  /** Which kind of engine it is; `unknown` until it has been recognized. */
+  engine: string
   /** Headers added to every request to this worker, lower-case names; `authorization` replaces the client's. */
   headers: Readonly<Record<string, string>>
   labels: Readonly<Record<string, string>>

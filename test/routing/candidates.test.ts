@@ -40,7 +40,7 @@ test('the reason says where the longest match comes from', () => {
 })
 
 test('load figures older than the limit are not used', () => {
-  const load = { running: 3, waiting: 1, kvUsage: 0.5, atMs: 0 }
+  const load = { running: 3, waiting: 1, kvUsage: 0.5, source: 'poll' as const, atMs: 0 }
   const candidates = new Candidates(8)
   const none = new Uint32Array(8)
   const gather = (nowMs: number): number => {

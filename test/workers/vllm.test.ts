@@ -27,7 +27,7 @@ const engine = answering({
 test('a recorded vLLM tells its model, block size, capacity and event endpoints', async () => {
   const facts = await vllm.facts(engine, 'http://10.1.2.3:8100', {})
   assert.ok(facts !== null)
-  assert.deepEqual(facts.models, [{ id: 'model', parent: null, maxModelLength: 8192 }])
+  assert.deepEqual(facts.models, [{ id: 'model', parent: null, root: 'models/llama31', maxModelLength: 8192 }])
   assert.equal(facts.ranks.length, 1)
   const [rank] = facts.ranks
   assert.equal(rank?.blockSize, 32)
@@ -53,7 +53,9 @@ test('a recorded vLLM tells its load', async () => {
 test('an engine without events, metrics or models is unknown, not wrong', async () => {
   assert.deepEqual((await vllm.facts(answering({}), 'http://a:1', {}))?.models, [])
   const facts = await vllm.facts(answering({ '/v1/models': recorded('v1_models') }), 'http://a:1', {})
-  assert.deepEqual(facts?.ranks, [{ rank: 0, blockSize: null, capacityBlocks: null, events: null }])
+  assert.deepEqual(facts?.ranks, [
+    { rank: 0, blockSize: null, capacityBlocks: null, hashAlgorithm: null, events: null },
+  ])
 })
 
 test('each rank has its own endpoints', async () => {

@@ -61,6 +61,7 @@ interface Opened {
 async function open(life: LifeOptions, settings: SglangSettings): Promise<Surface> {
   const { events, ports, random, ranks } = life
   const purposes = events === null ? [] : ['events', 'replay', ...(settings.publishLoad ? ['load'] : [])]
+  const info = { random_seed: Math.floor(random() * 2 ** 31) }
   const { outlets, loads } = await openInRows(ports, { purposes, ranks: ranks.length, random }, () =>
     openAll(life, settings),
   )
@@ -71,7 +72,7 @@ async function open(life: LifeOptions, settings: SglangSettings): Promise<Surfac
       addOpenAiRoutes(app, serving, settings)
       addSglangGenerateRoute(app, serving)
       addTokenizerRoutes(app, options)
-      addFactRoutes(app, life, options, settings)
+      addFactRoutes(app, life, options, { ...settings, info })
       addOperationRoutes(app, options)
     },
     refusal: ({ message, type, param, status }) => ({ object: 'error', message, type, param, code: status }),
@@ -148,10 +149,11 @@ function addFactRoutes(
   app: FastifyInstance,
   life: LifeOptions,
   options: SurfaceOptions,
-  { metrics }: SglangSettings,
+  { metrics, info }: SglangSettings & { readonly info: object },
 ): void {
   const { ranks } = life
-  for (const path of ['/server_info', '/get_server_info']) app.get(path, () => serverInfo(life, options))
+  for (const path of ['/server_info', '/get_server_info'])
+    app.get(path, () => ({ ...serverInfo(life, options), ...info }))
   for (const path of ['/model_info', '/get_model_info'])
     app.get(path, () => ({ model_path: life.model, tokenizer_path: life.model, is_generation: true }))
   app.get('/v1/models', () => ({ object: 'list', data: modelRows(options) }))

@@ -12,6 +12,7 @@ import { samplesOf } from '../prometheus-text.ts'
 export const trtllm: Engine = {
   name: 'trtllm',
   countsStores: false,
+  recognizes: ({ owners }) => owners.includes('tensorrt_llm'),
 
   async facts(http, baseUrl, headers): Promise<EngineFacts | null> {
     const [models, figures] = await Promise.all([

@@ -8,6 +8,9 @@ export const vllm: Engine = {
   name: 'vllm',
   countsStores: true,
 
+  recognizes: ({ owners, serverInfo, eventSources }) =>
+    owners.includes('vllm') || eventSources !== null || (serverInfo !== null && 'vllm_config' in serverInfo),
+
   async facts(http, baseUrl, headers): Promise<EngineFacts | null> {
     const [models, sources, metrics] = await Promise.all([
       http.ask(`${baseUrl}/v1/models`, { headers }),
@@ -53,8 +56,10 @@ export const vllm: Engine = {
     const load = new Map<number, RankLoad>()
     for (const sample of samples.get(names[0]) ?? []) {
       const rank = rankOf(sample)
-      const of = (name: string): number => samples.get(name)?.find((other) => rankOf(other) === rank)?.value ?? 0
-      load.set(rank, { running: sample.value, waiting: of(names[1]), kvUsage: of(names[2]) })
+      const of = (name: string): number | null =>
+        samples.get(name)?.find((other) => rankOf(other) === rank)?.value ?? null
+      const waiting = of(names[1])
+      if (waiting !== null) load.set(rank, { running: sample.value, waiting, kvUsage: of(names[2]) })
     }
     return { byRank: load, startedAt: samples.get(names[3])?.[0]?.value ?? null }
   },

@@ -1,0 +1,19 @@
+/** Load of one rank as its engine tells it. */
+export interface RankLoad {
+  readonly running: number
+  readonly waiting: number
+  /** Share of the KV cache in use; null where it is not told. */
+  readonly kvUsage: number | null
+  /** Prompt tokens of waiting requests that are not cached, where the engine tells them. */
+  readonly waitingTokens?: number
+  /** Prompt tokens computed since the engine's start and the time that this took, where it tells them. */
+  readonly prefilled?: { readonly tokens: number; readonly busyUs: number }
+}
+
+/** Load that the engine itself reports, with the time at which it was read or heard. */
+export interface MeasuredLoad extends RankLoad {
+  /** Whether the engine published it or was asked for it. */
+  readonly source: 'feed' | 'poll'
+  /** Milliseconds of the router's monotonic clock. */
+  readonly atMs: number
+}

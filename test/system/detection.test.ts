@@ -1,0 +1,89 @@
+// What kind of engine an endpoint is, where the config does not say.
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { sglang } from '../../src/simulator/flavours/sglang.ts'
+import { vllm } from '../../src/simulator/flavours/vllm.ts'
+import { startSimulators, type Simulators } from '../../src/simulator/simulate.ts'
+import { loadTokenizer } from '../../src/tokenize/tokenizer.ts'
+import { demoTokenizer, fleetFor, model, prose, type Fleet } from '../support/fleet.ts'
+import { scriptedEngine } from '../support/scripted-engine.ts'
+import { until } from '../support/until.ts'
+
+interface View {
+  readonly id: string
+  readonly engine: string
+  readonly state: string
+  readonly blockSize: number | null
+  readonly events: { readonly state: string }
+}
+
+const views = async (fleet: Fleet): Promise<readonly View[]> =>
+  (await fleet.admin<{ workers: readonly View[] }>('/admin/workers')).workers
+
+async function engineAt(httpPort: number, flavour: typeof vllm, ranks = 1): Promise<Simulators> {
+  const tokenizer = await loadTokenizer({ path: demoTokenizer })
+  return startSimulators({ workers: 1, model, tokenizer, httpPort, worker: { flavour, ranks } })
+}
+
+test('an engine of another kind at the same URL is another worker, with nothing of the former one’s cache', async (t) => {
+  const first = await engineAt(0, vllm)
+  const [url = ''] = first.urls
+  const fleet = await fleetFor(t, { workers: 0, urls: [url] })
+  const text = prose('kept', 80)
+  await (await fleet.chat(text)).text()
+  await until(async () => (await views(fleet))[0]?.events.state === 'live', 'its events are live')
+  assert.deepEqual(
+    (await views(fleet)).map(({ id, engine }) => [id, engine]),
+    [[url, 'vllm']],
+  )
+  await first.stop()
+  const second = await engineAt(Number(new URL(url).port), sglang({ cacheReport: true }), 2)
+  t.after(() => second.stop())
+  await until(async () => {
+    const now = await views(fleet)
+    return now.length === 2 && now.every(({ state, events }) => state === 'healthy' && events.state === 'live')
+  }, 'the new engine has taken its place')
+  assert.deepEqual(
+    (await views(fleet)).map(({ id, engine }) => [id, engine]),
+    [
+      [`${url}#0`, 'sglang'],
+      [`${url}#1`, 'sglang'],
+    ],
+  )
+  assert(fleet.log.some(({ message }) => message === 'engine is of another kind'))
+  const answer = await fleet.chat(text)
+  assert.equal(answer.headers.get('x-warmroute-cached-tokens'), '0')
+  await answer.text()
+})
+
+test('an engine of no known kind is served by load, and said to be so', async (t) => {
+  const engine = await scriptedEngine(t, (_request, response) => {
+    response.writeHead(200, { 'content-type': 'application/json' }).end('{"choices":[]}')
+  })
+  const fleet = await fleetFor(t, { workers: 0, urls: [engine.url] })
+  assert.deepEqual(
+    (await views(fleet)).map(({ engine: kind, events }) => [kind, events.state]),
+    [['openai', 'absent']],
+  )
+  assert.equal((await fleet.chat('Hi')).status, 200)
+  assert.equal(fleet.log.filter(({ message }) => message.startsWith('the kind of engine is not known')).length, 1)
+})
+
+test('what the config says about the kind of engine is not doubted', async (t) => {
+  const fleet = await fleetFor(t, { worker: { engine: 'vllm' } })
+  assert.deepEqual(
+    (await views(fleet)).map(({ engine }) => engine),
+    ['vllm'],
+  )
+  assert.equal(fleet.worker(0).counters?.requests['/version'] ?? 0, 0)
+  assert(!fleet.log.some(({ message }) => message === 'engine recognized'))
+})
+
+test('an engine is asked what it is once in its life, and anew when it was gone', async (t) => {
+  const fleet = await fleetFor(t)
+  const asked = (): number => fleet.worker(0).counters?.requests['/version'] ?? 0
+  assert.equal(asked(), 1)
+  await fleet.worker(0).restart()
+  await until(async () => (await views(fleet))[0]?.events.state === 'live' && asked() > 0, 'it is back')
+  assert.equal(asked(), 1)
+})

@@ -1,0 +1,142 @@
+// The router before simulated SGLang engines, which tell it by /server_info all that it needs to know.
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import type { DecisionRecord } from '../../src/routing/decisions.ts'
+import { sglang } from '../../src/simulator/flavours/sglang.ts'
+import { fleetFor, model, prose, type Fleet, type FleetOptions } from '../support/fleet.ts'
+import { until } from '../support/until.ts'
+
+const flavour = sglang({ cacheReport: true, publishLoad: true, metrics: true })
+
+function engines(more: FleetOptions = {}): FleetOptions {
+  return { ...more, simulators: { ...more.simulators, worker: { flavour, ranks: 2, ...more.simulators?.worker } } }
+}
+
+interface Told {
+  readonly worker: string
+  readonly predicted: number
+  readonly actual: number
+}
+
+/** Sends a chat, and tells who answered it, and how much of it was thought and found to be cached. */
+async function chat(fleet: Fleet, text: string, more: object = {}): Promise<Told> {
+  const answer = await fleet.chat(text, more)
+  const { usage } = (await answer.json()) as { usage: { prompt_tokens_details: { cached_tokens: number } | null } }
+  assert.equal(answer.status, 200)
+  const told = {
+    worker: answer.headers.get('x-warmroute-worker') ?? '',
+    predicted: Number(answer.headers.get('x-warmroute-cached-tokens')),
+    // SGLang says nothing about a prompt of which nothing was cached.
+    actual: usage.prompt_tokens_details?.cached_tokens ?? 0,
+  }
+  await fleet.settled()
+  return told
+}
+
+test('it finds out by itself what they are, their ranks and where these tell their events', async (t) => {
+  const fleet = await fleetFor(t, engines({ workers: 2 }))
+  const views = (await fleet.admin<{ workers: { id: string; engine: string; blockSize: number }[] }>('/admin/workers'))
+    .workers
+  const [one = '', other = ''] = fleet.simulators.urls
+  assert.deepEqual(views.map(({ id }) => id).sort(), [`${one}#0`, `${one}#1`, `${other}#0`, `${other}#1`].sort())
+  for (const { engine, blockSize } of views) assert.deepEqual([engine, blockSize], ['sglang', 16])
+  assert(fleet.log.some(({ message, fields }) => message === 'engine recognized' && fields['engine'] === 'sglang'))
+})
+
+test('what it predicts of every rank is what they find in their caches, salted or not, with an adapter or without', async (t) => {
+  const loras = [{ name: 'sql', path: '/adapters/sql' }]
+  const fleet = await fleetFor(t, engines({ workers: 2, simulators: { worker: { loras } } }))
+  const kinds = [{}, { cache_salt: 'a' }, { cache_salt: 'b' }, { model: `${model}:sql` }]
+  const texts = Array.from({ length: 4 }, (_, index) => prose(`conversation ${index}`, 60 + 16 * index))
+  const used = new Set<string>()
+  for (const text of texts) {
+    for (const more of kinds) {
+      const first = await chat(fleet, text, more)
+      assert.equal(first.predicted, first.actual)
+      const again = await chat(fleet, text, more)
+      assert.equal(again.worker, first.worker)
+      assert.equal(again.predicted, again.actual)
+      assert(again.predicted > 30)
+      const longer = await chat(fleet, `${text} and more of it`, more)
+      assert.equal(longer.predicted, longer.actual)
+      used.add(first.worker)
+    }
+  }
+  assert.equal(used.size, 4, 'every rank of both is used')
+  assert.equal(await fleet.metric('kv_events_skipped_total'), 0)
+})
+
+test('an explained decision shows what each rank holds, exactly', async (t) => {
+  const fleet = await fleetFor(t, engines())
+  const text = prose('explained', 80)
+  const { worker } = await chat(fleet, text)
+  await fleet.measured()
+  const messages = [{ role: 'user', content: text }]
+  const { candidates } = (await (await fleet.explain({ model, messages })).json()) as DecisionRecord
+  assert.equal(candidates.length, 2)
+  for (const candidate of candidates) {
+    assert.equal(candidate.exact, true)
+    assert.equal(candidate.matchedBlocks.gpu > 4, candidate.worker === worker)
+  }
+})
+
+test('after a restart nothing is believed that the new process does not have', async (t) => {
+  const fleet = await fleetFor(t, engines())
+  const texts = [prose('before one', 60), prose('before two', 60)]
+  for (const text of texts) await chat(fleet, text)
+  await fleet.worker(0).restart()
+  await until(
+    async () => (await fleet.workers()).every(({ events, state }) => events.state === 'live' && state === 'healthy'),
+    'it is back',
+  )
+  await fleet.settled()
+  for (const text of texts) {
+    const first = await chat(fleet, text)
+    assert.deepEqual([first.predicted, first.actual], [0, 0])
+    const again = await chat(fleet, text)
+    assert.equal(again.predicted, again.actual)
+    assert(again.actual > 0)
+  }
+})
+
+test('events that were lost on the way are asked for again; those that cannot be had clear the rank', async (t) => {
+  const fleet = await fleetFor(t, engines({ simulators: { worker: { ranks: 1 } } }))
+  const [lost, later] = [prose('lost', 60), prose('later', 60)]
+  fleet.worker(0).dropEvents(100)
+  await (await fleet.chat(lost)).text()
+  fleet.worker(0).dropEvents(0)
+  await chat(fleet, later)
+  const repaired = await chat(fleet, lost)
+  assert.equal(repaired.predicted, repaired.actual)
+  assert(repaired.predicted > 30)
+  fleet.worker(0).dropEvents(100)
+  await (await fleet.chat(prose('gone', 60))).text()
+  fleet.worker(0).dropEvents(0, { forget: true })
+  await chat(fleet, prose('the next', 60))
+  assert.deepEqual(
+    (await fleet.workers()).map(({ events }) => events.gaps),
+    [2],
+  )
+  const { predicted } = await chat(fleet, lost)
+  assert.equal(predicted, 0, 'nothing is claimed of what may be gone')
+})
+
+test('a load that is published is not asked for; when it is silent, it is', async (t) => {
+  const fleet = await fleetFor(t, engines())
+  const sources = async (): Promise<readonly string[]> => {
+    const { workers } = await fleet.admin<{ workers: { load: { source: string } | null }[] }>('/admin/workers')
+    return workers.map(({ load }) => load?.source ?? 'none')
+  }
+  const asked = (): number => fleet.worker(0).counters?.requests['/v1/loads'] ?? 0
+  await until(async () => (await sources()).every((source) => source === 'feed'), 'both ranks are heard')
+  const before = asked()
+  await until(async () => (await fleet.metric('load_feed_messages_total', { result: 'used' })) > 4, 'they go on')
+  assert.equal(asked(), before)
+  const silent = await fleetFor(t, {
+    simulators: { worker: { flavour: sglang({ cacheReport: true }), ranks: 2 } },
+  })
+  await until(async () => {
+    const { workers } = await silent.admin<{ workers: { load: { source: string } | null }[] }>('/admin/workers')
+    return workers.every(({ load }) => load?.source === 'poll')
+  }, 'the load of one that does not publish it is asked for')
+})
