@@ -7,7 +7,7 @@ import type { Cancel, Clock } from '../../src/zmtp/clock.ts'
 import { collectingLog, type LogLine } from '../support/fleet.ts'
 import { NaiveMap } from '../support/naive-map.ts'
 import { countingCounters } from './counting.ts'
-import { created, eventJson, removed, stored } from './trtllm-answers.ts'
+import { created, eventJson, moved, removed, stored } from './trtllm-answers.ts'
 
 let keys: KeyMaker
 before(async () => {
@@ -307,4 +307,14 @@ test('stopping the last worker ends a drain under way, and what it brings change
   assert.equal(rig.ended(), 1)
   await new Promise((resolve) => setImmediate(resolve))
   assert.deepEqual([rig.clock.waiting, rig.matches([1]), rig.first.status().state], [0, 1, 'absent'])
+})
+test('an offloaded block is held by the host until it comes back or is removed', async (t) => {
+  const rig = rigFor(t)
+  await rig.events(eventJson(0, created(100, 50)), eventJson(1, stored(null, block(1), block(2), block(3))))
+  await rig.events(eventJson(2, moved(3n, 0, 1)), eventJson(3, moved(2n, 0, 1)))
+  assert.deepEqual(rig.tiers(), { gpu: 1, host: 2, disk: 0 })
+  assert.equal(rig.matches([1, 2, 3]), 3)
+  await rig.events(eventJson(4, moved(2n, 1, 0)), eventJson(5, removed(3n)))
+  assert.deepEqual(rig.tiers(), { gpu: 2, host: 0, disk: 0 })
+  assert.deepEqual(rig.counted[0]?.skipped(), {})
 })
