@@ -24,7 +24,7 @@ import { FleetKeeper } from './main/keeper.ts'
 import { workerCommands } from './main/worker-commands.ts'
 import { PoolRoom } from './main/pool-room.ts'
 import { createOutliers } from './main/outliers.ts'
-import { checkedPlugins, profileChoice } from './main/policies.ts'
+import { checkedPlugins, profileChoice, tierCredit } from './main/policies.ts'
 import { PoolSetup } from './main/pool-setup.ts'
 import { createSentPrompts } from './main/sent-prompts.ts'
 import { Reloader, type Reloadable, type ReloadResult } from './main/reload.ts'
@@ -216,6 +216,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     mapSlots,
     fleet,
     profileOf: (pool) => newProfile(pool.model),
+    tierCreditOf: (pool) => tierCredit(live.config, pool.model),
     forwarder,
     admission,
     hasPlaceOn: (worker) => room.hasPlaceOn(worker),

@@ -26,6 +26,7 @@ import { heldBlocks, type HeldBlocks } from './routing/held-blocks.ts'
 import type { Dispatch } from './routing/policy.ts'
 import type { Profile } from './routing/profile.ts'
 import { predictedMs, reasonOf } from './routing/reason.ts'
+import type { TierCredit } from './routing/tier-credit.ts'
 import type { Log } from './telemetry/log.ts'
 import type { Metrics } from './telemetry/metrics.ts'
 import type { PromptKind, PromptService } from './tokenize/service.ts'
@@ -50,6 +51,7 @@ export interface PipelineOptions {
   readonly mapSlots: number
   readonly fleet: Fleet
   readonly profileOf: (pool: Pool) => Profile
+  readonly tierCreditOf: (pool: Pool) => TierCredit
   readonly forwarder: Forwarder
   readonly admission: Admission
   /** Whether the worker has a place left, where places are counted. */
@@ -321,6 +323,7 @@ export class Pipeline {
         serial: worker.serial,
         promptTokens: promptTokensOf(request),
         uncachedTokens: uncached,
+        loadTokens: (candidates.cachedTokens[chosen] as number) - candidates.creditTokens(chosen),
         prefillTokensAhead: candidates.prefillTokens[chosen] as number,
         requestsAhead: candidates.requests[chosen] as number,
         stream: request.policy.stream,
@@ -501,7 +504,10 @@ export class Pipeline {
   #routeOf(pool: Pool): Route {
     let route = this.#routes.get(pool)
     if (route === undefined) {
-      route = { candidates: new Candidates(this.#o.fleet.limit), profile: this.#o.profileOf(pool) }
+      route = {
+        candidates: new Candidates(this.#o.fleet.limit, this.#o.tierCreditOf(pool)),
+        profile: this.#o.profileOf(pool),
+      }
       this.#routes.set(pool, route)
     }
     return route

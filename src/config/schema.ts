@@ -158,6 +158,40 @@ const profile = Type.Union(
   { description: 'Routing profile: a built-in name, or filters, scorers and a picker.' },
 )
 
+const tierSpeed = (tier: string, credit: number) =>
+  Type.Optional(
+    object(
+      {
+        credit: Type.Optional(
+          Type.Number({
+            description: `Worth of a block there, as a share of one on the GPU; omitted: from the speed, else ${credit}.`,
+            minimum: 0,
+            maximum: 1,
+          }),
+        ),
+        bytesPerSecond: Type.Optional(
+          Type.Number({ description: 'How fast blocks are loaded from there.', exclusiveMinimum: 0 }),
+        ),
+      },
+      { description: `The ${tier}.` },
+    ),
+  )
+
+const tiers = object(
+  {
+    bytesPerToken: Type.Optional(
+      Type.Number({
+        description: 'Keys and values of one token, over all GPUs of a worker; needed for speeds to count.',
+        exclusiveMinimum: 0,
+      }),
+    ),
+    host: tierSpeed('worker’s host memory', 0.8),
+    disk: tierSpeed('worker’s disk', 0.5),
+    shared: tierSpeed('store that all workers reach: 0 ignores it, at 1 only load decides within it', 0.4),
+  },
+  { description: 'What blocks outside the GPU are worth.' },
+)
+
 const discovery = object(
   {
     dns: Type.Optional(
@@ -208,6 +242,7 @@ const pool = object({
     }),
   ),
   profile: Type.Optional(profile),
+  tiers: Type.Optional(tiers),
   tls: Type.Optional(workerTls),
   workers: Type.Array(worker, { description: 'Engines that serve this model.', default: [] }),
   discovery: Type.Optional(discovery),
@@ -604,6 +639,7 @@ export const configSchema = object({
     { default: {}, description: 'Taking over a changed config without a restart.' },
   ),
   profile: Type.Optional(profile),
+  tiers: Type.Optional(tiers),
   modelPath: Type.Optional(text('Tokenizer directory of pools that are formed from `workerUrls`.')),
   workerUrls: Type.Optional(
     Type.Array(text('Base URL of an engine.'), {

@@ -5,6 +5,7 @@ import type { Config } from '../config/schema.ts'
 import { RouterError } from '../errors.ts'
 import { createProfile, defaultProfile, type ProfileChoice } from '../routing/catalogue.ts'
 import type { PolicyPlugin } from '../routing/policy.ts'
+import { TierCredit } from '../routing/tier-credit.ts'
 
 /** Checks what the schema cannot: every profile and plugin of the config. Throws RouterError CONFIG_INVALID. */
 export async function checkPolicies(config: Config): Promise<void> {
@@ -27,6 +28,11 @@ export async function checkedPlugins(config: Config): Promise<readonly PolicyPlu
 
 export function profileChoice(config: Config, model: string): string | ProfileChoice {
   return config.pools.find((pool) => pool.model === model)?.profile ?? config.profile ?? defaultProfile
+}
+
+/** What the pool says of its tiers goes before what holds for all. */
+export function tierCredit(config: Config, model: string): TierCredit {
+  return new TierCredit({ ...config.tiers, ...config.pools.find((pool) => pool.model === model)?.tiers })
 }
 
 /** Every policy plugin that the modules export, by default or by name. */

@@ -1,6 +1,7 @@
 import type { InFlightCounters } from '../workers/fleet.ts'
 import type { StoreRef, Worker } from '../workers/worker.ts'
 import { heldBlocks, type HeldBlocks } from './held-blocks.ts'
+import { TierCredit } from './tier-credit.ts'
 import type { PolicyFleet, PolicyMatch } from './policy.ts'
 
 /** The prefix match of every worker by slot, as the map fills it. */
@@ -54,9 +55,13 @@ export class Candidates implements PolicyFleet, PolicyMatch {
   /** What `cachedTokens` would be if every worker were believed. */
   readonly matchedTokens: Float64Array
   readonly exact: Uint8Array
+  /** Reused. */
   readonly #held: HeldBlocks = { gpu: 0, host: 0, disk: 0, shared: 0 }
 
-  constructor(limit: number) {
+  readonly #credit: TierCredit
+
+  constructor(limit: number, credit: TierCredit = new TierCredit()) {
+    this.#credit = credit
     this.serials = new Int32Array(limit)
     this.requests = new Int32Array(limit)
     this.prefillTokens = new Int32Array(limit)
@@ -117,6 +122,16 @@ export class Candidates implements PolicyFleet, PolicyMatch {
     }
     this.count = i
     this.workers.length = i
+  }
+
+  creditTokens(candidate: number, prefillMsPerToken?: number): number {
+    const blockSize = this.blockSize[candidate] as number
+    const tokens = this.#held
+    tokens.gpu = (this.gpu[candidate] as number) * blockSize
+    tokens.host = (this.host[candidate] as number) * blockSize
+    tokens.disk = (this.disk[candidate] as number) * blockSize
+    tokens.shared = (this.shared[candidate] as number) * blockSize
+    return this.#credit.worth(tokens, this.cachedTokens[candidate] as number, prefillMsPerToken)
   }
 }
 

@@ -53,6 +53,11 @@ export interface PolicyMatch {
    * this one waits for them, as for all that is queued there, but does not compute them again.
    */
   readonly comingTokens: Float64Array
+  /**
+   * Tokens of prefill that these save on a candidate, blocks in slower tiers than the GPU counted for what their loading
+   * leaves: a fraction that follows from the tier's speed and from the prefill time of a token, where it is given.
+   */
+  creditTokens(candidate: number, prefillMsPerToken?: number): number
   /** 1 where the match comes from the worker's events. */
   readonly exact: Uint8Array
 }
@@ -76,6 +81,8 @@ export interface Dispatch {
   readonly serial: number
   readonly promptTokens: number
   readonly uncachedTokens: number
+  /** What loading the cached ones from slower tiers costs, in tokens of prefill; absent where there is nothing to load. */
+  readonly loadTokens?: number
   /** Outstanding prefill tokens and requests on the worker just before this one was sent. */
   readonly prefillTokensAhead: number
   readonly requestsAhead: number

@@ -97,7 +97,7 @@ export const bestScore = definePolicy({
         let best = -Infinity
         for (let i = 0; i < fleet.count; i++) if (keep[i] === 1) best = Math.max(best, totals[i] as number)
         const isTied = (i: number): boolean => keep[i] === 1 && (totals[i] as number) >= best - tieWithin
-        const found = (i: number): number => (match.cachedTokens[i] as number) + (match.comingTokens[i] as number)
+        const found = (i: number): number => match.creditTokens(i) + (match.comingTokens[i] as number)
         let longest = 0
         for (let i = 0; i < fleet.count; i++) if (isTied(i)) longest = Math.max(longest, found(i))
         const leastCached = longest - tieMatchShare * request.promptTokensEstimate

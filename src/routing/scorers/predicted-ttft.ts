@@ -19,7 +19,8 @@ const mostProgress = 0.9
 /**
  * Minus the predicted time to first token, in ms: the prefill queued on the worker (less what it must have done since),
  * the request's own uncached tokens, and what running requests add to each step. Cost of outstanding plus own uncached
- * tokens came nearest to an oracle in every measured trace (docs/benchmarks.md).
+ * tokens came nearest to an oracle in every measured trace (docs/benchmarks.md). Blocks in slower tiers count as computed in
+ * part: what loading them takes is a part of the prediction.
  *
  * Blocks that are on their way to a worker are computed there before this request begins, so that it waits for them within
  * the queue and computes only what follows. Where that takes work from nobody, a second copy elsewhere is worth having all
@@ -117,11 +118,12 @@ export const predictedTtft = definePolicy({
         for (let i = 0; i < fleet.count; i++) {
           const entry = of(fleet.serials[i] as number)
           const msPerToken = msPerTokenOf(entry)
-          let uncached = Math.max(0, request.promptTokensEstimate - (match.cachedTokens[i] as number))
+          let uncached = Math.max(0, request.promptTokensEstimate - match.creditTokens(i, msPerToken))
           const coming = match.comingTokens[i] as number
           if (coming > 0) {
             if (shortest < 0) shortest = shortestQueue(fleet, nowMs)
-            const isTwin = uncached - coming <= twinBlocks * (fleet.blockSize[i] as number)
+            const further = request.promptTokensEstimate - (match.cachedTokens[i] as number) - coming
+            const isTwin = further <= twinBlocks * (fleet.blockSize[i] as number)
             uncached -= isTwin ? twinCredit * coming : Math.min(coming, shortest)
           }
           const queued = queuedTokens(entry, fleet.prefillTokens[i] as number, msPerToken, nowMs)
@@ -137,7 +139,8 @@ export const predictedTtft = definePolicy({
         entry.waiting.add(dispatch)
       },
       onFirstByte(dispatch, ttftMs) {
-        const tokens = dispatch.uncachedTokens + dispatch.prefillTokensAhead
+        const own = dispatch.uncachedTokens + (dispatch.loadTokens ?? 0)
+        const tokens = own + dispatch.prefillTokensAhead
         const predictedMs = line.baseMs + tokens * line.msPerToken
         if (ttftMs > 0 && predictedMs > 0) {
           // What the line gets wrong for everyone says nothing about this worker.
@@ -145,7 +148,7 @@ export const predictedTtft = definePolicy({
           misfit += (off - misfit) / Math.min(learnedSamples, ++observed)
           of(dispatch.serial).speed.observe(off - misfit)
         }
-        line.observe(dispatch.uncachedTokens, dispatch.prefillTokensAhead, ttftMs)
+        line.observe(own, dispatch.prefillTokensAhead, ttftMs)
         leave(dispatch)
       },
       onFinished: leave,
