@@ -43,6 +43,7 @@ import { TruthCheck } from './truth/check.ts'
 import { WorkerConnections } from './workers/connect.ts'
 import { createEngineHttp } from './workers/engine-http.ts'
 import { Fleet } from './workers/fleet.ts'
+import { FleetLoad } from './workers/fleet-load.ts'
 import { Pools } from './workers/pool.ts'
 
 export { checkPolicies } from './main/policies.ts'
@@ -81,6 +82,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
   let more = await checkedPlugins(config)
 
   const fleet = new Fleet(config.limits.workers)
+  const fleetLoad = new FleetLoad({ counters: fleet.counters, staleMs: () => live.config.load.staleMs })
   const pools = new Pools()
   const keys = await createKeyMaker(
     config.keys.secret === undefined ? randomBytes(32) : Buffer.from(config.keys.secret),
@@ -200,7 +202,12 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
       }
       metrics.forgetWorker(worker.id, () => fleet.get(worker.id) === undefined)
     },
-    onLoad: (worker) => room.read(worker),
+    onLoadAsked: (worker) => fleetLoad.asked(worker),
+    onLoad: (worker) => {
+      fleetLoad.read(worker)
+      room.read(worker)
+    },
+    onWorkerRestarted: (worker) => fleetLoad.restarted(worker),
     startEvents: (worker, place, reading) => events.start(worker, place, reading),
     startLoadFeed: (worker, place, onLoad) => startLoadFeed(worker, place, onLoad, { metrics, random }),
     probe: (worker) => probeWorker(worker, { prompts, http: engineHttp, log }),
@@ -215,6 +222,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     sentPrompts: own.sentPrompts,
     mapSlots,
     fleet,
+    load: fleetLoad,
     profileOf: (pool) => newProfile(pool.model),
     tierCreditOf: (pool) => tierCredit(live.config, pool.model),
     forwarder,

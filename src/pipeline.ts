@@ -33,6 +33,7 @@ import type { PromptKind, PromptService } from './tokenize/service.ts'
 import type { TruthCheck } from './truth/check.ts'
 import type { Watched } from './truth/watched.ts'
 import { InFlight, type Fleet } from './workers/fleet.ts'
+import type { FleetLoad } from './workers/fleet-load.ts'
 import { LinearRelease } from './workers/linear-release.ts'
 import type { Outliers } from './workers/outliers.ts'
 import type { Pool, Pools } from './workers/pool.ts'
@@ -50,6 +51,7 @@ export interface PipelineOptions {
   /** Places in the map: those of workers, then those of stores. */
   readonly mapSlots: number
   readonly fleet: Fleet
+  readonly load: FleetLoad
   readonly profileOf: (pool: Pool) => Profile
   readonly tierCreditOf: (pool: Pool) => TierCredit
   readonly forwarder: Forwarder
@@ -261,7 +263,7 @@ export class Pipeline {
 
   /** Keys, match, choose: no `await` in between, so that a decision sees one consistent picture. */
   #decide(request: Prepared, tried: ReadonlySet<number>, attempt: number, log: DecisionLog): Decision {
-    const { clock, fleet, map, metrics, outliers } = this.#o
+    const { clock, load, map, metrics, outliers } = this.#o
     const { pool } = request.target
     const { candidates, profile } = this.#routeOf(pool)
 
@@ -273,7 +275,7 @@ export class Pipeline {
     const matchedMs = clock()
     const promptTokens = queries.length > 0 ? request.policy.promptTokens + request.unknownTokens : 0
     const workers = request.owner === null ? pool.workers : [request.owner]
-    candidates.gather(this.#withPlace(outliers.eligible(workers, tried)), fleet.counters, this.#match, {
+    candidates.gather(this.#withPlace(outliers.eligible(workers, tried)), load, this.#match, {
       nowMs: startMs,
       staleLoadMs: this.#o.staleLoadMs,
       promptTokens,

@@ -42,6 +42,10 @@ export function adminViews({ fleet, map, keeper, metrics, prompts, truth }: View
     summed(({ slot }) => fleet.counters.prefillTokens(slot)),
   )
   metrics.read(
+    'foreign_requests',
+    summed(({ load }) => load?.foreignRequests ?? 0),
+  )
+  metrics.read(
     'worker_agreement_ratio',
     perWorker(({ agreement }) => agreementRatio(agreement)),
   )
@@ -115,6 +119,7 @@ export function adminViews({ fleet, map, keeper, metrics, prompts, truth }: View
               waiting: load.waiting,
               kvUsage: load.kvUsage,
               source: load.source,
+              foreignRequests: load.foreignRequests ?? 0,
               ageMs: Math.round(performance.now() - load.atMs),
             },
       agreement: {

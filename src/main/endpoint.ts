@@ -41,6 +41,10 @@ export interface EndpointPorts {
   readonly onTold: (worker: Worker, told: ToldFacts) => void
   /** Its engine went away or is another process: what it was sent is not in its cache. */
   readonly onWorkerLost: (worker: Worker) => void
+  /** Its engine's process is another one than before. */
+  readonly onWorkerRestarted: (worker: Worker) => void
+  /** Its load is about to be asked for. */
+  readonly onLoadAsked: (worker: Worker) => void
   /** The worker's load has just been read. */
   readonly onLoad: (worker: Worker) => void
   readonly startEvents: (worker: Worker, place: EventsPlace, reading: EventReading) => WorkerEvents
@@ -116,8 +120,14 @@ export class Endpoint {
       onDown: () => this.#down(),
       onRestart: (engine, facts) => {
         ports.log.warn({ worker: this.id }, 'engine restarted')
-        for (const { worker } of this.#kept) ports.onWorkerLost(worker)
+        for (const { worker } of this.#kept) {
+          ports.onWorkerLost(worker)
+          ports.onWorkerRestarted(worker)
+        }
         return this.#up(engine, facts)
+      },
+      onLoadAsked: () => {
+        for (const { worker } of this.#kept) ports.onLoadAsked(worker)
       },
       wantsLoad: () => this.#kept.some(({ loadFeed }) => loadFeed?.isLive() !== true),
       onLoad: (load) => this.#loaded(load),

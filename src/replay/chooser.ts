@@ -1,4 +1,5 @@
 import type { KvEvent } from '../simulator/kv-event.ts'
+import type { MeasuredLoad } from '../workers/worker.ts'
 
 /** One request on its way, as the run in virtual time tells a chooser of it. */
 export interface VirtualRequest {
@@ -13,6 +14,8 @@ export interface Chooser {
   firstToken(id: string, nowMs: number): void
   /** @param cachedTokens What the engine reports of its prompt. */
   finished(id: string, cachedTokens: number, nowMs: number): void
+  /** A worker's load as it reports it. */
+  measured(worker: number, load: MeasuredLoad): void
   applyEvents(worker: number, events: readonly KvEvent[]): void
 }
 

@@ -38,6 +38,10 @@ export class Oracle implements Chooser {
     return
   }
 
+  measured(): void {
+    return
+  }
+
   applyEvents(): void {
     return
   }

@@ -12,7 +12,8 @@ import type { KvEvent } from '../simulator/kv-event.ts'
 import { Fleet, InFlight } from '../workers/fleet.ts'
 import { Standing } from '../workers/standing.ts'
 import { newAgreement } from '../workers/agreement.ts'
-import type { Worker } from '../workers/worker.ts'
+import { FleetLoad } from '../workers/fleet-load.ts'
+import type { MeasuredLoad, Worker } from '../workers/worker.ts'
 import type { Choice, Chooser, VirtualRequest } from './chooser.ts'
 
 /** Far more than any workload in virtual time fills. */
@@ -38,10 +39,12 @@ export interface RoutedOptions {
 /** More than a run ever has under way. */
 const expectedRequests = 4096
 const approximateTtlMs = 3_600_000
+const staleLoadMs = 3000
 
 /** The router's own parts, joined as the request path joins them: map from events, counters, profile. */
 export class Routed implements Chooser {
   readonly #fleet: Fleet
+  readonly #load: FleetLoad
   readonly #workers: readonly Worker[]
   readonly #map: FlatMap
   readonly #scope: KeyScope
@@ -56,6 +59,7 @@ export class Routed implements Chooser {
   constructor({ workers, profile, scope, withoutEvents, predictsOnRoute, capacityBlocks }: RoutedOptions) {
     const { blockSize } = scope
     this.#fleet = new Fleet(workers)
+    this.#load = new FleetLoad({ counters: this.#fleet.counters, staleMs: () => staleLoadMs })
     this.#map = new FlatMap({ maxWorkers: workers, budgetBytes: mapBudgetBytes })
     this.#scope = scope
     this.#profile = profile
@@ -89,7 +93,7 @@ export class Routed implements Chooser {
     const queries = [{ blockSize, keys }]
     this.#map.match(queries, this.#match)
     this.#coming.match(queries, this.#match, nowMs, this.#match.coming)
-    candidates.gather(this.#workers, counters, this.#match, { nowMs, staleLoadMs: 0, promptTokens })
+    candidates.gather(this.#workers, this.#load, this.#match, { nowMs, staleLoadMs, promptTokens })
     const chosen = this.#profile.choose(
       {
         model: 'model',
@@ -149,6 +153,13 @@ export class Routed implements Chooser {
     live.inFlight.release()
     this.#sent.answered(live.underWay, cachedTokens, nowMs)
     this.#profile.finished(live.dispatch)
+  }
+
+  measured(index: number, load: MeasuredLoad): void {
+    const worker = this.#workers[index]
+    if (worker === undefined) return
+    worker.load = load
+    this.#load.read(worker)
   }
 
   applyEvents(worker: number, events: readonly KvEvent[]): void {

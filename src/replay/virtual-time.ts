@@ -23,6 +23,10 @@ export interface VirtualOptions {
   readonly withoutEvents?: number
   /** Whether a prompt counts as coming on its worker once it was sent. */
   readonly predictsOnRoute?: boolean
+  /** Conversations that go straight to one worker, past the router, and are not among the results. */
+  readonly others?: { readonly worker: number; readonly conversations: readonly Conversation<Uint32Array>[] }
+  /** Between two readings of the engines' load. */
+  readonly loadIntervalMs?: number
   /** Of the answers and of the policy's randomness. */
   readonly seed: number
 }
@@ -57,6 +61,7 @@ export interface VirtualResult {
 export const oraclePolicy = 'oracle'
 
 const defaultEventDelayMs = 1
+const defaultLoadIntervalMs = 500
 
 /**
  * Runs a workload against simulated engines in virtual time, with the real map, keys, accounting and policies between
@@ -74,7 +79,8 @@ interface Running {
   readonly turn: number
   readonly tokens: Uint32Array
   readonly sentMs: number
-  readonly choice: Choice
+  /** Null where it went past the router. */
+  readonly choice: Choice | null
 }
 
 class VirtualRun {
@@ -90,9 +96,10 @@ class VirtualRun {
     this.#options = options
     this.#engines = Array.from({ length: options.workers }, (_, worker) => this.#createEngine(worker))
     this.#chooser = new Oracle(this.#engines)
-    for (const conversation of options.conversations) {
+    for (const conversation of [...options.conversations, ...(options.others?.conversations ?? [])]) {
       this.#agenda.at(conversation.startMs, () => this.#send(conversation, 0, conversation.system))
     }
+    if (options.policy !== oraclePolicy) this.#agenda.at(0, () => this.#readLoads())
   }
 
   /** Puts the router's parts in place of the oracle, unless that was asked for. */
@@ -146,23 +153,39 @@ class VirtualRun {
     })
   }
 
+  /** Goes on while there is anything else to come. */
+  #readLoads(): void {
+    for (const [worker, { stats }] of this.#engines.entries()) {
+      const { running, waiting, kvUsage } = stats
+      this.#chooser.measured(worker, { running, waiting, kvUsage, source: 'poll', atMs: this.#nowMs })
+    }
+    if (this.#running.size === 0 && this.#agenda.nextMs === Infinity) return
+    const { loadIntervalMs = defaultLoadIntervalMs } = this.#options
+    this.#agenda.at(this.#nowMs + loadIntervalMs, () => this.#readLoads())
+  }
+
   #send(conversation: Conversation<Uint32Array>, turn: number, history: Uint32Array): void {
     const asked = conversation.turns[turn]
     if (asked === undefined) return
     const id = `${conversation.id}/${turn}`
     const tokens = joined(history, asked.user)
-    const choice = this.#chooser.choose({ id, tokens }, this.#nowMs)
+    const { others } = this.#options
+    const isOthers = others?.conversations.includes(conversation) === true
+    const choice = isOthers ? null : this.#chooser.choose({ id, tokens }, this.#nowMs)
     this.#running.set(id, { conversation, turn, tokens, sentMs: this.#nowMs, choice })
-    this.#engines[choice.worker]?.add({ id, tokens, outputTokens: asked.outputTokens }, this.#nowMs)
+    const worker = choice === null ? others?.worker : choice.worker
+    this.#engines[worker ?? 0]?.add({ id, tokens, outputTokens: asked.outputTokens }, this.#nowMs)
   }
 
   #finished({ id, ttftMs, promptTokens, cachedTokens, generated, finishedMs }: GenerationResult): void {
     const running = this.#running.get(id)
     if (running === undefined) throw new Error(`"${id}" ended and was not under way`)
     this.#running.delete(id)
-    this.#chooser.finished(id, cachedTokens, finishedMs)
     const { sentMs, choice } = running
-    this.rows.push({ id, ...choice, sentMs, ttftMs, promptTokens, cachedTokens })
+    if (choice !== null) {
+      this.#chooser.finished(id, cachedTokens, finishedMs)
+      this.rows.push({ id, ...choice, sentMs, ttftMs, promptTokens, cachedTokens })
+    }
     const { conversation, tokens } = running
     const turn = running.turn + 1
     const thinkMs = conversation.turns[turn]?.thinkMs

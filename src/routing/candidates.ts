@@ -1,4 +1,4 @@
-import type { InFlightCounters } from '../workers/fleet.ts'
+import { freshLoad, type InFlightFigures } from '../workers/fleet-load.ts'
 import type { StoreRef, Worker } from '../workers/worker.ts'
 import { heldBlocks, type HeldBlocks } from './held-blocks.ts'
 import { TierCredit } from './tier-credit.ts'
@@ -42,6 +42,8 @@ export class Candidates implements PolicyFleet, PolicyMatch {
   readonly running: Float64Array
   readonly waiting: Float64Array
   readonly kvUsage: Float64Array
+  readonly foreignRequests: Float64Array
+  readonly foreignWaiting: Float64Array
   readonly loadAgeMs: Float64Array
   readonly capacityBlocks: Float64Array
   readonly blockSize: Float64Array
@@ -69,6 +71,8 @@ export class Candidates implements PolicyFleet, PolicyMatch {
     this.running = new Float64Array(limit)
     this.waiting = new Float64Array(limit)
     this.kvUsage = new Float64Array(limit)
+    this.foreignRequests = new Float64Array(limit)
+    this.foreignWaiting = new Float64Array(limit)
     this.loadAgeMs = new Float64Array(limit)
     this.capacityBlocks = new Float64Array(limit)
     this.blockSize = new Float64Array(limit)
@@ -84,7 +88,7 @@ export class Candidates implements PolicyFleet, PolicyMatch {
   }
 
   /** Takes the workers that may be chosen now, as `Outliers.eligible` names them. */
-  gather(workers: readonly Worker[], counters: InFlightCounters, match: MatchBySlot, options: GatherOptions): void {
+  gather(workers: readonly Worker[], inFlight: InFlightFigures, match: MatchBySlot, options: GatherOptions): void {
     let i = 0
     for (const worker of workers) {
       const { slot } = worker
@@ -92,15 +96,17 @@ export class Candidates implements PolicyFleet, PolicyMatch {
       this.ids[i] = worker.id
       this.labels[i] = worker.labels
       this.serials[i] = worker.serial
-      this.requests[i] = counters.requests(slot)
-      this.prefillTokens[i] = counters.prefillTokens(slot)
-      this.decodeBlocks[i] = counters.decodeBlocks(slot)
+      this.requests[i] = inFlight.requests(slot)
+      this.prefillTokens[i] = inFlight.prefillTokens(slot)
+      this.decodeBlocks[i] = inFlight.decodeBlocks(slot)
       const ageMs = worker.load === null ? NaN : options.nowMs - worker.load.atMs
-      const load = ageMs <= options.staleLoadMs ? worker.load : null
+      const load = freshLoad(worker, options.nowMs, options.staleLoadMs)
       this.loadAgeMs[i] = ageMs
       this.running[i] = load?.running ?? NaN
       this.waiting[i] = load?.waiting ?? NaN
       this.kvUsage[i] = load?.kvUsage ?? NaN
+      this.foreignRequests[i] = load?.foreignRequests ?? 0
+      this.foreignWaiting[i] = load?.foreignWaiting ?? 0
       this.capacityBlocks[i] = worker.capacityBlocks ?? 0
       this.blockSize[i] = worker.blockSize ?? 0
       const held = heldBlocks(worker, options.stores ?? noStores, match, this.#held)

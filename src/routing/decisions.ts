@@ -44,6 +44,8 @@ export interface CandidateRecord {
     readonly running?: number
     readonly waiting?: number
     readonly kvUsage?: number
+    /** Running and waiting requests of others than this router; absent where there are none, or none known. */
+    readonly foreignRequests?: number
     readonly ageMs?: number
   }
   readonly scores: Readonly<Record<string, number>>
@@ -74,7 +76,7 @@ export interface DecisionFacts {
 const keptCandidates = 64
 const factFields = 12
 const scoresKept = 4
-const candidateFields = 16 + scoresKept
+const candidateFields = 17 + scoresKept
 
 /**
  * The last decisions, in typed arrays so that keeping them makes no garbage (decision 18); JSON is built when somebody
@@ -202,6 +204,7 @@ export class DecisionLog {
       out[field++] = profile.totals[i] as number
       out[field++] = profile.filteredBy[i] as number
       out[field++] = candidates.coming[i] as number
+      out[field++] = candidates.foreignRequests[i] as number
       for (let scorer = 0; scorer < scoresKept; scorer++) out[field++] = profile.scores[scorer]?.[i] ?? NaN
     }
     return kept
@@ -265,10 +268,11 @@ function candidateRecord(row: Float64Array, profile: Profile, name: (serial: num
       ...known('running', 9),
       ...known('waiting', 10),
       ...known('kvUsage', 11),
+      ...(at(16) === 0 ? {} : { foreignRequests: at(16) }),
       ...known('ageMs', 12),
     },
     scores: Object.fromEntries(
-      profile.scorerTypes.slice(0, scoresKept).map((type, index) => [type, rounded(at(16 + index))]),
+      profile.scorerTypes.slice(0, scoresKept).map((type, index) => [type, rounded(at(17 + index))]),
     ),
     total: rounded(at(13)),
     ...(filteredBy === undefined ? {} : { filteredBy }),

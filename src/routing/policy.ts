@@ -26,7 +26,7 @@ export interface PolicyFleet {
   /** Never reused, so that a plugin may key what it learns about a worker by it. */
   readonly serials: Int32Array
   readonly labels: readonly Readonly<Record<string, string>>[]
-  /** From the router's own accounting (decision 17). */
+  /** From the accounting of this router and its replicas (decision 17). */
   readonly requests: Int32Array
   readonly prefillTokens: Int32Array
   readonly decodeBlocks: Int32Array
@@ -34,6 +34,9 @@ export interface PolicyFleet {
   readonly running: Float64Array
   readonly waiting: Float64Array
   readonly kvUsage: Float64Array
+  /** How many of the running and waiting requests came from others than this router; 0 where unknown or stale. */
+  readonly foreignRequests: Float64Array
+  readonly foreignWaiting: Float64Array
   readonly loadAgeMs: Float64Array
   /** 0 where unknown. */
   readonly capacityBlocks: Float64Array

@@ -154,6 +154,7 @@ export function createMetrics() {
   gauge('in_flight_prefill_tokens', 'Predicted uncached prompt tokens sent to a worker and not prefilled yet.', [
     'worker',
   ])
+  gauge('foreign_requests', 'Requests of others than this router that an engine last reported.', ['worker'])
   gauge('queued_requests', 'Requests waiting for a tokenizer thread.')
   gauge('admission_queued_requests', 'Requests waiting for room in a pool whose workers are all saturated.', ['pool'])
   gauge('map_blocks', 'Blocks held in the map, summed over workers.', ['tier'])

@@ -1,3 +1,4 @@
+import { count } from './count.ts'
 import type { Worker } from './worker.ts'
 
 /** Words a worker in the shared counters. */
@@ -5,6 +6,9 @@ const stride = 4
 const requestsAt = 0
 const prefillTokensAt = 1
 const decodeBlocksAt = 2
+const sequencesAt = 3
+/** What readers can hold in 32 bits with a sign. */
+const mostShown = 2 ** 31 - 1
 
 /**
  * What is in flight on every worker, by slot, on shared memory so that request threads can count and read without
@@ -22,22 +26,32 @@ export class InFlightCounters {
   }
 
   requests(slot: number): number {
-    return Atomics.load(this.#words, slot * stride + requestsAt)
+    return this.#read(slot * stride + requestsAt)
   }
 
   prefillTokens(slot: number): number {
-    return Atomics.load(this.#words, slot * stride + prefillTokensAt)
+    return this.#read(slot * stride + prefillTokensAt)
   }
 
   decodeBlocks(slot: number): number {
-    return Atomics.load(this.#words, slot * stride + decodeBlocksAt)
+    return this.#read(slot * stride + decodeBlocksAt)
   }
 
-  add(slot: number, requests: number, prefillTokens: number, decodeBlocks: number): void {
+  /** What engines count as requests: one for each prompt of a request and each answer to it. */
+  sequences(slot: number): number {
+    return this.#read(slot * stride + sequencesAt)
+  }
+
+  add(slot: number, requests: number, prefillTokens: number, decodeBlocks: number, sequences = requests): void {
     const at = slot * stride
     if (requests !== 0) Atomics.add(this.#words, at + requestsAt, requests)
     if (prefillTokens !== 0) Atomics.add(this.#words, at + prefillTokensAt, prefillTokens)
     if (decodeBlocks !== 0) Atomics.add(this.#words, at + decodeBlocksAt, decodeBlocks)
+    if (sequences !== 0) Atomics.add(this.#words, at + sequencesAt, sequences)
+  }
+
+  #read(at: number): number {
+    return Math.min(mostShown, Atomics.load(this.#words, at) >>> 0)
   }
 }
 
@@ -63,27 +77,27 @@ export class InFlight {
   ) {
     this.#counters = counters
     this.#slot = slot
-    this.#blockSize = options.blockSize
-    this.#promptTokens = options.promptTokens
-    this.#sequences = options.sequences
-    this.#prefillTokens = options.uncachedTokens
-    this.#decodeBlocks = options.sequences * Math.ceil(options.promptTokens / options.blockSize)
-    counters.add(slot, 1, this.#prefillTokens, this.#decodeBlocks)
+    this.#blockSize = Math.max(1, count(options.blockSize))
+    this.#promptTokens = count(options.promptTokens)
+    this.#sequences = Math.max(1, count(options.sequences))
+    this.#prefillTokens = count(options.uncachedTokens)
+    this.#decodeBlocks = this.#blocks()
+    counters.add(slot, 1, this.#prefillTokens, this.#decodeBlocks, this.#sequences)
   }
 
   /** Lowers the outstanding prefill tokens to `left`: all at the first byte of a stream, bit by bit otherwise. */
   prefilledTo(left: number): void {
-    if (this.#released || left >= this.#prefillTokens) return
-    this.#counters.add(this.#slot, 0, left - this.#prefillTokens, 0)
-    this.#prefillTokens = left
+    const tokens = count(left)
+    if (this.#released || tokens >= this.#prefillTokens) return
+    this.#counters.add(this.#slot, 0, tokens - this.#prefillTokens, 0)
+    this.#prefillTokens = tokens
   }
 
   /** Counts generated tokens (one a chunk of the stream). */
   generated(tokens: number): void {
     if (this.#released) return
-    this.#generated += tokens
-    const blocks =
-      this.#sequences * Math.ceil((this.#promptTokens + this.#generated / this.#sequences) / this.#blockSize)
+    this.#generated += count(tokens)
+    const blocks = this.#blocks()
     if (blocks === this.#decodeBlocks) return
     this.#counters.add(this.#slot, 0, 0, blocks - this.#decodeBlocks)
     this.#decodeBlocks = blocks
@@ -92,7 +106,12 @@ export class InFlight {
   release(): void {
     if (this.#released) return
     this.#released = true
-    this.#counters.add(this.#slot, -1, -this.#prefillTokens, -this.#decodeBlocks)
+    this.#counters.add(this.#slot, -1, -this.#prefillTokens, -this.#decodeBlocks, -this.#sequences)
+  }
+
+  #blocks(): number {
+    const tokens = this.#promptTokens + this.#generated / this.#sequences
+    return count(this.#sequences * Math.ceil(tokens / this.#blockSize))
   }
 }
 

@@ -12,6 +12,10 @@ export interface RankLoad {
 
 /** Load that the engine itself reports, with the time at which it was read or heard. */
 export interface MeasuredLoad extends RankLoad {
+  /** How many of the running and waiting requests came from others than this router and its replicas (`FleetLoad`). */
+  readonly foreignRequests?: number
+  /** How many of these wait; what is not known is taken for waiting, as far as there are any. */
+  readonly foreignWaiting?: number
   /** Whether the engine published it or was asked for it. */
   readonly source: 'feed' | 'poll'
   /** Milliseconds of the router's monotonic clock. */

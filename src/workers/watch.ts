@@ -32,6 +32,8 @@ export interface WatchOptions {
   readonly onRestart: (engine: Engine, facts: EngineFacts | null) => Promise<boolean>
   /** Whether the load has to be asked for: an engine may publish it. */
   readonly wantsLoad: () => boolean
+  /** The engine is about to be asked for its load. */
+  readonly onLoadAsked: () => void
   readonly onLoad: (load: ReadonlyMap<number, RankLoad>) => void
 }
 
@@ -161,6 +163,7 @@ export class EndpointWatch {
     const { baseUrl, headers, http, timing } = this.#o
     const engine = this.#engine
     if (this.#up && engine !== null && this.#o.wantsLoad()) {
+      this.#o.onLoadAsked()
       const read = await engine.load(http, baseUrl, headers, timing.load.intervalMs * 2)
       if (read !== null && this.#isUp() && !this.#isStopped()) {
         this.#o.onLoad(read.byRank)

@@ -126,6 +126,45 @@ test('events that come late cost hits', async () => {
   assert.equal(late.rows.length, prompt.rows.length)
 })
 
+test('a router that hears what others send to a worker gives it less, and is sooner', async () => {
+  const other = chatWorkloadTokens({ ...small, seed: 99, conversations: 32 })
+  const others = { worker: 0, conversations: other.map((talk) => ({ ...talk, id: `other-${talk.id}` })) }
+  const over = async (loadIntervalMs: number) => {
+    const runs = await Promise.all([1, 2, 3].map((seed) => play('kv-aware', seed, { others, loadIntervalMs })))
+    return {
+      share: mean(runs.map(({ requestsPerWorker, rows }) => (requestsPerWorker[0] ?? 0) / rows.length)),
+      ttftMs: mean(runs.map(({ meanTtftMs }) => meanTtftMs)),
+      rows: runs[0]?.rows.length,
+    }
+  }
+  const [heard, deaf] = [await over(500), await over(1e9)]
+  assert.ok(heard.share < deaf.share - 0.03, `${heard.share}, ${deaf.share}`)
+  assert.ok(heard.ttftMs < deaf.ttftMs, `${heard.ttftMs}, ${deaf.ttftMs}`)
+  assert.equal(heard.rows, (await play('kv-aware', 1)).rows.length, 'what others sent is not among the results')
+})
+
+test('most of what events tell of workers can be concluded from what they are sent', async () => {
+  const over = async (more: Partial<VirtualOptions>) => {
+    const runs = await Promise.all([1, 2, 3].map((seed) => play('kv-aware', seed, more)))
+    return { ttftMs: mean(runs.map((run) => run.meanTtftMs)), hits: mean(runs.map((run) => run.hitRatio)) }
+  }
+  const rotating = mean(await Promise.all([1, 2, 3].map(async (seed) => (await play('round-robin', seed)).meanTtftMs)))
+  const exact = await over({})
+  for (const withoutEvents of [1, 3]) {
+    for (const capacityBlocks of [8_192, 600]) {
+      const engine = { capacityBlocks }
+      const told = capacityBlocks === 8_192 ? exact : await over({ engine })
+      const concluded = await over({ withoutEvents, engine })
+      assert.ok(
+        concluded.hits > told.hits - 0.05,
+        `${withoutEvents}, ${capacityBlocks}: ${concluded.hits}, ${told.hits}`,
+      )
+      assert.ok(concluded.ttftMs < 1.15 * told.ttftMs, `${withoutEvents}, ${capacityBlocks}: ${concluded.ttftMs}`)
+      if (capacityBlocks === 8_192) assert.ok(concluded.ttftMs < 0.8 * rotating)
+    }
+  }
+})
+
 test('an unknown policy is refused by name', async () => {
   await assert.rejects(play('clairvoyant', 1), { code: 'CONFIG_INVALID', message: /"clairvoyant".*kv-aware/ })
 })

@@ -79,6 +79,25 @@ test('kv-aware sends an equal prompt after the one that is under way, up to a qu
   assert.notEqual(profile.choose(aRequest({ promptTokens: 650 }), candidates, candidates), 1)
 })
 
+test('kv-aware counts the requests of others that an engine reports, those that wait as much as its own usual ones', () => {
+  const { profile } = profileNamed('kv-aware')
+  for (const serial of [0, 1, 2, 3]) profile.dispatched(dispatchTo(serial, { uncachedTokens: 800, stream: false }))
+  const load = (foreignRequests: number, foreignWaiting: number) => ({
+    load: { running: 9, waiting: 9, kvUsage: 0.1, source: 'poll' as const, atMs: 0, foreignRequests, foreignWaiting },
+  })
+  const choose = (given: readonly object[], gpuBlocks: readonly number[]) => {
+    const candidates = candidatesOf(
+      given.map((each, index) => aWorker(index, each)),
+      new InFlightCounters(64),
+      gpuBlocks,
+    )
+    return profile.choose(aRequest(), candidates, candidates)
+  }
+  assert.equal(choose([load(0, 0), load(4, 0)], [0, 0]), 0)
+  assert.equal(choose([load(1, 1), load(0, 0)], [40, 0]), 1)
+  assert.equal(choose([load(1, 0), load(0, 0)], [40, 0]), 0)
+})
+
 test('kv-aware prefers the worker that it has learned to be faster', () => {
   const { profile, now } = profileNamed('kv-aware')
   for (let i = 0; i < 40; i++) {

@@ -20,7 +20,8 @@ const mostProgress = 0.9
  * Minus the predicted time to first token, in ms: the prefill queued on the worker (less what it must have done since),
  * the request's own uncached tokens, and what running requests add to each step. Cost of outstanding plus own uncached
  * tokens came nearest to an oracle in every measured trace (docs/benchmarks.md). Blocks in slower tiers count as computed in
- * part: what loading them takes is a part of the prediction.
+ * part: what loading them takes is a part of the prediction. Requests of others that wait in the engine count as many tokens
+ * as this pool's compute on average.
  *
  * Blocks that are on their way to a worker are computed there before this request begins, so that it waits for them within
  * the queue and computes only what follows. Where that takes work from nobody, a second copy elsewhere is worth having all
@@ -67,6 +68,9 @@ export const predictedTtft = definePolicy({
     // One line for the whole pool: were each worker's learned alone, whichever is tried first would look unlike the rest
     // for no better reason than having been tried.
     const line = new PrefillLine(prefillTokensPerSecond, learnedSamples)
+    /** Tokens that a request of this pool computes, on average: what one of others is taken for. */
+    let usualTokens = 0
+    let dispatched = 0
     let misfit = 0
     let observed = 0
     const learned = new Map<number, Learned>()
@@ -126,13 +130,16 @@ export const predictedTtft = definePolicy({
             const isTwin = further <= twinBlocks * (fleet.blockSize[i] as number)
             uncached -= isTwin ? twinCredit * coming : Math.min(coming, shortest)
           }
-          const queued = queuedTokens(entry, fleet.prefillTokens[i] as number, msPerToken, nowMs)
-          const running = fleet.requests[i] as number
+          const foreignWaiting = fleet.foreignWaiting[i] as number
+          const own = queuedTokens(entry, fleet.prefillTokens[i] as number, msPerToken, nowMs)
+          const queued = own + foreignWaiting * usualTokens
+          const running = (fleet.requests[i] as number) + (fleet.foreignRequests[i] as number) - foreignWaiting
           out[i] = -(line.baseMs + (queued + ownWeight * uncached + runningRequestTokens * running) * msPerToken)
         }
         prune(fleet)
       },
       onDispatched(dispatch) {
+        usualTokens += (dispatch.uncachedTokens - usualTokens) / Math.min(learnedSamples, ++dispatched)
         if (!dispatch.stream) return
         const entry = of(dispatch.serial)
         if (entry.waiting.size === 0) entry.headSinceMs = dispatch.atMs

@@ -1,0 +1,133 @@
+import { count } from './count.ts'
+import type { InFlightCounters } from './fleet.ts'
+import type { MeasuredLoad, Worker } from './worker.ts'
+
+/** What is in flight on a worker, by slot; whole numbers, never below zero. */
+export interface InFlightFigures {
+  requests(slot: number): number
+  prefillTokens(slot: number): number
+  decodeBlocks(slot: number): number
+}
+
+/** What another replica of the router has in flight on a worker, as it told last. */
+export interface ReplicaShare {
+  readonly requests: number
+  readonly sequences: number
+  readonly prefillTokens: number
+  readonly decodeBlocks: number
+  /** Since it told; a share that is too old is left out, as the figures of an engine are. */
+  readonly ageMs: number
+}
+
+/** Where the shares of other replicas come from. */
+export interface ReplicaShares {
+  /** Calls `add` for each other replica's share of a worker. */
+  each(slot: number, add: (share: ReplicaShare) => void): void
+}
+
+const noReplicas: ReplicaShares = { each: () => undefined }
+
+export interface FleetLoadOptions {
+  readonly counters: InFlightCounters
+  /** Age beyond which a share or a reading says nothing. Read anew each time. */
+  readonly staleMs: () => number
+  /** Absent where this router is the only one. */
+  readonly replicas?: ReplicaShares
+}
+
+/** What was noted of a worker when its engine was asked for its load, and what the last reading gave. */
+interface Noted {
+  readonly serial: number
+  sequencesAtAsking: number
+  others: number
+}
+
+/**
+ * The load of every worker in one picture:
+ *
+ *     in flight   this router's own counts, exact at any moment, and those that other replicas told of theirs
+ *     measured    what the engine reports, as old as its reading; not used once it is stale
+ *     foreign     what the engine reports beyond all that is in flight: requests of others, who do not come through here
+ *
+ * Nothing but the end of a request takes back its own counts: a failed reading or health check leaves them alone, and so
+ * does a restart, whose requests end by themselves.
+ */
+export class FleetLoad implements InFlightFigures {
+  readonly #o: FleetLoadOptions
+  readonly #replicas: ReplicaShares
+  readonly #noted: (Noted | undefined)[] = []
+
+  constructor(options: FleetLoadOptions) {
+    this.#o = options
+    this.#replicas = options.replicas ?? noReplicas
+  }
+
+  requests(slot: number): number {
+    return this.#o.counters.requests(slot) + this.#shared(slot, 'requests')
+  }
+
+  prefillTokens(slot: number): number {
+    return this.#o.counters.prefillTokens(slot) + this.#shared(slot, 'prefillTokens')
+  }
+
+  decodeBlocks(slot: number): number {
+    return this.#o.counters.decodeBlocks(slot) + this.#shared(slot, 'decodeBlocks')
+  }
+
+  /** The worker's engine is about to be asked for its load. */
+  asked(worker: Worker): void {
+    this.#of(worker).sequencesAtAsking = this.#sequences(worker.slot)
+  }
+
+  /**
+   * The worker's load has just been read: notes how much of it is foreign. What was in flight when the engine was asked may
+   * have ended since, and what is now may have come since, so the larger number counts; and what only one reading shows may
+   * be a request that was just ending, so the lower of two counts.
+   */
+  read(worker: Worker): void {
+    const { load } = worker
+    if (load === null) return
+    const noted = this.#of(worker)
+    const sequences = this.#sequences(worker.slot)
+    const reported = count(load.running) + count(load.waiting)
+    const others = Math.max(0, reported - Math.max(sequences, noted.sequencesAtAsking))
+    const foreignRequests = Math.min(others, noted.others)
+    noted.others = others
+    noted.sequencesAtAsking = sequences
+    worker.load = { ...load, foreignRequests, foreignWaiting: Math.min(foreignRequests, count(load.waiting)) }
+  }
+
+  /** The worker's engine is another process: what was measured was the old one's. */
+  restarted(worker: Worker): void {
+    worker.load = null
+    this.#noted[worker.slot] = undefined
+  }
+
+  #sequences(slot: number): number {
+    return this.#o.counters.sequences(slot) + this.#shared(slot, 'sequences')
+  }
+
+  #shared(slot: number, figure: Exclude<keyof ReplicaShare, 'ageMs'>): number {
+    if (this.#replicas === noReplicas) return 0
+    const staleMs = this.#o.staleMs()
+    let sum = 0
+    this.#replicas.each(slot, (share) => {
+      if (share.ageMs <= staleMs) sum += count(share[figure])
+    })
+    return sum
+  }
+
+  #of({ slot, serial }: Worker): Noted {
+    let noted = this.#noted[slot]
+    if (noted?.serial !== serial) {
+      noted = { serial, sequencesAtAsking: 0, others: 0 }
+      this.#noted[slot] = noted
+    }
+    return noted
+  }
+}
+
+/** What the engine reported, if that is young enough to be used. */
+export function freshLoad({ load }: Worker, nowMs: number, staleMs: number): MeasuredLoad | null {
+  return load !== null && nowMs - load.atMs <= staleMs ? load : null
+}
