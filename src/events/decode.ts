@@ -28,6 +28,8 @@ export interface DecodedStore {
   readonly parent: Uint32Array | null
   /** Token ids of all blocks in a row; empty where the engine announces presence by hash alone. */
   readonly tokens: Uint32Array
+  /** Each token was told together with the next one (EAGLE on SGLang); `tokens` has the first of each pair. */
+  readonly pairs: boolean
   readonly blockSize: number
   /** Counts adapters within one engine process: tells that there is one, not which. */
   readonly loraId: number | null
@@ -185,12 +187,13 @@ function decodeEvent(cursor: MsgpackCursor, skipped: Skipped): DecodedEvent | nu
     ownership: null,
     session_id: null,
   }
+  cursor.hadPairs = false
   const known = cursor.isArray() ? readArray(cursor, draft, skipped) : readMap(cursor, draft, skipped)
   if (!known || draft.type === null || !isKind(draft.type)) {
     skipped.unknown_kind++
     return null
   }
-  return finish(draft, kinds[draft.type])
+  return finish(draft, kinds[draft.type], cursor.hadPairs)
 }
 
 /** False where the kind is not known; the cursor stands behind the event all the same. */
@@ -271,7 +274,7 @@ function readField(cursor: MsgpackCursor, draft: Draft, field: Field): void {
   }
 }
 
-function finish(draft: Draft, kind: 'store' | 'remove' | 'clear'): DecodedEvent {
+function finish(draft: Draft, kind: 'store' | 'remove' | 'clear', pairs: boolean): DecodedEvent {
   if (kind === 'clear') return { kind }
   if (draft.block_hashes === null) throw new RouterError('EVENT_MALFORMED', 'An event names no block hashes.')
   const { medium, locality, ownership } = draft
@@ -285,6 +288,7 @@ function finish(draft: Draft, kind: 'store' | 'remove' | 'clear'): DecodedEvent 
     ...shared,
     parent: draft.parent_block_hash,
     tokens: draft.token_ids ?? new Uint32Array(0),
+    pairs,
     blockSize: draft.block_size,
     loraId: draft.lora_id,
     loraName: draft.lora_name,

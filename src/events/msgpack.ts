@@ -14,6 +14,8 @@ const floatView = new DataView(floatBytes.buffer)
 export class MsgpackCursor {
   readonly bytes: Buffer
   at = 0
+  /** Whether token ids were read that came in pairs; the caller takes it back. */
+  hadPairs = false
 
   constructor(bytes: Buffer) {
     this.bytes = bytes
@@ -171,7 +173,7 @@ export class MsgpackCursor {
 
   /**
    * Token ids into a Uint32Array. Pairs (SGLang with EAGLE announces each token together with the next one) give their
-   * first half.
+   * first half, and `hadPairs` tells that they were pairs.
    */
   tokens(): Uint32Array {
     const count = this.array()
@@ -237,6 +239,7 @@ export class MsgpackCursor {
 
   #rareToken(): number {
     if (this.isArray()) {
+      this.hadPairs = true
       const count = this.array()
       if (count === 0) throw new RouterError('EVENT_MALFORMED', 'A token pair is empty.')
       const first = this.#rareToken()

@@ -3,6 +3,7 @@ import { localHashes, type BlockExtras, type KeyMaker, type KeyScope } from '../
 import type { RootBlock } from '../kv/root-block.ts'
 import { tierIndex, type Tier, type TierIndex } from '../kv/tier.ts'
 import type { DecodedEvent, DecodedStore, ExtraKey } from './decode.ts'
+import { HashSet } from './hash-set.ts'
 
 export interface NormalizerOptions {
   readonly keys: KeyMaker
@@ -55,6 +56,8 @@ const prefixKinds: ReadonlySet<string> = new Set(['full_attention', 'mla_attenti
 
 /** Scopes are kept for so many pairs of block size and adapter; beyond, they are made anew each time. */
 const maxScopes = 1_024
+/** Blocks of one tier that are remembered as left out; the removals of further ones count as unknown. */
+const maxLeftOut = 65_536
 /** A group is told apart by a small number; larger ones are no engine's. */
 const maxGroup = 65_535
 
@@ -76,6 +79,8 @@ export class Normalizer {
   #partSizes: { chunks: number | null; shared: number | null } = { chunks: null, shared: null }
   /** Tiers in which the engine itself, or the store beside it, has stored something. */
   readonly #tiersOf = { engine: new Set<number>(), chunks: new Set<number>() }
+  /** Blocks whose stores were left out, by tier: nobody misses them when they are removed. */
+  readonly #leftOut = new Map<TierIndex, HashSet>()
   #others: PartEvent[] = []
   #removedTwice = 0
 
@@ -103,10 +108,12 @@ export class Normalizer {
     this.#partSizes = { chunks: null, shared: this.#partSizes.shared }
     this.#tiersOf.engine.clear()
     this.#tiersOf.chunks.clear()
+    this.#leftOut.clear()
   }
 
   /** An engine that drops its cache leaves the shared store as it is. */
   #clear(event: Extract<DecodedEvent, { kind: 'clear' }>): KvEvent {
+    this.#leftOut.clear()
     if (this.#partSizes.chunks !== null) this.#push('chunks', this.#partSizes.chunks, event)
     return event
   }
@@ -119,12 +126,9 @@ export class Normalizer {
     if (event.hashes.length === 0) return null
     if (event.kind === 'store') return this.#store(event, tier, group)
     if (this.#otherGroups.has(group)) return this.#skip('group_kind')
-    return this.#remove({
-      kind: 'remove',
-      tier: event.everywhere === true ? null : tier,
-      group,
-      engineHashes: event.hashes,
-    })
+    const engineHashes = this.#withoutLeftOut(event.hashes, tier)
+    if (engineHashes.length === 0) return null
+    return this.#remove({ kind: 'remove', tier: event.everywhere === true ? null : tier, group, engineHashes })
   }
 
   /** A removal says in which tier, not in which size; where both are there, either may hold the block. */
@@ -149,9 +153,12 @@ export class Normalizer {
     if (this.#otherGroups.has(group)) return this.#skip('group_kind')
     if (event.tokens.length === 0) return this.#present(event, tier, group)
     const blocks = event.hashes.length / 2
-    if (event.blockSize === 0 || event.tokens.length !== blocks * event.blockSize) return this.#skip('tokens_mismatch')
+    // Pairs of neighbouring tokens: blocks end within a token of where a prompt's blocks do.
+    if (event.pairs) return this.#leaveOut(event, tier, 'eagle')
+    if (event.blockSize === 0 || event.tokens.length !== blocks * event.blockSize)
+      return this.#leaveOut(event, tier, 'tokens_mismatch')
     // An adapter that is only numbered is unknown outside its process; as the base model's its blocks would be wrong.
-    if (event.loraName === null && (event.loraId ?? 0) > 0) return this.#skip('lora_unnamed')
+    if (event.loraName === null && (event.loraId ?? 0) > 0) return this.#leaveOut(event, tier, 'lora_unnamed')
     if (tier === tierIndex.gpu && !this.#isOfSize(event.blockSize, blocks, group)) return null
     const part = this.#partOf(event, tier)
     if (part === null) return null
@@ -160,6 +167,9 @@ export class Normalizer {
     const extras = extrasOf(event, blocks, parent.kind === 'root')
     const locals = localHashes(event.tokens, scope, extras)
     if (parent.kind === 'root' && tier === tierIndex.gpu) this.#tellRoot(event, scope, locals, extras?.[0] ?? [])
+    if (part === 'engine' && blocks === 1 && event.blockSize < (this.#blockSize ?? 0))
+      return this.#leaveOut(event, tier, 'short_page')
+    this.#noLongerLeftOut(event.hashes, tier)
     const store: KvStore = { kind: 'store', tier, group, engineHashes: event.hashes, locals, parent }
     return this.#into(part, event.blockSize, store)
   }
@@ -167,7 +177,8 @@ export class Normalizer {
   /** Blocks named by hash alone: the engine's own names, so they are of its size. */
   #present(event: DecodedStore, tier: TierIndex, group: number): KvEvent | null {
     // A group that was never described may be of any kind; its blocks prove nothing.
-    if (this.#blockSize === null || !this.#groups.has(group)) return this.#skip('no_token_ids')
+    if (this.#blockSize === null || !this.#groups.has(group)) return this.#leaveOut(event, tier, 'no_token_ids')
+    this.#noLongerLeftOut(event.hashes, tier)
     const present: KvPresent = { kind: 'present', tier, group, engineHashes: event.hashes }
     if (tier !== tierIndex.shared) return this.#into('engine', this.#blockSize, present)
     this.#partSizes.shared ??= this.#blockSize
@@ -266,6 +277,33 @@ export class Normalizer {
     const tier = own === undefined ? tierByMedium.get(name) : tierIndex[own]
     if (tier === undefined) return null
     return locality?.toUpperCase() === 'REMOTE' ? tierIndex.shared : tier
+  }
+
+  #leaveOut({ hashes }: DecodedStore, tier: TierIndex, reason: string): null {
+    let leftOut = this.#leftOut.get(tier)
+    if (leftOut === undefined) {
+      leftOut = new HashSet(maxLeftOut)
+      this.#leftOut.set(tier, leftOut)
+    }
+    for (let i = 0; i < hashes.length; i += 2) leftOut.add(hashes[i] as number, hashes[i + 1] as number)
+    return this.#skip(reason)
+  }
+
+  #noLongerLeftOut(hashes: Uint32Array, tier: TierIndex): void {
+    const leftOut = this.#leftOut.get(tier)
+    if (leftOut === undefined || leftOut.size === 0) return
+    for (let i = 0; i < hashes.length; i += 2) leftOut.delete(hashes[i] as number, hashes[i + 1] as number)
+  }
+
+  #withoutLeftOut(hashes: Uint32Array, tier: TierIndex): Uint32Array {
+    const leftOut = this.#leftOut.get(tier)
+    if (leftOut === undefined || leftOut.size === 0) return hashes
+    return hashes.filter((_, i) => {
+      const block = i & ~1
+      const [low, high] = [hashes[block] as number, hashes[block + 1] as number]
+      // Both words of a pair must be judged alike, so it goes from the set with the second one.
+      return i === block ? !leftOut.has(low, high) : !leftOut.delete(low, high)
+    })
   }
 
   #skip(reason: string): null {

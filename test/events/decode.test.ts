@@ -57,6 +57,7 @@ function expected(recorded: Record<string, unknown> | readonly unknown[]): unkno
     specKind: fields['kv_cache_spec_kind'] ?? null,
     slidingWindow: fields['kv_cache_spec_sliding_window'] ?? null,
     sessionId: fields['session_id'] ?? null,
+    pairs: (fields['token_ids'] as unknown[]).some(Array.isArray),
   }
 }
 

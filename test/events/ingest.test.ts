@@ -156,8 +156,8 @@ test('recorded events of SGLang: tiers one by one, salts, adapters, a short last
     skipped: { unknown_removal: 3 },
   })
   assert.deepEqual(held['all_media'], { ...none, gpu: 1, host: 1, disk: 1, skipped: { store_left_out: 1 } })
-  assert.deepEqual(held['partial_last_page'], { ...none, gpu: 2 })
-  assert.deepEqual(held['eagle_bigram_tokens'], { ...none, gpu: 2 })
+  assert.deepEqual(held['partial_last_page'], { ...none, gpu: 1, skipped: { short_page: 1 } })
+  assert.deepEqual(held['eagle_bigram_tokens'], { ...none, skipped: { eagle: 1 } })
   assert.deepEqual(held['legacy_store'], { ...none, gpu: 2 })
 })
 

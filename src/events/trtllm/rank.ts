@@ -274,6 +274,7 @@ function storeOf(group: number, level: number): Omit<DecodedStore, 'hashes'> {
     kind: 'store',
     parent: null,
     tokens: new Uint32Array(0),
+    pairs: false,
     blockSize: 0,
     loraId: null,
     loraName: null,
