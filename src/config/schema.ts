@@ -47,7 +47,7 @@ const workerEvents = object(
     poll: Type.Optional(
       Type.Union([Type.Boolean(), Type.String({ minLength: 1, pattern: '^https?://' })], {
         description:
-          'Drain KV events by HTTP (TensorRT-LLM): true for `/kv_cache_events` of the engine, a URL where that is elsewhere, false for not at all.',
+          'Poll KV events by HTTP (TensorRT-LLM): true for `/kv_cache_events` of the engine, a URL where that is elsewhere, false for not at all.',
       }),
     ),
     media: Type.Optional(
@@ -505,19 +505,19 @@ export const configSchema = object({
   ),
   eventPolling: object(
     {
-      intervalMs: integer('Between two drains of an engine while they bring events.', 1, hourMs, { default: 20 }),
-      idleIntervalMs: integer('Longest time between two drains that bring none.', 1, hourMs, { default: 200 }),
+      intervalMs: integer('Between two polls of an engine while they bring events.', 1, hourMs, { default: 20 }),
+      idleIntervalMs: integer('Longest time between two polls that bring none.', 1, hourMs, { default: 200 }),
       timeoutMs: integer(
-        'For one drain; the engine itself may wait for events before it answers, and those of an answer that comes too late are lost.',
+        'For one poll; the engine itself may wait for events before it answers, and those of an answer that comes too late are lost.',
         100,
         hourMs,
         { default: 30_000 },
       ),
-      answerBytes: integer('Largest answer to one drain; what a larger one holds is lost.', 65_536, 4 * GiB, {
+      answerBytes: integer('Largest answer to one poll; what a larger one holds is lost.', 65_536, 4 * GiB, {
         default: 256 * 1024 * 1024,
       }),
     },
-    { default: {}, description: 'KV events that are drained by HTTP (TensorRT-LLM).' },
+    { default: {}, description: 'KV events that are polled by HTTP (TensorRT-LLM).' },
   ),
   agreement: object(
     {

@@ -14,7 +14,7 @@ import { engines } from '../workers/engines.ts'
 import type { TruthCheck } from '../truth/check.ts'
 import type { Worker } from '../workers/worker.ts'
 import { systemClock } from '../zmtp/clock.ts'
-import { DrainedEvents, type DrainedEventsOptions } from './drained-events.ts'
+import { PolledEvents, type PolledEventsOptions } from './polled-events.ts'
 import type { ChunkStores } from './chunk-stores.ts'
 import type { EventReading } from './worker-config.ts'
 import type { EventsPlace, WorkerEvents } from './worker-events.ts'
@@ -27,8 +27,8 @@ export interface EventsWiringOptions {
   readonly random: () => number
   readonly truth: TruthCheck
   readonly http: EngineExchange
-  /** Of events that are drained by HTTP; asked before each drain. */
-  readonly polling: DrainedEventsOptions['timing']
+  /** Of events that are polled by HTTP; asked before each poll. */
+  readonly polling: PolledEventsOptions['timing']
   readonly stores: ChunkStores
 }
 
@@ -45,14 +45,14 @@ export class EventsWiring {
   readonly #gate = new ReplayGate()
   /** Bound endpoints, shared by the engines that dial in there. */
   readonly #listeners = new Map<string, PublisherListener>()
-  readonly #drained: DrainedEvents
+  readonly #polled: PolledEvents
   readonly #sources = new Map<Worker, EventSource>()
   readonly #bySlot = new Map<WorkerSlot, EventSource>()
   readonly #refresh: NodeJS.Timeout
 
   constructor(options: EventsWiringOptions) {
     this.#o = options
-    this.#drained = new DrainedEvents({ ...options, timing: options.polling })
+    this.#polled = new PolledEvents({ ...options, timing: options.polling })
     this.#refresh = setInterval(() => {
       // Storing sweeps dead rows as it goes; after a clear on a quiet fleet nobody would.
       this.#o.map.sweep(sweepSteps)
@@ -81,7 +81,7 @@ export class EventsWiring {
     const source =
       place.kind === 'zmq'
         ? this.#zmq(worker, place, reading)
-        : this.#drained.source(place.url, worker, this.#ingest(worker, reading))
+        : this.#polled.source(place.url, worker, this.#ingest(worker, reading))
     source.start()
     this.#sources.set(worker, source)
     this.#bySlot.set(slot, source)

@@ -29,7 +29,7 @@ interface Held {
 }
 
 /**
- * A rank's KV events as TensorRT-LLM announces them: numbered, waiting as JSON until they are drained. A block is on one level
+ * A rank's KV events as TensorRT-LLM announces them: numbered, waiting as JSON until they are polled. A block is on one level
  * at a time: leaving the GPU for the host is an `updated`, and `removed` means gone from both.
  */
 export class TrtllmOutlet implements EventOutlet {
@@ -54,8 +54,8 @@ export class TrtllmOutlet implements EventOutlet {
     return this.#id
   }
 
-  /** What waits, as the JSON list that a drain answers; it is gone then. */
-  drain(): string {
+  /** What waits, as the JSON list that a poll answers; it is gone then. */
+  take(): string {
     if (this.#paused) return '[]'
     const waiting = this.#waiting
     this.#waiting = []

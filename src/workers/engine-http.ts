@@ -87,6 +87,8 @@ export function createEngineHttp(connections: WorkerConnections): EngineHttp & E
       }
     },
     async exchange(url, { method, headers, timeoutMs, limitBytes, signal }) {
+      const limit = new AbortController()
+      const timer = setTimeout(() => limit.abort(new Error(`no answer within ${timeoutMs} ms`)), timeoutMs)
       try {
         const answer = await request(url, {
           dispatcher: agent,
@@ -95,7 +97,7 @@ export function createEngineHttp(connections: WorkerConnections): EngineHttp & E
           // An answer may come long after its request.
           headersTimeout: 0,
           bodyTimeout: 0,
-          signal: AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]),
+          signal: AbortSignal.any([signal, limit.signal]),
         })
         const chunks: Buffer[] = []
         let length = 0
@@ -107,13 +109,12 @@ export function createEngineHttp(connections: WorkerConnections): EngineHttp & E
         }
         return { kind: 'answer', status: answer.statusCode, bytes: Buffer.concat(chunks) }
       } catch (error) {
-        const { code, syscall, name } = error as { code?: string; syscall?: string; name?: string }
+        const { code, syscall, message } = error as { code?: string; syscall?: string; message?: string }
         const unsent = code === 'UND_ERR_CONNECT_TIMEOUT' || syscall === 'connect' || syscall === 'getaddrinfo'
         if (unsent) return { kind: 'unreached', refused: code === 'ECONNREFUSED' }
-        return {
-          kind: 'lost',
-          reason: name === 'TimeoutError' ? `no answer within ${timeoutMs} ms` : (code ?? 'broken'),
-        }
+        return { kind: 'lost', reason: code ?? message ?? 'broken' }
+      } finally {
+        clearTimeout(timer)
       }
     },
     close: () => agent.destroy(),

@@ -17,7 +17,7 @@ function engineFor(t: TestContext, settings: Partial<TrtllmSettings> = {}, more:
   })
 }
 
-async function drain(worker: SimulatedWorker, method = 'POST'): Promise<readonly TrtllmEvent[]> {
+async function poll(worker: SimulatedWorker, method = 'POST'): Promise<readonly TrtllmEvent[]> {
   const answer = await fetch(`${worker.url}/kv_cache_events`, { method, headers: { connection: 'close' } })
   assert.equal(answer.status, 200)
   const { events, malformed } = await decodeEvents(new Uint8Array(await answer.arrayBuffer()), () => Promise.resolve())
@@ -38,21 +38,21 @@ const shown = (events: readonly TrtllmEvent[]): string[] =>
     return `${id} ${data.kind}${data.kind === 'removed' ? ` ${data.hashes.length / 2}` : ''}`
   })
 
-test('a drain takes the events away; they are numbered from the pools’ announcement on', async (t) => {
+test('a poll takes the events away; they are numbered from the pools’ announcement on', async (t) => {
   const worker = await engineFor(t)
   assert.equal(await complete(worker, tokens(14)), 0)
-  assert.deepEqual(shown(await drain(worker)), ['0 created', '1 stored 4+4+4'])
-  assert.deepEqual(await drain(worker), [])
+  assert.deepEqual(shown(await poll(worker)), ['0 created', '1 stored 4+4+4'])
+  assert.deepEqual(await poll(worker), [])
   assert.equal(await complete(worker, tokens(14)), 12)
-  assert.deepEqual(await drain(worker), [])
+  assert.deepEqual(await poll(worker), [])
   assert.equal(await complete(worker, tokens(18)), 12)
-  assert.deepEqual(shown(await drain(worker)), ['2 stored 4'])
+  assert.deepEqual(shown(await poll(worker)), ['2 stored 4'])
 })
 
 test('a second window announces the same blocks under ids of the same row, and partial blocks stand beside full ones', async (t) => {
   const worker = await engineFor(t, { slidingWindow: 16, partialBlocks: true })
   await complete(worker, tokens(9))
-  const events = await drain(worker)
+  const events = await poll(worker)
   assert.deepEqual(shown(events), [
     '0 created',
     '1 created',
@@ -70,47 +70,47 @@ test('a block that leaves the GPU for the host is updated, comes back, and is re
   const worker = await engineFor(t, {}, { engine: { capacityBlocks: 4, hostBlocks: 4 } })
   await complete(worker, tokens(13))
   await complete(worker, tokens(13, 2_000))
-  const offloaded = shown(await drain(worker))
+  const offloaded = shown(await poll(worker))
   assert.ok(
     offloaded.some((event) => event.endsWith('updated 0 to 1')),
     offloaded.join(),
   )
   assert.ok((await complete(worker, tokens(13))) > 0)
-  const back = shown(await drain(worker))
+  const back = shown(await poll(worker))
   assert.ok(
     back.some((event) => event.endsWith('updated 1 to 0')),
     back.join(),
   )
   for (let i = 0; i < 5; i++) await complete(worker, tokens(13, 3_000 + 100 * i))
-  assert.ok(shown(await drain(worker)).some((event) => event.includes('removed')))
+  assert.ok(shown(await poll(worker)).some((event) => event.includes('removed')))
 })
 
 test('dropped batches leave a gap in the ids, a restart begins them anew, and paused events wait', async (t) => {
   const worker = await engineFor(t)
-  await drain(worker)
+  await poll(worker)
   worker.dropEvents(1)
   await complete(worker, tokens(9))
   await complete(worker, tokens(9, 2_000))
-  assert.deepEqual(shown(await drain(worker)), ['2 stored 4+4'])
+  assert.deepEqual(shown(await poll(worker)), ['2 stored 4+4'])
   worker.pauseEvents()
   await complete(worker, tokens(9, 3_000))
-  assert.deepEqual(await drain(worker), [])
+  assert.deepEqual(await poll(worker), [])
   worker.resumeEvents()
-  assert.deepEqual(shown(await drain(worker)), ['3 stored 4+4'])
+  assert.deepEqual(shown(await poll(worker)), ['3 stored 4+4'])
   await worker.restart()
-  assert.deepEqual(shown(await drain(worker)), ['0 created'])
+  assert.deepEqual(shown(await poll(worker)), ['0 created'])
 })
 
 test('a full buffer gives up its oldest events', async (t) => {
   const worker = await engineFor(t, { bufferedEvents: 2 })
   for (let i = 0; i < 3; i++) await complete(worker, tokens(9, 1_000 * (i + 1)))
-  assert.deepEqual(shown(await drain(worker)), ['2 stored 4+4', '3 stored 4+4'])
+  assert.deepEqual(shown(await poll(worker)), ['2 stored 4+4', '3 stored 4+4'])
 })
 
-test('events tell their rank where there are several, and one drain is for all', async (t) => {
+test('events tell their rank where there are several, and one poll is for all', async (t) => {
   const worker = await engineFor(t, {}, { worker: { ranks: 2 } })
   assert.deepEqual(
-    (await drain(worker)).map(({ id, rank }) => [id, rank]),
+    (await poll(worker)).map(({ id, rank }) => [id, rank]),
     [
       [0, 0],
       [0, 1],

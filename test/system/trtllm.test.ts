@@ -46,8 +46,8 @@ async function candidates(fleet: Fleet, prompt: string): Promise<DecisionRecord[
 for (const [name, settings] of [
   ['with metrics', {}],
   [
-    'with iteration statistics, two windows, partial blocks, and a drain by GET',
-    { metrics: false, slidingWindow: 64, partialBlocks: true, drainedBy: 'GET' },
+    'with iteration statistics, two windows, partial blocks, and a poll by GET',
+    { metrics: false, slidingWindow: 64, partialBlocks: true, polledBy: 'GET' },
   ],
 ] as const) {
   test(`TensorRT-LLM workers ${name}: predictions are what the engines report, under eviction`, async (t) => {
@@ -133,7 +133,7 @@ test('two readers that steal from each other are noticed as gaps, and the log sa
     return (await fleet.workers())[0]?.events.gaps !== 0
   }, 'a gap is seen')
   clearInterval(thief)
-  assert.equal(fleet.log.filter(({ message }) => message.includes('somebody else drains')).length, 1)
+  assert.equal(fleet.log.filter(({ message }) => message.includes('somebody else polls')).length, 1)
 })
 
 test('an engine of several ranks that is one worker is routed by load, and the log says why', async (t) => {
@@ -149,7 +149,7 @@ test('an engine of several ranks that is one worker is routed by load, and the l
   assert.equal(candidate?.exact, false)
 })
 
-test('ranks behind a header are workers of their own, fed by one drain', async (t) => {
+test('ranks behind a header are workers of their own, fed by one poll', async (t) => {
   const fleet = await fleetFor(
     t,
     options({}, { simulators: { worker: { flavour: trtllm(), ranks: 2 } }, worker: { engine: 'trtllm', ranks: 2 } }),

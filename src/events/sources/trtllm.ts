@@ -7,32 +7,32 @@ import { decodeEvents, type TrtllmEvent } from '../trtllm/decode.ts'
 import { TrtllmRank } from '../trtllm/rank.ts'
 
 export interface PollTiming {
-  /** Between two drains while they bring events. */
+  /** Between two polls while they bring events. */
   readonly intervalMs: number
-  /** Longest time between two drains that bring none. */
+  /** Longest time between two polls that bring none. */
   readonly idleIntervalMs: number
-  /** For one drain: the engine itself waits for events before it answers that there are none. */
+  /** For one poll: the engine itself waits for events before it answers that there are none. */
   readonly timeoutMs: number
   readonly answerBytes: number
 }
 
-/** How a request of a drain ended. */
-export type DrainOutcome =
+/** How a request of a poll ended. */
+export type PollOutcome =
   | { readonly kind: 'answer'; readonly status: number; readonly bytes: Uint8Array }
   /** It was never sent; `refused`: since no process takes connections there. */
   | { readonly kind: 'unreached'; readonly refused: boolean }
-  /** It was sent, and no whole answer came: what it drained is lost. */
+  /** It was sent, and no whole answer came: what it took is lost. */
   | { readonly kind: 'lost'; readonly reason: string }
 
-/** Sends one request of a drain; never rejects. */
-export type Drain = (
+/** Sends one request of a poll; never rejects. */
+export type Poll = (
   method: 'POST' | 'GET',
   limits: { readonly timeoutMs: number; readonly limitBytes: number; readonly signal: AbortSignal },
-) => Promise<DrainOutcome>
+) => Promise<PollOutcome>
 
 export interface TrtllmEventsOptions {
-  readonly drain: Drain
-  /** Whether this process is the one that drains: the engine gives each event once, to whoever asks first. */
+  readonly poll: Poll
+  /** Whether this process is the one that polls: the engine gives each event once, to whoever asks first. */
   readonly mayPoll: () => boolean
   readonly timing: () => PollTiming
   readonly clock: Clock
@@ -57,7 +57,7 @@ export interface TrtllmWorkerOptions extends IngestOptions {
 
 /** After an answer that the engine has no such path. */
 const absentRetryMs = 30_000
-/** Longest time between two drains that fail. */
+/** Longest time between two polls that fail. */
 const failedRetryMs = 2_000
 /** Between two complaints about lost events. */
 const complaintMs = 60_000
@@ -65,9 +65,9 @@ const complaintMs = 60_000
 const maxLeftOut = 1_000_000
 
 /**
- * The KV events of one TensorRT-LLM engine: drained by `POST /kv_cache_events`, one request at a time, and handed to the
+ * The KV events of one TensorRT-LLM engine: polled by `POST /kv_cache_events`, one request at a time, and handed to the
  * workers of its ranks. Reading takes the events away, so an answer that is lost on the way cannot be had again: what was
- * known is then cleared, as it is where event ids show that somebody else has drained some.
+ * known is then cleared, as it is where event ids show that somebody else has polled some.
  */
 export class TrtllmEvents {
   readonly #o: TrtllmEventsOptions
@@ -75,7 +75,7 @@ export class TrtllmEvents {
   #method: 'POST' | 'GET' = 'POST'
   #cancel: Cancel = () => undefined
   #polling: AbortController | null = null
-  /** Time until the next drain that brings nothing, or fails. */
+  /** Time until the next poll that brings nothing, or fails. */
   #pauseMs = 0
   #failed = false
   #ended = false
@@ -115,14 +115,15 @@ export class TrtllmEvents {
   }
 
   #plan(afterMs: number): void {
-    if (this.#ended) return
+    // Events that nobody can use are left to others.
+    if (this.#ended || [...this.#workers.values()].every((worker) => worker.isUnroutable)) return
     this.#cancel()
     // Several routers that lost their places together do not come back together.
     this.#cancel = this.#o.clock.after(afterMs * (0.9 + 0.2 * this.#o.random()), () => void this.#poll())
   }
 
   async #poll(): Promise<void> {
-    const { drain, mayPoll } = this.#o
+    const { poll, mayPoll } = this.#o
     const timing = this.#o.timing()
     if (!mayPoll()) {
       for (const worker of this.#workers.values()) worker.doubt()
@@ -131,7 +132,7 @@ export class TrtllmEvents {
     }
     const polling = new AbortController()
     this.#polling = polling
-    const outcome = await drain(this.#method, {
+    const outcome = await poll(this.#method, {
       timeoutMs: timing.timeoutMs,
       limitBytes: timing.answerBytes,
       signal: polling.signal,
@@ -140,7 +141,7 @@ export class TrtllmEvents {
     this.#polling = null
   }
 
-  async #settle(outcome: DrainOutcome): Promise<void> {
+  async #settle(outcome: PollOutcome): Promise<void> {
     switch (outcome.kind) {
       case 'answer':
         await this.#answered(outcome.status, outcome.bytes)
@@ -185,7 +186,7 @@ export class TrtllmEvents {
       this.#lose(error.message)
       return
     }
-    if (this.#failed) log.info({ worker: name }, 'KV events: drained again')
+    if (this.#failed) log.info({ worker: name }, 'KV events: polled again')
     this.#failed = false
     await this.#deliver(events)
     this.#pauseMs =
@@ -199,11 +200,13 @@ export class TrtllmEvents {
     const { log, name, turn } = this.#o
     const byRank = Map.groupBy(events, ({ rank }) => rank)
     const whole = this.#workers.get(null)
-    if (whole !== undefined && [...byRank.keys()].some((rank) => rank > 0) && whole.unroutable())
+    if (whole !== undefined && [...byRank.keys()].some((rank) => rank > 0)) {
+      whole.makeUnroutable()
       log.warn(
         { worker: name },
         'KV events: the engine has several ranks and chooses among them itself, so nobody can tell which cache a request meets: routed by load',
       )
+    }
     for (const [rank, worker] of this.#workers) {
       const own = byRank.get(rank ?? 0) ?? []
       byRank.delete(rank ?? 0)
@@ -212,7 +215,7 @@ export class TrtllmEvents {
     for (const others of byRank.values()) this.#first()?.skipped('rank_unknown', others.length)
   }
 
-  /** A drain failed that may have taken events. */
+  /** A poll failed that may have taken events. */
   #lose(reason: string): void {
     for (const worker of this.#workers.values()) worker.lose()
     this.#fail(reason)
@@ -223,7 +226,7 @@ export class TrtllmEvents {
     for (const worker of this.#workers.values()) worker.doubt()
     if (!this.#failed) {
       this.#first()?.disconnect()
-      log.warn({ worker: name, reason }, 'KV events: they cannot be drained')
+      log.warn({ worker: name, reason }, 'KV events: they cannot be polled')
     }
     this.#failed = true
     this.#pauseMs = Math.min(failedRetryMs, Math.max(this.#o.timing().idleIntervalMs, 2 * this.#pauseMs))
@@ -269,7 +272,7 @@ class TrtllmWorker {
           this.#complainedAtMs = clock.now()
           log.warn(
             { worker: name, gaps: this.#gaps },
-            'KV events: some were lost: somebody else drains /kv_cache_events too, or event_buffer_max_size is too small',
+            'KV events: some were lost: somebody else polls /kv_cache_events too, or event_buffer_max_size is too small',
           )
         },
         restart: () => {
@@ -315,7 +318,7 @@ class TrtllmWorker {
     if (!this.#stopped) this.#state = 'live'
   }
 
-  /** Contact was lost. Ids will tell whether what is known still holds: an engine keeps its events until they are drained. */
+  /** Contact was lost. Ids will tell whether what is known still holds: an engine keeps its events until they are polled. */
   doubt(): void {
     if (this.#state === 'live') this.#state = 'unknown'
   }
@@ -337,12 +340,14 @@ class TrtllmWorker {
     this.#state = 'absent'
   }
 
-  /** The events are of several caches, and nobody can tell which one a request will meet; false where that was known. */
-  unroutable(): boolean {
-    if (this.#unroutable) return false
+  /** Whether the events are of several caches, and nobody can tell which one a request will meet. */
+  get isUnroutable(): boolean {
+    return this.#unroutable
+  }
+
+  makeUnroutable(): void {
     this.absent()
     this.#unroutable = true
-    return true
   }
 
   skipped(reason: string, count: number): void {

@@ -14,7 +14,7 @@ export interface TrtllmSettings extends Pick<
   /** return_perf_metrics: GET /prometheus/metrics. */
   readonly metrics: boolean
   /** Methods of /kv_cache_events. */
-  readonly drainedBy: 'POST' | 'GET'
+  readonly polledBy: 'POST' | 'GET'
 }
 
 /** TensorRT-LLM's `trtllm-serve`, by its source of 2026; none was run beside it. */
@@ -24,7 +24,7 @@ export function trtllm(settings: Partial<TrtllmSettings> = {}): Flavour {
     partialBlocks: false,
     bufferedEvents: 65_536,
     metrics: true,
-    drainedBy: 'POST',
+    polledBy: 'POST',
     ...settings,
   }
   const engine = { blockSize: 32, hostWrites: 'evicted', blockHash: trtllmChain } as const
@@ -71,7 +71,7 @@ function open(life: LifeOptions, settings: TrtllmSettings): Surface {
     addRoutes(app, serving, options) {
       addGenerationRoutes(app, serving)
       addFactRoutes(app, options)
-      addDrainedRoutes(app, outlets, ranks, settings)
+      addPolledRoutes(app, outlets, ranks, settings)
       if (settings.metrics) addPrometheusRoute(app, options)
     },
     close: () => Promise.resolve(),
@@ -88,17 +88,17 @@ function addFactRoutes(app: FastifyInstance, { model, startedSeconds }: SurfaceO
 }
 
 /** What each reader takes away: events of all ranks, and a record of each iteration since the last one. */
-function addDrainedRoutes(
+function addPolledRoutes(
   app: FastifyInstance,
   outlets: readonly TrtllmOutlet[],
   ranks: readonly EngineDrive[],
-  { drainedBy }: TrtllmSettings,
+  { polledBy }: TrtllmSettings,
 ): void {
   app.route({
-    method: drainedBy,
+    method: polledBy,
     url: '/kv_cache_events',
     handler: (_, reply) => {
-      const lists = outlets.map((outlet) => outlet.drain().slice(1, -1))
+      const lists = outlets.map((outlet) => outlet.take().slice(1, -1))
       return asJson(reply, `[${lists.filter((list) => list !== '').join(', ')}]`)
     },
   })

@@ -6,25 +6,25 @@ import type { EngineExchange } from '../workers/engine-http.ts'
 import type { Worker } from '../workers/worker.ts'
 import { systemClock } from '../zmtp/clock.ts'
 
-export interface DrainedEventsOptions {
+export interface PolledEventsOptions {
   readonly http: EngineExchange
-  /** Read anew for each drain. */
+  /** Read anew for each poll. */
   readonly timing: () => PollTiming
   readonly random: () => number
   readonly log: Log
-  /** Whether this process is the one that drains an engine; omitted: it always is. */
+  /** Whether this process is the one that polls an engine; omitted: it always is. */
   readonly mayPoll?: (url: string) => boolean
 }
 
 /**
- * KV events that engines give out by HTTP, each once. So a URL is drained by one object of the process, whichever workers
- * want its events; which of several processes drains it, `mayPoll` says.
+ * KV events that engines give out by HTTP, each once. So a URL is polled by one object of the process, whichever workers
+ * want its events; which of several processes polls it, `mayPoll` says.
  */
-export class DrainedEvents {
-  readonly #o: DrainedEventsOptions
+export class PolledEvents {
+  readonly #o: PolledEventsOptions
   readonly #engines = new Map<string, TrtllmEvents>()
 
-  constructor(options: DrainedEventsOptions) {
+  constructor(options: PolledEventsOptions) {
     this.#o = options
   }
 
@@ -53,7 +53,7 @@ export class DrainedEvents {
   #engine(url: string, worker: Worker): TrtllmEvents {
     const { http, timing, random, log, mayPoll } = this.#o
     const engine: TrtllmEvents = new TrtllmEvents({
-      drain: (method, limits) => http.exchange(url, { ...limits, method, headers: worker.headers }),
+      poll: (method, limits) => http.exchange(url, { ...limits, method, headers: headersFor(url, worker) }),
       mayPoll: () => mayPoll?.(url) ?? true,
       timing,
       clock: systemClock,
@@ -67,4 +67,9 @@ export class DrainedEvents {
     })
     return engine
   }
+}
+
+/** The engine's credentials are for the engine: somebody else who offers its events gets none. */
+function headersFor(url: string, worker: Worker): Readonly<Record<string, string>> {
+  return new URL(url).origin === new URL(worker.origin).origin ? worker.headers : {}
 }
