@@ -28,7 +28,7 @@ import { checkedPlugins, profileChoice, tierCredit } from './main/policies.ts'
 import { PoolSetup } from './main/pool-setup.ts'
 import { createSentPrompts } from './main/sent-prompts.ts'
 import { Reloader, type Reloadable, type ReloadResult } from './main/reload.ts'
-import { probeWorker } from './main/probe.ts'
+import { causeOfProbe, probeWorker } from './main/probe.ts'
 import { FlatMap } from './map/flat-map.ts'
 import { Pipeline } from './pipeline.ts'
 import { Forwarder } from './proxy/forward.ts'
@@ -210,7 +210,11 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     onWorkerRestarted: (worker) => fleetLoad.restarted(worker),
     startEvents: (worker, place, reading) => events.start(worker, place, reading),
     startLoadFeed: (worker, place, onLoad) => startLoadFeed(worker, place, onLoad, { metrics, random }),
-    probe: (worker) => probeWorker(worker, { prompts, http: engineHttp, log }),
+    probe: async (worker) => {
+      const result = await probeWorker(worker, { prompts, http: engineHttp, log })
+      truth.probed(worker, causeOfProbe(result))
+      return result.kind
+    },
   })
 
   const pipeline = new Pipeline({

@@ -1,5 +1,5 @@
 import type { Log } from '../telemetry/log.ts'
-import { probeTokenizer, type AskTokenize } from '../tokenize/probe.ts'
+import { probePrompts, probeTokenizer, type AskTokenize, type ProbeResult } from '../tokenize/probe.ts'
 import type { PromptService } from '../tokenize/service.ts'
 import { jsonOf, type EngineHttp } from '../workers/engine-http.ts'
 import type { Worker } from '../workers/worker.ts'
@@ -14,9 +14,9 @@ export interface ProbeParts {
  * Compares our tokenizing with the worker's own /tokenize (decision 11). A difference is said loudly: this worker's
  * prefix matches would silently be worth nothing.
  */
-export async function probeWorker(worker: Worker, parts: ProbeParts): Promise<'equal' | 'different' | 'unverified'> {
+export async function probeWorker(worker: Worker, parts: ProbeParts): Promise<ProbeResult> {
   const tokenizer = parts.prompts.tokenizer(worker.pool)
-  if (tokenizer === null) return 'unverified'
+  if (tokenizer === null) return { kind: 'unverified', reason: 'unsupported' }
   const result = await probeTokenizer(tokenizer, askTokenize(worker, parts.http))
   if (result.kind === 'different') {
     parts.log.error(
@@ -31,7 +31,13 @@ export async function probeWorker(worker: Worker, parts: ProbeParts): Promise<'e
       'tokenizing differs from the worker’s own: it is routed by load only; check the tokenizer directory and the chat template',
     )
   }
-  return result.kind
+  return result
+}
+
+/** What differs, by the prompt that showed it; null: nothing, as far as could be asked. */
+export function causeOfProbe(result: ProbeResult): 'template' | 'tokenizer' | null {
+  if (result.kind !== 'different') return null
+  return probePrompts[result.probe]?.kind === 'chat' ? 'template' : 'tokenizer'
 }
 
 function askTokenize(worker: Worker, http: EngineHttp): AskTokenize {

@@ -4,13 +4,21 @@ export interface MetricsSource {
   readonly model: string
   readonly blockSize: number
   readonly capacityBlocks: number
+  readonly hashAlgorithm: string
   readonly startedSeconds: number
   /** Per data-parallel rank, in order. */
   readonly ranks: readonly EngineStats[]
 }
 
 /** vLLM's /metrics in the Prometheus text format 0.0.4: the part that routers, dashboards and autoscalers read. */
-export function metricsText({ model, blockSize, capacityBlocks, startedSeconds, ranks }: MetricsSource): string {
+export function metricsText({
+  model,
+  blockSize,
+  capacityBlocks,
+  hashAlgorithm,
+  startedSeconds,
+  ranks,
+}: MetricsSource): string {
   const lines: string[] = []
   const metric = (name: string, type: 'gauge' | 'counter', help: string, samples: readonly string[]): void => {
     lines.push(`# HELP ${name} ${help}`, `# TYPE ${name} ${type}`, ...samples)
@@ -57,13 +65,15 @@ export function metricsText({ model, blockSize, capacityBlocks, startedSeconds, 
     'vllm:cache_config_info',
     'gauge',
     'Information of the LLMEngine CacheConfig',
-    ranks.map((_, rank) => `vllm:cache_config_info{${cacheConfig(blockSize, capacityBlocks, rank)}} 1.0`),
+    ranks.map(
+      (_, rank) => `vllm:cache_config_info{${cacheConfig(blockSize, capacityBlocks, hashAlgorithm, rank)}} 1.0`,
+    ),
   )
   return lines.join('\n') + '\n'
 }
 
 /** Unknown values print as the text None, as in vLLM. */
-function cacheConfig(blockSize: number, capacityBlocks: number, rank: number): string {
+function cacheConfig(blockSize: number, capacityBlocks: number, hashAlgorithm: string, rank: number): string {
   return Object.entries({
     _block_size_resolved: 'True',
     block_size: blockSize,
@@ -76,7 +86,7 @@ function cacheConfig(blockSize: number, capacityBlocks: number, rank: number): s
     num_cpu_blocks: 'None',
     num_gpu_blocks: capacityBlocks,
     num_gpu_blocks_override: 'None',
-    prefix_caching_hash_algo: 'sha256',
+    prefix_caching_hash_algo: hashAlgorithm,
     sliding_window: 'None',
     user_specified_block_size: 'True',
   })

@@ -173,6 +173,13 @@ export class TruthCheck {
     else record.findings.remove('events_off')
   }
 
+  /** Tokenizing was compared with the engine's own (decision 11), and what differs. */
+  probed(worker: Worker, difference: 'template' | 'tokenizer' | null): void {
+    const { findings } = this.record(worker)
+    for (const cause of ['template', 'tokenizer'] as const) if (cause !== difference) findings.remove(cause)
+    if (difference !== null) findings.add(difference, { detail: 'its own /tokenize gives other tokens' })
+  }
+
   /** The size of the blocks that it announces. */
   announced(worker: Worker, blockSize: number): void {
     const record = this.record(worker)

@@ -4,7 +4,7 @@ import { vllmAlgorithms } from '../../kv/engine-hash/vllm.ts'
 import { formatEndpoint } from '../../zmtp/endpoint.ts'
 import { ApiError } from '../api-error.ts'
 import { addAudioRoutes } from '../audio.ts'
-import { fastBlockHash } from '../block-hash.ts'
+import { fastBlockHash, type BlockHash } from '../block-hash.ts'
 import type { EngineDrive } from '../engine-drive.ts'
 import { encodeBatch, type EventEncoding } from '../event-encoding.ts'
 import { eventPlaces, openPublishers } from '../event-publishers.ts'
@@ -30,11 +30,13 @@ export const vllm: Flavour = vllmFlavour()
 /** How blocks outside the GPU are told of; `EventEncoding` says what it means. */
 export type OffloadEvents = Pick<EventEncoding, 'placeholders' | 'sharedMedium'>
 
+const blockHashes: Readonly<Record<string, BlockHash>> = {
+  fast: fastBlockHash,
+  ...Object.fromEntries(vllmAlgorithms.map((algorithm) => [algorithm, vllmBlockHash(algorithm)])),
+}
+
 export const vllmKind: FlavourKind = {
-  blockHashes: {
-    fast: fastBlockHash,
-    ...Object.fromEntries(vllmAlgorithms.map((algorithm) => [algorithm, vllmBlockHash(algorithm)])),
-  },
+  blockHashes,
   options: {
     'offload-events': {
       value: 'described|placeholders',
@@ -104,11 +106,12 @@ function addOperationRoutes(app: FastifyInstance, serving: Serving, options: Sur
   app.get('/load', () => ({ server_load: serving.inFlight }))
   app.get('/is_sleeping', () => ({ is_sleeping: false }))
   app.get('/metrics', (_, reply) => {
-    const { blockSize, capacityBlocks } = (ranks[0] as EngineDrive).options
+    const { blockSize, capacityBlocks, blockHash } = (ranks[0] as EngineDrive).options
+    const hashAlgorithm = Object.keys(blockHashes).find((name) => blockHashes[name] === blockHash) ?? 'sha256'
     const { startedSeconds } = options
     const stats = ranks.map((rank) => rank.stats)
     reply.type('text/plain; version=0.0.4; charset=utf-8')
-    return metricsText({ model, blockSize, capacityBlocks, startedSeconds, ranks: stats })
+    return metricsText({ model, blockSize, capacityBlocks, hashAlgorithm, startedSeconds, ranks: stats })
   })
   app.post('/reset_prefix_cache', () => ({
     success: ranks.map((rank) => rank.resetPrefixCache()).every(Boolean),
