@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { test, type TestContext } from 'node:test'
 import { startRouter } from '../../src/main.ts'
 import type { DecisionRecord } from '../../src/routing/decisions.ts'
+import { trtllm } from '../../src/simulator/flavours/trtllm.ts'
 import { vllm } from '../../src/simulator/flavours/vllm.ts'
 import { startSimulators, type Simulators, type SimulatorsOptions } from '../../src/simulator/simulate.ts'
 import { loadTokenizer } from '../../src/tokenize/tokenizer.ts'
@@ -24,6 +25,11 @@ const engine = {
 /** Two engines of each kind; the last one tells nothing of its cache. */
 const kinds: readonly (Partial<SimulatorsOptions> & { readonly config?: object })[] = [
   { workers: 2, engine: { ...engine, hostBlocks: 256 }, worker: { flavour: vllm } },
+  {
+    workers: 2,
+    engine: { ...engine, hostBlocks: 256, hostWrites: 'evicted' },
+    worker: { flavour: trtllm({ slidingWindow: 512, partialBlocks: true }) },
+  },
   { workers: 1, engine, eventsPort: null, worker: { flavour: vllm }, config: { events: false } },
 ]
 
@@ -97,8 +103,11 @@ async function mishaps(fleet: Fleet, random: () => number): Promise<void> {
           ),
         'the engine is back',
       )
-    } else if (kind < 0.6) worker.dropEvents(1 + Math.floor(random() * 5), { forget: random() < 0.5 })
-    else if (kind < 0.8) {
+    } else if (kind < 0.6) {
+      // Lost events that nobody can repeat are cleared with all before them, which no comparison can tell from a fault.
+      if (worker.places['replay'] !== undefined)
+        worker.dropEvents(1 + Math.floor(random() * 5), { forget: random() < 0.5 })
+    } else if (kind < 0.8) {
       worker.pauseEvents()
       setTimeout(() => worker.resumeEvents(), 30)
     }
