@@ -2,7 +2,7 @@
 import { availableParallelism, cpus } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
-import { Processes } from '../vllm/processes.ts'
+import { Processes } from '../engines/processes.ts'
 import { compare, heading, judge, row, startSides } from './comparison.ts'
 import { folder, installOldNode, installPython } from './install.ts'
 import { aiperf, inferencePerf } from './load.ts'

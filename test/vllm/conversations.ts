@@ -1,6 +1,6 @@
 import { blockSize, type Engine } from './engine.ts'
 import type { Lab, SentChat } from './lab.ts'
-import { text } from './texts.ts'
+import { text } from '../engines/texts.ts'
 
 export interface Message {
   readonly role: string

@@ -1,9 +1,9 @@
 import type { ChildProcess } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { call } from './client.ts'
+import { call } from '../engines/client.ts'
 import type { Installation } from './install.ts'
-import { freePorts, type Processes } from './processes.ts'
+import { freePorts, type Processes } from '../engines/processes.ts'
 
 export const blockSize = 32
 const longestModelLength = 8192
@@ -13,6 +13,8 @@ const startDeadlineMs = 600_000
 export class Engine {
   readonly name: string
   readonly url: string
+  /** Where it publishes its KV events. */
+  readonly eventsEndpoint: string
   readonly #installation: Installation
   readonly #processes: Processes
   readonly #model: string
@@ -34,6 +36,7 @@ export class Engine {
   ) {
     this.name = name
     this.url = `http://127.0.0.1:${ports[0]}`
+    this.eventsEndpoint = `tcp://127.0.0.1:${ports[1]}`
     this.#model = model
     this.#installation = installation
     this.#processes = processes

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
-import { call, eventually } from './client.ts'
+import { call, eventually } from '../engines/client.ts'
 import { newUser, takeTurn, type User } from './conversations.ts'
 import { blockSize, type Engine } from './engine.ts'
 import type { Lab } from './lab.ts'
-import { text } from './texts.ts'
+import { text } from '../engines/texts.ts'
 
 const endless = { model: 'model', max_tokens: 4000, temperature: 0, ignore_eos: true }
 const freedMs = 5_000

@@ -1,8 +1,8 @@
-import { eventually, generate, type Generation } from './client.ts'
+import { eventually, generate, type Generation } from '../engines/client.ts'
 import { blockSize, type Engine } from './engine.ts'
 import { Held } from './held.ts'
-import type { Report } from './report.ts'
-import type { Router } from './router.ts'
+import type { Report } from '../engines/report.ts'
+import type { Router } from '../engines/router.ts'
 
 const settleMs = 5_000
 

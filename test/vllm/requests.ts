@@ -1,6 +1,6 @@
-import { call, json, type Reply } from './client.ts'
+import { call, json, type Reply } from '../engines/client.ts'
 import type { Lab } from './lab.ts'
-import { text, weatherTool } from './texts.ts'
+import { text, weatherTool } from '../engines/texts.ts'
 
 /** Requests of every form whose prompt the router must read. */
 export async function forms(lab: Lab): Promise<void> {

@@ -9,10 +9,10 @@ import { Engine } from './engine.ts'
 import { agreement, death, disconnects, evictions, reset, restart } from './failures.ts'
 import { install, makeModel } from './install.ts'
 import { Lab } from './lab.ts'
-import { Processes } from './processes.ts'
-import { Report } from './report.ts'
+import { Processes } from '../engines/processes.ts'
+import { Report } from '../engines/report.ts'
 import { bytes, forms, severalPrompts, tokenize } from './requests.ts'
-import { Router } from './router.ts'
+import { Router } from '../engines/router.ts'
 
 const fewBlocks = 96
 

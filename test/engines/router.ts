@@ -1,6 +1,7 @@
-import { join } from 'node:path'
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { call, eventually, json } from './client.ts'
-import { root } from './install.ts'
+import { root } from './python.ts'
 import { freePorts, type Processes } from './processes.ts'
 import type { DecisionRecord } from '../../src/routing/decisions.ts'
 
@@ -31,7 +32,7 @@ export interface WorkerView {
   readonly degraded?: string
 }
 
-/** Warmroute as a user starts it: a process, flags, no config file. */
+/** Warmroute as a user starts it: a process of its own. */
 export class Router {
   readonly url: string
   readonly admin: string
@@ -41,18 +42,42 @@ export class Router {
     this.admin = `http://127.0.0.1:${adminPort}`
   }
 
-  static async start(engines: readonly string[], model: string, log: string, processes: Processes): Promise<Router> {
+  /** With flags and no config file. */
+  static start(engines: readonly string[], model: string, log: string, processes: Processes): Promise<Router> {
+    return Router.#serve(
+      (port, adminPort) => {
+        const ports = ['--port', String(port), '--admin-port', String(adminPort)]
+        return ['--worker-urls', ...engines, '--model-path', model, ...ports]
+      },
+      log,
+      processes,
+    )
+  }
+
+  /** With a config file, for engines that do not tell what the router must know of them; `file` is written. */
+  static startWith(config: object, file: string, log: string, processes: Processes): Promise<Router> {
+    return Router.#serve(
+      (port, adminPort) => {
+        const places = { listen: { host: '127.0.0.1', port }, admin: { host: '127.0.0.1', port: adminPort } }
+        mkdirSync(dirname(file), { recursive: true })
+        // JSON is YAML.
+        writeFileSync(file, JSON.stringify({ ...places, ...config }, null, 2))
+        return ['--config', file]
+      },
+      log,
+      processes,
+    )
+  }
+
+  static async #serve(
+    flags: (port: number, adminPort: number) => readonly string[],
+    log: string,
+    processes: Processes,
+  ): Promise<Router> {
     const [port = 0, adminPort = 0] = await freePorts(2)
     const router = new Router(port, adminPort)
-    processes.start(
-      process.execPath,
-      [
-        ...[join(root, 'bin', 'warmroute.js'), 'serve', '--worker-urls', ...engines, '--model-path', model],
-        ...['--port', String(port), '--admin-port', String(adminPort)],
-      ],
-      {},
-      log,
-    )
+    const program = join(root, 'bin', 'warmroute.js')
+    processes.start(process.execPath, [program, 'serve', ...flags(port, adminPort)], {}, log)
     const ready = await eventually(
       async () => ((await call(`${router.admin}/readyz`)).status === 200 ? true : null),
       30_000,

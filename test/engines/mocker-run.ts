@@ -1,0 +1,220 @@
+import { join } from 'node:path'
+import { seededRandom } from '../support/random.ts'
+import { eventually, generate } from './client.ts'
+import type { OwnRule } from './exchanges.ts'
+import { Field } from './field.ts'
+import { Journal } from './journal.ts'
+import { folder, installDynamo, makeMockModel, Mocker, type MockerOptions } from './mocker.ts'
+import { Processes } from './processes.ts'
+import { Relay } from './relay.ts'
+import type { Report } from './report.ts'
+import { Router } from './router.ts'
+
+interface Case {
+  readonly title: string
+  readonly options: MockerOptions
+  readonly requests: number
+  readonly leastAgreement: number
+  readonly rules?: readonly OwnRule[]
+  /** Whether an engine dies and another one's events are lost. */
+  readonly failures?: boolean
+}
+
+const blockSize = 16
+/** Half of what the agents have open: evictions never end. */
+const blocks = 192
+const agents = { agents: 8, conversations: 3, longest: 500 }
+const eventsMs = 20_000
+
+/** Blocks that the engine once told of, has removed since, and yet finds again. */
+const silentHost: OwnRule = ({ promptIds, predicted, actual }, journal) => {
+  const known = journal.namesOf(promptIds).length * blockSize
+  return actual !== null && actual > predicted && actual <= known
+    ? 'loaded from the host tier, of which the mocker publishes no event'
+    : null
+}
+
+const wholePrompt: OwnRule = ({ promptIds, predicted, actual }) =>
+  actual === promptIds.length && actual === predicted + blockSize
+    ? 'the mocker counts a whole prompt as cached, its last token too'
+    : null
+
+const cases: readonly Case[] = [
+  {
+    title: 'as vLLM',
+    options: { imitates: 'vllm', blocks, blockSize },
+    requests: 1_000,
+    leastAgreement: 0.99,
+    failures: true,
+  },
+  {
+    title: 'as SGLang',
+    options: { imitates: 'sglang', blocks, blockSize },
+    requests: 1_000,
+    leastAgreement: 0.99,
+  },
+  {
+    title: 'as TensorRT-LLM',
+    options: { imitates: 'trtllm', blocks, blockSize },
+    requests: 300,
+    leastAgreement: 0.99,
+    rules: [wholePrompt],
+  },
+  {
+    title: 'as vLLM with a host tier',
+    options: { imitates: 'vllm', blocks, blockSize, hostBlocks: 2 * blocks },
+    requests: 300,
+    // Most of what is found again comes from a tier that nobody is told of.
+    leastAgreement: 0,
+    rules: [silentHost],
+  },
+]
+
+/** Warmroute before two engines of NVIDIA Dynamo's mocker, for each engine that it imitates. */
+export async function mockerRun(report: Report): Promise<void> {
+  report.section('NVIDIA Dynamo’s mocker')
+  const programs = installDynamo((line) => report.say(line))
+  const model = makeMockModel()
+  const processes = new Processes(join(folder, 'running.json'))
+  for (const one of cases) await runCase(one, report, programs, model, processes)
+}
+
+async function runCase(
+  { title, options, requests, leastAgreement, rules, failures }: Case,
+  report: Report,
+  programs: string,
+  model: string,
+  processes: Processes,
+): Promise<void> {
+  report.section(
+    `The mocker ${title}: ${blocks} blocks of ${blockSize}${options.hostBlocks === undefined ? '' : `, ${options.hostBlocks} in the host`}`,
+  )
+  const mockers = [
+    await Mocker.at('mocker 1', options, programs, model, processes),
+    await Mocker.at('mocker 2', options, programs, model, processes),
+  ] as const
+  for (const mocker of mockers) mocker.start()
+  for (const mocker of mockers) await mocker.ready()
+  const relay = await Relay.of(mockers[1].events)
+  const journals = new Map<string, Journal>()
+  for (const { url, events } of mockers)
+    journals.set(url, await Journal.of({ endpoint: events, blockSize, countsStores: false }))
+  const router = await Router.startWith(configFor(mockers, relay, model), join(folder, 'router.yaml'), log, processes)
+  for (const { name, url } of mockers)
+    report.check(`${name}: events are live`, (await router.workerOnce(url, isLive, eventsMs)) !== null)
+  const field = new Field({
+    report,
+    router,
+    blockSize,
+    journals,
+    tellsTokens: false,
+    ...(rules === undefined ? {} : { rules }),
+  })
+  const random = seededRandom(20_261_123)
+  await field.work(requests, { ...agents, random })
+  field.judge(leastAgreement)
+  await field.mapIsRight()
+  for (const { url } of mockers) {
+    const { agreement, degraded } = await router.worker(url)
+    report.say(`${url}: the router’s own figures ${JSON.stringify(agreement)}, ${degraded ?? 'trusted'}`)
+  }
+  if (failures === true) {
+    await lostEvents(report, router, field, relay, mockers[1], random)
+    await death(report, router, field, mockers[0], journals, random)
+    await salts(report, router, mockers[0])
+  }
+  for (const journal of journals.values()) await journal.close()
+  await relay.close()
+  processes.endAll()
+}
+
+const log = join(folder, 'logs', 'router.txt')
+
+function isLive({ state, events }: { state: string; events: { state: string } }): boolean {
+  return state === 'healthy' && events.state === 'live'
+}
+
+/** The mocker answers neither /kv_event_sources nor /metrics as an engine, so that the config tells all of it. */
+function configFor([first, second]: readonly [Mocker, Mocker], relay: Relay, model: string): object {
+  const worker = (mocker: Mocker, endpoint: string): object => ({
+    url: mocker.url,
+    engine: 'vllm',
+    blockSize,
+    capacityBlocks: mocker.options.blocks,
+    events: { endpoint, replay: mocker.replay },
+  })
+  return {
+    pools: [
+      { model: 'model', tokenizer: model, workers: [worker(first, first.events), worker(second, relay.endpoint)] },
+    ],
+  }
+}
+
+/** Messages that never arrive leave a gap, which the mocker's own replay fills. */
+async function lostEvents(
+  report: Report,
+  router: Router,
+  field: Field,
+  relay: Relay,
+  mocker: Mocker,
+  random: () => number,
+): Promise<void> {
+  report.section(`Lost events of ${mocker.name}`)
+  const before = (await router.worker(mocker.url)).events.gaps
+  relay.lose(5)
+  await field.work(60, { ...agents, random })
+  const after = await router.workerOnce(
+    mocker.url,
+    ({ events }) => events.gaps > before && events.state === 'live',
+    eventsMs,
+  )
+  report.check(
+    'the gap was seen, and filled',
+    after !== null,
+    `${relay.lost} messages lost; ${JSON.stringify(after?.events)}`,
+  )
+  await field.mapIsRight()
+}
+
+/** kill -9, and another process at the same address. */
+async function death(
+  report: Report,
+  router: Router,
+  field: Field,
+  mocker: Mocker,
+  journals: ReadonlyMap<string, Journal>,
+  random: () => number,
+): Promise<void> {
+  report.section(`kill -9 of ${mocker.name}`)
+  mocker.kill()
+  journals.get(mocker.url)?.forget()
+  const down = await router.workerOnce(
+    mocker.url,
+    ({ state, map }) => state !== 'healthy' && map.blocks.gpu === 0,
+    eventsMs,
+  )
+  report.check('it is down, and the map holds nothing of it', down !== null)
+  const failed = field.failed
+  await field.work(40, { ...agents, random })
+  report.equal('requests fail meanwhile', field.failed - failed, 0)
+  mocker.start()
+  await mocker.ready()
+  const back = await router.workerOnce(mocker.url, isLive, eventsMs)
+  report.check('it is back, and its events are live', back !== null, JSON.stringify(back?.events))
+  await field.work(200, { ...agents, random })
+  await field.mapIsRight()
+}
+
+/** Dynamo 1.6.1 takes `cache_salt` and keeps nothing apart by it; the router does, as the engines do. */
+async function salts(report: Report, router: Router, mocker: Mocker): Promise<void> {
+  report.section('Cache salts')
+  const prompt = Array.from({ length: 100 }, (_, at) => 7_000 + at)
+  const body = { model: 'model', prompt, max_tokens: 1, return_token_ids: undefined }
+  const direct = `${mocker.url}/v1/completions`
+  await generate(direct, body)
+  await eventually(async () => ((await router.heldBlocks(mocker.url, prompt, null)) === 6 ? true : null), eventsMs)
+  const salted = await generate(direct, { ...body, cache_salt: 'tenant' })
+  report.say(
+    `under another salt the mocker finds ${salted.cachedTokens} tokens; the router expects ${await router.heldBlocks(mocker.url, prompt, 'tenant')} blocks`,
+  )
+}

@@ -1,0 +1,25 @@
+/**
+ * Warmroute before engines that are not its own (docs/real-engine.md): NVIDIA Dynamo's mocker and the real vLLM, both
+ * with a cache that is too small. The arguments name the parts: mocker, vllm (default: both).
+ */
+import { availableParallelism, cpus } from 'node:os'
+import { mockerRun } from './mocker-run.ts'
+import { Report } from './report.ts'
+import { vllmRun } from './vllm-run.ts'
+
+const parts: Readonly<Record<string, (report: Report) => Promise<void>>> = { mocker: mockerRun, vllm: vllmRun }
+const report = new Report()
+try {
+  const named = process.argv.slice(2)
+  report.say(`Node ${process.versions.node}, ${availableParallelism()} × ${cpus()[0]?.model ?? 'processor'}`)
+  for (const name of named.length === 0 ? Object.keys(parts) : named) {
+    const part = parts[name]
+    if (part === undefined) throw new Error(`"${name}" is none of ${Object.keys(parts).join(', ')}`)
+    await part(report)
+  }
+  report.end()
+} catch (error) {
+  console.error(error instanceof Error ? error.message : error)
+  process.exit(1)
+}
+process.exit(0)
