@@ -22,8 +22,8 @@ interface Case {
 
 const blockSize = 16
 /** Half of what the agents have open: evictions never end. */
-const blocks = 192
-const agents = { agents: 8, conversations: 3, longest: 500 }
+const blocks = 256
+const agents = { agents: 6, conversations: 4, longest: 500 }
 const eventsMs = 20_000
 
 /** Blocks that the engine once told of, has removed since, and yet finds again. */
@@ -71,12 +71,12 @@ const cases: readonly Case[] = [
 ]
 
 /** Warmroute before two engines of NVIDIA Dynamo's mocker, for each engine that it imitates. */
-export async function mockerRun(report: Report): Promise<void> {
+export async function mockerRun(report: Report, only?: string): Promise<void> {
   report.section('NVIDIA Dynamo’s mocker')
   const programs = installDynamo((line) => report.say(line))
   const model = makeMockModel()
   const processes = new Processes(join(folder, 'running.json'))
-  for (const one of cases) await runCase(one, report, programs, model, processes)
+  for (const one of cases) if (only === undefined || one.title.includes(only)) await runCase(one, report, programs, model, processes)
 }
 
 async function runCase(
@@ -99,6 +99,7 @@ async function runCase(
   const journals = new Map<string, Journal>()
   for (const { url, events } of mockers)
     journals.set(url, await Journal.of({ endpoint: events, blockSize, countsStores: false }))
+  const log = join(folder, 'logs', `router-${options.imitates}${options.hostBlocks === undefined ? '' : '-host'}.txt`)
   const router = await Router.startWith(configFor(mockers, relay, model), join(folder, 'router.yaml'), log, processes)
   for (const { name, url } of mockers)
     report.check(`${name}: events are live`, (await router.workerOnce(url, isLive, eventsMs)) !== null)
@@ -127,8 +128,6 @@ async function runCase(
   await relay.close()
   processes.endAll()
 }
-
-const log = join(folder, 'logs', 'router.txt')
 
 function isLive({ state, events }: { state: string; events: { state: string } }): boolean {
   return state === 'healthy' && events.state === 'live'

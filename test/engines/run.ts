@@ -7,7 +7,7 @@ import { mockerRun } from './mocker-run.ts'
 import { Report } from './report.ts'
 import { vllmRun } from './vllm-run.ts'
 
-const parts: Readonly<Record<string, (report: Report) => Promise<void>>> = { mocker: mockerRun, vllm: vllmRun }
+const parts: Readonly<Record<string, (report: Report, only?: string) => Promise<void>>> = { mocker: mockerRun, vllm: vllmRun }
 const report = new Report()
 try {
   const named = process.argv.slice(2)
@@ -15,7 +15,7 @@ try {
   for (const name of named.length === 0 ? Object.keys(parts) : named) {
     const part = parts[name]
     if (part === undefined) throw new Error(`"${name}" is none of ${Object.keys(parts).join(', ')}`)
-    await part(report)
+    await part(report, process.env["ONLY"])
   }
   report.end()
 } catch (error) {
