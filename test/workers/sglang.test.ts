@@ -81,9 +81,13 @@ test('an older SGLang answers under the path’s former name', async () => {
 
 test('an SGLang that does not answer properly is asked again', async () => {
   const ask = (answers: Readonly<Record<string, unknown>>) => sglang.facts(answering(answers), 'http://a:1', {})
-  assert.equal(await ask({ '/v1/models': models('sglang') }), null)
   assert.equal(await ask({ '/v1/models': models('sglang'), '/server_info': null }), null)
   assert.equal(await ask({ '/v1/models': 503, '/server_info': info }), null)
+})
+
+test('an SGLang behind a gateway that hides its facts serves with what the config tells', async () => {
+  const facts = await sglang.facts(answering({ '/v1/models': models('sglang') }), 'http://a:1', {})
+  assert.deepEqual(facts?.ranks, [{ rank: 0, blockSize: null, capacityBlocks: null, events: null, loadFeed: null }])
 })
 
 test('its load is asked of the scheduler, by rank', async () => {

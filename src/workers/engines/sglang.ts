@@ -45,7 +45,7 @@ export const sglang: Engine = {
 
 type Fields = Readonly<Record<string, unknown>>
 
-/** The path had another name before. */
+/** The path had another name before. Where neither is there, as behind a gateway, the engine tells nothing: the config may. */
 async function serverInfo(
   http: EngineHttp,
   baseUrl: string,
@@ -56,7 +56,7 @@ async function serverInfo(
     if (answer?.status === 200) return fieldsOf(jsonOf(answer))
     if (answer?.status !== 404) return null
   }
-  return null
+  return {}
 }
 
 function ranksOf(info: Fields, workerHost: string): RankFacts[] {
