@@ -51,6 +51,26 @@ export class Exchanges {
     return this.#all
   }
 
+  /**
+   * Where an engine reports no cached tokens its events say it: what a request found it did not store. The journals must
+   * have heard everything by now. Returns for how many requests.
+   */
+  askEvents(journals: ReadonlyMap<string, Journal>): number {
+    let found = 0
+    for (const [at, exchange] of this.#all.entries()) {
+      const journal = journals.get(exchange.worker)
+      if (exchange.actual !== null || journal === undefined) continue
+      const { promptIds, decidedMs, answeredMs } = exchange
+      const names = journal.namesOf(promptIds)
+      const until = journal.momentAt(answeredMs + underWayMs)
+      const blocks = journal.firstStored(names, journal.momentAt(decidedMs), until)
+      const most = Math.floor((promptIds.length - 1) / this.#blockSize)
+      this.#all[at] = { ...exchange, actual: Math.min(blocks, most) * this.#blockSize }
+      found++
+    }
+    return found
+  }
+
   /** 1 − Σ|predicted − actual| / Σ max(predicted, actual), and the share of requests that could be compared. */
   agreement(): { ratio: number; coverage: number; predicted: number; actual: number } {
     let difference = 0

@@ -71,6 +71,8 @@ export class Field {
   /** Tells how well predictions came true, and every difference with its cause. */
   judge(leastRatio: number): void {
     const { report, journals } = this.#o
+    const read = this.exchanges.askEvents(journals)
+    if (read > 0) report.say(`${read} answers without cached tokens: what the events say is taken`)
     const { ratio, coverage, predicted, actual } = this.exchanges.agreement()
     report.check(
       `agreement is at least ${percent(leastRatio)} at 90 % coverage`,

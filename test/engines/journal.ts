@@ -41,10 +41,10 @@ export class Journal {
   #removed = 0
 
   /** Subscribes; resolves once the engine is reached, so that nothing is missed from then on. */
-  static async of(options: JournalOptions): Promise<Journal> {
-    let journal: Journal | null = null
-    await new Promise<void>((resolve) => (journal = new Journal(options, resolve)))
-    return journal as unknown as Journal
+  static of(options: JournalOptions): Promise<Journal> {
+    return new Promise((resolve) => {
+      const journal: Journal = new Journal(options, () => resolve(journal))
+    })
   }
 
   private constructor(options: JournalOptions, onConnected: () => void) {
@@ -103,6 +103,17 @@ export class Journal {
     let count = 0
     while (count < names.length && this.#isHeld(names[count] ?? '', moment)) count++
     return count
+  }
+
+  /** The first of the names that was stored after one moment and until another; their number if none was. */
+  firstStored(names: readonly string[], after: number, until: number): number {
+    const stored = (name: string): boolean =>
+      (this.#changes.get(`${gpu} ${name}`) ?? none).some(
+        ({ moment, copies }, at, changes) =>
+          moment > after && moment <= until && copies > (changes[at - 1]?.copies ?? 0),
+      )
+    const first = names.findIndex(stored)
+    return first === -1 ? names.length : first
   }
 
   /** Different blocks in a medium now. */

@@ -9,9 +9,9 @@ import type { Report } from './report.ts'
 import { Router } from './router.ts'
 
 /** About half of what the agents have open: evictions never end. */
-const blocks = 128
+const blocks = 160
 const requests = 1_000
-const agents = { agents: 6, conversations: 4, longest: 500 }
+const agents = { agents: 4, conversations: 6, longest: 500 }
 const eventsMs = 30_000
 
 /** Warmroute before two real vLLM engines whose caches are too small for what their agents keep open. */
