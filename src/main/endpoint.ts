@@ -305,6 +305,7 @@ export class Endpoint {
       worker.blockSize = blockSize
       this.#o.onWorker(worker)
     }
+    worker.omitsMisses = facts.omitsMisses ?? false
     worker.models = new Set(facts.models.map(({ id }) => id))
     worker.capacityBlocks = this.#given.capacityBlocks ?? rank?.capacityBlocks ?? worker.capacityBlocks
     if (worker.degraded === 'wrong_model') worker.degraded = 'block_size_unknown'

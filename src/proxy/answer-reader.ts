@@ -12,6 +12,7 @@ const idWithinBytes = 2048
 export class AnswerReader {
   #cachedTokens: number | null = null
   #generatedTokens: number | null = null
+  #tellsCompletion = false
   #responseId: string | null = null
   #seenBytes = 0
   #tail = ''
@@ -31,8 +32,9 @@ export class AnswerReader {
     if (early) this.#responseId = /"id":\s?"(resp_[\w-]{1,200})"/.exec(text)?.[1] ?? null
     this.#cachedTokens =
       numberAfter(text, '"cached_tokens":') ?? numberAfter(text, '"cache_read_input_tokens":') ?? this.#cachedTokens
-    this.#generatedTokens =
-      numberAfter(text, '"completion_tokens":') ?? numberAfter(text, '"output_tokens":') ?? this.#generatedTokens
+    const completionTokens = numberAfter(text, '"completion_tokens":')
+    this.#tellsCompletion ||= completionTokens !== null
+    this.#generatedTokens = completionTokens ?? numberAfter(text, '"output_tokens":') ?? this.#generatedTokens
     this.#tail = chunk.at(-1) === lineFeed && !early ? '' : text.slice(-(early ? idWithinBytes : overlapLength))
   }
 
@@ -43,6 +45,11 @@ export class AnswerReader {
 
   get generatedTokens(): number | null {
     return this.#generatedTokens
+  }
+
+  /** Whether there was a usage in the form of chats and completions, which is where OpenAI's cached tokens stand. */
+  get tellsCompletion(): boolean {
+    return this.#tellsCompletion
   }
 
   /** Of an answer of the Responses API. */

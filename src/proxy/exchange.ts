@@ -289,7 +289,9 @@ export class Exchange implements Dispatcher.DispatchHandler, Placed {
 
   #answered(): void {
     this.#response.end()
-    const { cachedTokens, responseId } = this.#answer
+    const { responseId, tellsCompletion } = this.#answer
+    const silence = tellsCompletion && this.#request.worker.omitsMisses === true ? 0 : null
+    const cachedTokens = this.#answer.cachedTokens ?? silence
     const generatedTokens = this.#answer.generatedTokens ?? this.#events
     this.#settle({ kind: 'answered', status: this.#status, facts: { cachedTokens, generatedTokens, responseId } })
   }

@@ -17,6 +17,8 @@ export interface EngineFacts {
   readonly ranks: readonly RankFacts[]
   /** Changes when the engine's process does. */
   readonly startedAt: number | null
+  /** Its answers tell how many tokens were cached, and say nothing where none were. */
+  readonly omitsMisses?: boolean
 }
 
 export interface RankFacts {

@@ -49,6 +49,8 @@ export interface Worker {
   degraded: Degradation | null
   /** Model names that the engine answers to; absent until it has told them. */
   models?: ReadonlySet<string>
+  /** OpenAI's usage says nothing of cached tokens where none were cached, and tells them where some were. */
+  omitsMisses?: boolean
   /** What the worker holds in chunks of another size than its engine's blocks, if it does. */
   chunks: StoreRef | null
   /** True where the map knows the worker's cache from its events. */

@@ -66,6 +66,42 @@ test('what it predicts of every rank is what they find in their caches, salted o
   assert.equal(await fleet.metric('kv_events_skipped_total'), 0)
 })
 
+test('silence about cached tokens means none where SGLang reports them, and nothing where it does not', async (t) => {
+  const verified = async (cacheReport: boolean): Promise<readonly number[]> => {
+    const fleet = await fleetFor(t, { simulators: { worker: { flavour: sglang({ cacheReport }) } } })
+    for (const stream of [false, true])
+      await (
+        await fleet.chat(prose(`new ${stream}`, 60), {
+          stream,
+          stream_options: stream ? { include_usage: true } : undefined,
+        })
+      ).text()
+    await fleet.settled()
+    const decisions = await fleet.decisions()
+    return decisions.flatMap(({ actualCachedTokens: actual }) => actual ?? [])
+  }
+  assert.deepEqual(await verified(true), [0, 0])
+  assert.deepEqual(await verified(false), [])
+})
+
+test('what moves to the host tier and back is predicted to be cached all the same', async (t) => {
+  const engine = { capacityBlocks: 40, hostBlocks: 400, maxModelLength: 512 }
+  const fleet = await fleetFor(t, engines({ engine, simulators: { worker: { ranks: 1 } } }))
+  const texts = Array.from({ length: 6 }, (_, index) => prose(`tiered ${index}`, 90))
+  for (const text of texts) await chat(fleet, text)
+  const [view] = await fleet.workers()
+  assert((view?.map.blocks.host ?? 0) > 30)
+  for (const text of texts) {
+    const { predicted, actual } = await chat(fleet, text)
+    assert.equal(predicted, actual)
+    assert(predicted > 60)
+    const held = fleet.worker(0).trueBlocks()
+    const { gpu, host } = (await fleet.workers())[0]?.map.blocks ?? { gpu: -1, host: -1 }
+    assert.deepEqual([gpu, host], [held?.gpu.size, held?.host.size])
+  }
+  assert.equal(await fleet.metric('kv_events_skipped_total'), 0)
+})
+
 test('an explained decision shows what each rank holds, exactly', async (t) => {
   const fleet = await fleetFor(t, engines())
   const text = prose('explained', 80)

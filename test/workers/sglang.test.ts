@@ -75,6 +75,12 @@ test('what EAGLE publishes is of no use: its pairs of tokens name no prompt’s 
   )
 })
 
+test('whether misses are left out of its usage is known by whether hits are in it', async () => {
+  assert.equal((await factsOf({ enable_cache_report: true }))?.omitsMisses, true)
+  assert.equal((await factsOf({ enable_cache_report: false }))?.omitsMisses, false)
+  assert.equal((await factsOf({}))?.omitsMisses, false)
+})
+
 test('an older SGLang answers under the path’s former name', async () => {
   assert.equal((await factsOf({ kv_events: published }, '/get_server_info'))?.ranks.length, 2)
 })

@@ -30,6 +30,7 @@ export const sglang: Engine = {
       models: modelRows(models),
       // Drawn anew by each process unless it was set.
       startedAt: typeof seed === 'number' ? seed : null,
+      omitsMisses: info['enable_cache_report'] === true,
       ranks: ranksOf(info, new URL(baseUrl).hostname),
     }
   },
