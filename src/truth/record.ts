@@ -1,7 +1,7 @@
 import type { AgreementLimits } from '../workers/agreement.ts'
 import type { Worker } from '../workers/worker.ts'
 import { Findings, type FindingsParts } from './findings.ts'
-import type { NativeHash, NativeResult } from './native.ts'
+import type { NativeHash, NativeResult } from './native/result.ts'
 import { RecentRoots } from './roots.ts'
 import { Share } from './share.ts'
 import { Stratum } from './stratum.ts'

@@ -10,7 +10,8 @@ import {
 } from '../../src/kv/engine-hash/vllm.ts'
 import { createKeyMaker, type KeyMaker } from '../../src/kv/keys.ts'
 import type { RootBlock } from '../../src/kv/root-block.ts'
-import { verifyRootBlock, type NativeHash } from '../../src/truth/native.ts'
+import type { NativeHash } from '../../src/truth/native/result.ts'
+import { verifyRootBlock } from '../../src/truth/native/verify.ts'
 import { countingCounters } from '../events/counting.ts'
 import { readBatches } from '../events/recorded.ts'
 import { NaiveMap } from '../support/naive-map.ts'
@@ -22,6 +23,10 @@ before(async () => {
 
 /** The first blocks of all chains in a recording. */
 function rootsOf(recording: string): RootBlock[] {
+  return rootsOfBatches(readBatches(recording).map(({ payload }) => payload))
+}
+
+function rootsOfBatches(payloads: readonly Buffer[]): RootBlock[] {
   const roots: RootBlock[] = []
   const map = new NaiveMap()
   map.addWorker(0 as WorkerSlot, { countsStores: true, blockSize: null })
@@ -41,7 +46,7 @@ function rootsOf(recording: string): RootBlock[] {
       root: (block) => roots.push({ ...block, tokens: block.tokens.slice() }),
     },
   })
-  for (const { seq, payload } of readBatches(recording)) ingest.apply(seq, payload)
+  payloads.forEach((payload, at) => ingest.apply(at, payload))
   return roots
 }
 
@@ -138,4 +143,23 @@ test('a seed that nobody could know is unverified, not a reproach; and so is ano
   assert.equal(verifyRootBlock('vllm', random, { ...told, algorithm: 'xxhash' }).kind, 'unverified')
   assert.equal(verifyRootBlock('vllm', random, { ...told, algorithm: 'fast' }).kind, 'unverified')
   assert.equal(verifyRootBlock('trtllm', random, unknown).kind, 'unverified')
+})
+
+test('the first pages that SGLang announced are verified, salted ones too; those of adapters cannot be', () => {
+  // The recording has batches of several engines under one number: each is read on its own.
+  const roots = readBatches('sglang/events-0.5.23.jsonl').flatMap(({ payload }) => rootsOfBatches([payload]))
+  assert.ok(roots.length > 5)
+  const states = roots.map((root) => verifyRootBlock('sglang', root, unknown))
+  assert.ok(states.filter(({ kind }) => kind === 'verified').length >= 4, JSON.stringify(states))
+  roots.forEach(({ adapter }, at) =>
+    assert.equal(states[at]?.kind === 'unverified', adapter !== null, JSON.stringify(states[at])),
+  )
+  const salted = roots.find(({ extras, adapter }) => extras.length > 0 && adapter === null)
+  assert.ok(salted !== undefined)
+  const wrong = verifyRootBlock('sglang', { ...salted, extras: ['salt:another'] }, unknown)
+  assert.equal(wrong.kind, 'unverified')
+  const plain = roots.find(({ extras, adapter }) => extras.length === 0 && adapter === null)
+  assert.ok(plain !== undefined)
+  const ignored = verifyRootBlock('sglang', { ...plain, extras: ['salt:tenant'] }, unknown)
+  assert.equal(ignored.kind === 'mismatch' && ignored.cause, 'salt')
 })

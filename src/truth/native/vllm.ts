@@ -5,40 +5,12 @@ import {
   vllmRootDigest,
   type VllmAlgorithm,
   type VllmExtraKey,
-} from '../kv/engine-hash/vllm.ts'
-import type { RootBlock } from '../kv/root-block.ts'
-import type { Cause } from './causes.ts'
-
-/** What is known of how an engine names its blocks; null where nobody says. */
-export interface NativeHash {
-  readonly algorithm: string | null
-  readonly seed: string | null
-  /** Where each adapter was loaded from, by its name. */
-  readonly adapterPaths: ReadonlyMap<string, string>
-}
-
-export type NativeResult =
-  /** The engine's own name was recomputed from what it announced, as it was said to be made. */
-  | { readonly kind: 'verified'; readonly algorithm: string; readonly seed: string }
-  /** It was not, but another way of making it gives exactly that name. */
-  | { readonly kind: 'mismatch'; readonly cause: Cause; readonly found: string }
-  /** Nothing that can be tried gives it: a random seed, an algorithm that is not known. No reproach. */
-  | { readonly kind: 'unverified'; readonly reason: string }
-
-/**
- * Recomputes the engine's own name of a first block. A name that only comes out with another seed, algorithm, block size
- * or without a salt or adapter says which of them differs from what was announced or configured.
- */
-export function verifyRootBlock(engine: string, block: RootBlock, hash: NativeHash): NativeResult {
-  if (engine !== 'vllm') return { kind: 'unverified', reason: 'the engine’s block hash cannot be recomputed' }
-  return verifyVllm(block, hash)
-}
+} from '../../kv/engine-hash/vllm.ts'
+import type { RootBlock } from '../../kv/root-block.ts'
+import { mismatch, otherSize, saltUnused, smallerBlocks, type NativeHash, type NativeResult } from './result.ts'
 
 /** Seeds that operators choose most often. */
 const usualSeeds = ['0', '42', '1', '123', '1234'] as const
-/** Least block size that is tried in place of the announced one. */
-const leastBlockSize = 8
-
 interface Attempt {
   readonly algorithm: VllmAlgorithm
   readonly seed: string
@@ -46,7 +18,8 @@ interface Attempt {
   readonly extra: readonly VllmExtraKey[]
 }
 
-function verifyVllm(block: RootBlock, hash: NativeHash): NativeResult {
+/** vLLM: any of its algorithms, with the seed that is known, its default, or one that is often chosen. */
+export function verifyVllm(block: RootBlock, hash: NativeHash): NativeResult {
   const told = vllmAlgorithms.find((name) => name === hash.algorithm)
   if (hash.algorithm !== null && told === undefined)
     return { kind: 'unverified', reason: `the block hash ${hash.algorithm} is not known` }
@@ -74,14 +47,13 @@ function verifyVllm(block: RootBlock, hash: NativeHash): NativeResult {
         // Where nobody claimed a seed, finding it is as good as having been told.
         return hash.seed === null || hash.seed === other
           ? verified({ algorithm, seed: other })
-          : { kind: 'mismatch', cause: 'hash_seed', found: `the seed is "${other}"` }
+          : mismatch('hash_seed', `the seed is "${other}"`)
       }
     }
   }
   const differing = otherwise(block, base, fits)
   if (differing !== null) return differing
-  if (hash.seed !== null)
-    return { kind: 'mismatch', cause: 'hash_seed', found: 'neither the configured seed nor a usual one makes it' }
+  if (hash.seed !== null) return mismatch('hash_seed', 'neither the configured seed nor a usual one makes it')
   return { kind: 'unverified', reason: 'the seed is random, or set by PYTHONHASHSEED and not configured here' }
 }
 
@@ -89,15 +61,11 @@ function verifyVllm(block: RootBlock, hash: NativeHash): NativeResult {
 function otherwise(block: RootBlock, base: Attempt, fits: (attempt: Partial<Attempt>) => boolean): NativeResult | null {
   const { tokens } = block
   const without = (kind: string): VllmExtraKey[] => base.extra.filter((key) => key[0] !== kind)
-  const mismatch = (cause: Cause, found: string): NativeResult => ({ kind: 'mismatch', cause, found })
   const has = (kind: string): boolean => without(kind).length < base.extra.length
-  if (has('cache_salt') && fits({ extra: without('cache_salt') }))
-    return mismatch('salt', 'the salt is announced but not part of the name: tenants share what is cached')
+  if (has('cache_salt') && fits({ extra: without('cache_salt') })) return mismatch('salt', saltUnused)
   if (has('lora') && fits({ extra: without('lora') }))
     return mismatch('lora', 'the adapter is announced but not part of the name')
-  for (let size = leastBlockSize; size < tokens.length; size += leastBlockSize)
-    if (fits({ tokens: tokens.subarray(0, size) }))
-      return mismatch('block_size', `the engine names blocks of ${size} tokens and announces ${tokens.length}`)
+  for (const smaller of smallerBlocks(tokens)) if (fits({ tokens: smaller })) return otherSize(smaller, tokens)
   for (const algorithm of vllmAlgorithms)
     if (algorithm !== base.algorithm && fits({ algorithm }))
       return mismatch('hash_seed', `the algorithm is ${algorithm}`)
