@@ -19,6 +19,7 @@ const benches: readonly Bench[] = [
   { name: 'map', load: () => import('./micro/map.ts').then(({ run }) => ({ run: () => run() })) },
   { name: 'map-large', onlyByName: true, load: async () => ({ run: (await import('./micro/map.ts')).runLarge }) },
   { name: 'events', load: () => import('./micro/events.ts') },
+  { name: 'polled', load: () => import('./micro/polled.ts') },
   { name: 'tokenize', load: () => import('./micro/tokenize.ts') },
   { name: 'turn', load: () => import('./micro/turn.ts') },
   { name: 'turn-process', load: () => import('./load/turn-process.ts') },
