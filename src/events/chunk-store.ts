@@ -1,5 +1,4 @@
 import type { KvBatch, KvEvent, WorkerSlot } from '../kv/batch.ts'
-import { tierIndex } from '../kv/tier.ts'
 import type { ApplyOutcome, CacheMap } from '../map/map.ts'
 import { Forgetting, type ForgetLimit } from './forgetting.ts'
 
@@ -15,13 +14,11 @@ export interface ChunkStoreOptions {
   readonly clock: () => number
   /** Gets each batch that was applied, as `IngestOptions.sink`. */
   readonly sink: (batch: KvBatch) => void
+  /** Something was stored that may be the parent of others' blocks. */
+  readonly onStored?: () => void
   /** The store holds blocks of this size from now on, and none yet; null: it is closed. */
   readonly onBlockSize: (tokens: number | null) => void
 }
-
-/** Parents that are looked for at a time, and how often each is. */
-const mostAwaited = 1_024
-const mostTries = 50
 
 /**
  * Blocks that are kept in another form than an engine's own: chunks of a host or disk store with a size and names of
@@ -35,8 +32,6 @@ export class ChunkStore {
   #epoch = 1
   #sequence = 0
   #kin = ''
-  /** Parents that other stores may yet tell of, by name, with how often they were looked for. */
-  readonly #awaited = new Map<string, { readonly hash: Uint32Array; readonly group: number; tries: number }>()
 
   constructor(options: ChunkStoreOptions) {
     this.#o = options
@@ -75,20 +70,22 @@ export class ChunkStore {
   apply(events: readonly KvEvent[]): ApplyOutcome {
     const nowMs = this.#o.clock()
     for (const event of events) this.#forgetting.note(event, nowMs)
-    const outcome = this.#apply(events)
-    if (outcome.orphaned > 0) this.#await(events)
+    // The map uses its outcome again when others adopt.
+    const outcome = { ...this.#apply(events) }
+    if (outcome.storedBlocks > 0) this.#o.onStored?.()
     return outcome
   }
 
-  /** To be called now and then: finds parents that came since, and forgets what is too old. */
+  /** Finds the parents of its blocks that its kin has stored since. */
+  adopt(): void {
+    if (this.#blockSize === null) return
+    this.open(this.#blockSize)
+    this.#o.map.adopt(this.#o.slot)
+  }
+
+  /** To be called now and then: forgets what is too old. */
   tend(): void {
     if (this.#blockSize === null) return
-    // Its kin may have grown since.
-    if (this.#awaited.size > 0) this.open(this.#blockSize)
-    for (const [name, awaited] of this.#awaited) {
-      awaited.tries++
-      if (this.#adopt(awaited.hash, awaited.group) || awaited.tries >= mostTries) this.#awaited.delete(name)
-    }
     const due = this.#forgetting.due(this.#o.clock(), this.#blockSize)
     if (due.length > 0) this.#apply(due)
   }
@@ -99,7 +96,6 @@ export class ChunkStore {
     const { map, slot, sink } = this.#o
     this.#epoch++
     this.#forgetting.clear()
-    this.#awaited.clear()
     map.clear(slot, this.#epoch)
     sink({ worker: slot, epoch: this.#epoch, sequence: -1, events: [{ kind: 'clear' }] })
   }
@@ -111,27 +107,6 @@ export class ChunkStore {
     this.#forgetting.clear()
     this.#o.map.removeWorker(this.#o.slot)
     this.#o.onBlockSize(null)
-  }
-
-  /** The parent of a block may be told by another worker that uses the same store, and by it a moment later. */
-  #await(events: readonly KvEvent[]): void {
-    for (const event of events) {
-      if (event.kind !== 'store' || event.parent.kind === 'root' || this.#awaited.size >= mostAwaited) continue
-      const { hashLow, hashHigh } = event.parent
-      this.#awaited.set(`${hashHigh}:${hashLow}`, {
-        hash: Uint32Array.of(hashLow, hashHigh),
-        group: event.group,
-        tries: 0,
-      })
-    }
-  }
-
-  /** A parent that is known elsewhere is named here for a moment: what waits for it gets its key then. */
-  #adopt(engineHashes: Uint32Array, group: number): boolean {
-    const tier = tierIndex.shared
-    if (this.#apply([{ kind: 'present', tier, group, engineHashes }]).unknownHashes > 0) return false
-    this.#apply([{ kind: 'remove', tier, group, engineHashes }])
-    return true
   }
 
   #apply(events: readonly KvEvent[]): ApplyOutcome {

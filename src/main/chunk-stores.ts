@@ -23,13 +23,20 @@ export function storeSlots(workers: number): number {
 /** A worker has at most one store of each kind beside its engine's own blocks. */
 type Part = 'chunks' | 'shared'
 
+interface Made {
+  readonly forget: readonly (ForgetLimit | undefined)[]
+  readonly kin: () => readonly WorkerSlot[]
+  readonly onOpen: (ref: StoreRef, isOpen: boolean) => void
+  readonly onStored?: () => void
+}
+
 /** Gives stores their places in the map, and tells matching where they are. */
 export class ChunkStores {
   readonly #o: ChunkStoresOptions
   readonly #free: number[] = []
   #next: number
   readonly #ofWorkers = new Map<Worker, Partial<Record<Part, ChunkStore>>>()
-  readonly #all = new Set<ChunkStore>()
+  readonly #bySlot = new Map<number, ChunkStore>()
 
   constructor(options: ChunkStoresOptions) {
     this.#o = options
@@ -42,20 +49,22 @@ export class ChunkStores {
     this.#ofWorkers.set(worker, own)
     const pool = this.#o.poolOf(worker)
     if (own[part] !== undefined || pool === undefined) return own[part] ?? null
-    const kin =
-      part === 'chunks' ? () => [worker.slot as WorkerSlot] : () => [worker.slot as WorkerSlot, ...sharedOf(pool)]
-    const store = this.#make(kin, forget, (ref, isOpen) => {
-      if (part === 'chunks') worker.chunks = isOpen ? ref : null
-      else setStore(pool, ref, isOpen)
-    })
+    const slot = worker.slot as WorkerSlot
+    const store =
+      part === 'shared'
+        ? this.#shared(pool, () => [slot], forget)
+        : this.#make({
+            forget,
+            kin: () => [slot],
+            onOpen: (ref, isOpen) => (worker.chunks = isOpen ? ref : null),
+          })
     if (store !== null) own[part] = store
     return store
   }
 
   /** A store that no worker owns; blocks of the pool's workers may be named in it by hash alone. */
   shared(pool: Pool, forget: readonly (ForgetLimit | undefined)[]): ChunkStore | null {
-    const kin = (): WorkerSlot[] => [...pool.workers.map(({ slot }) => slot as WorkerSlot), ...sharedOf(pool)]
-    return this.#make(kin, forget, (ref, isOpen) => setStore(pool, ref, isOpen))
+    return this.#shared(pool, () => pool.workers.map(({ slot }) => slot as WorkerSlot), forget)
   }
 
   removeWorker(worker: Worker): void {
@@ -64,20 +73,31 @@ export class ChunkStores {
   }
 
   remove(store: ChunkStore): void {
-    if (!this.#all.delete(store)) return
+    if (!this.#bySlot.delete(store.slot)) return
     store.close()
     this.#free.push(store.slot)
   }
 
   tend(): void {
-    for (const store of this.#all) store.tend()
+    for (const store of this.#bySlot.values()) store.tend()
   }
 
-  #make(
-    kin: () => readonly WorkerSlot[],
-    forget: readonly (ForgetLimit | undefined)[],
-    onOpen: (ref: StoreRef, isOpen: boolean) => void,
-  ): ChunkStore | null {
+  /** Of one chain some blocks may be told by one worker, some by another. */
+  #shared(pool: Pool, workers: () => readonly WorkerSlot[], forget: Made['forget']): ChunkStore | null {
+    const slots = (): WorkerSlot[] => pool.stores.map(({ slot }) => slot as WorkerSlot)
+    return this.#make({
+      forget,
+      kin: () => [...workers(), ...slots()],
+      onOpen: (ref, isOpen) => {
+        pool.stores = [...pool.stores.filter((other) => other !== ref), ...(isOpen ? [ref] : [])]
+      },
+      onStored: () => {
+        for (const slot of slots()) this.#bySlot.get(slot)?.adopt()
+      },
+    })
+  }
+
+  #make({ forget, kin, onOpen, onStored }: Made): ChunkStore | null {
     const { map, clock, firstSlot, limit } = this.#o
     const slot = this.#free.pop() ?? (this.#next < firstSlot + limit ? this.#next++ : undefined)
     if (slot === undefined) return null
@@ -89,20 +109,13 @@ export class ChunkStores {
       forget,
       kin: () => kin().filter((other) => other !== slot),
       sink: () => undefined,
+      ...(onStored === undefined ? {} : { onStored }),
       onBlockSize: (tokens) => {
         ref.blockSize = tokens ?? 0
         onOpen(ref, tokens !== null)
       },
     })
-    this.#all.add(store)
+    this.#bySlot.set(slot, store)
     return store
   }
-}
-
-function sharedOf(pool: Pool): WorkerSlot[] {
-  return pool.stores.map(({ slot }) => slot as WorkerSlot)
-}
-
-function setStore(pool: Pool, ref: StoreRef, isOpen: boolean): void {
-  pool.stores = [...pool.stores.filter((other) => other !== ref), ...(isOpen ? [ref] : [])]
 }

@@ -164,6 +164,14 @@ export class FlatMap implements CacheMap {
     this.#forget(holder)
   }
 
+  adopt(slot: WorkerSlot): void {
+    const holder = this.#holders.get(slot)
+    if (holder === undefined || holder.orphans.count === 0) return
+    this.#newOutcome()
+    this.#ledger.adopt(holder)
+    this.#reclaim.settle(this.#outcome.storedBlocks + 1)
+  }
+
   workerBlocks(slot: WorkerSlot): { gpu: number; host: number; disk: number } {
     const [gpu = 0, host = 0, disk = 0] = this.#holders.get(slot)?.blocks ?? []
     return { gpu, host, disk }

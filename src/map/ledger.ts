@@ -134,6 +134,12 @@ export class Ledger {
     }
   }
 
+  /** Stores the orphans whose parents the worker's kin has announced since. */
+  adopt(holder: Holder): void {
+    const ready = holder.orphans.takeChildrenOf((hashLow, hashHigh) => this.#known(holder, hashLow, hashHigh) > 0)
+    this.#storeOrphans(holder, ready)
+  }
+
   /** As `resolve`, also among the blocks of the worker's kin. */
   #known(holder: Holder, hashLow: number, hashHigh: number): number {
     const own = this.#announcements.resolve(holder, hashLow, hashHigh)
@@ -176,6 +182,10 @@ export class Ledger {
     for (let at = 0; at + 1 < engineHashes.length; at += 2) {
       this.#takeOrphans(holder, engineHashes[at] as number, engineHashes[at + 1] as number, ready)
     }
+    this.#storeOrphans(holder, ready)
+  }
+
+  #storeOrphans(holder: Holder, ready: Orphan[]): void {
     // The list grows while it is gone through.
     for (const orphan of ready) {
       this.#storeOrphan(holder, orphan)
@@ -192,7 +202,7 @@ export class Ledger {
     const hashLow = orphan.hashLow | 0
     const hashHigh = orphan.hashHigh | 0
     const place = aliasPlace(orphan.tier, this.#blocks.holders.groupNumber(holder, orphan.group, false))
-    let parent = this.#announcements.resolve(holder, orphan.parentLow, orphan.parentHigh)
+    let parent = this.#known(holder, orphan.parentLow, orphan.parentHigh)
     this.#oneLocal[0] = orphan.localLow
     this.#oneLocal[1] = orphan.localHigh
     if (parent > 0) this.#chainUnder(parent, this.#oneLocal, 0)

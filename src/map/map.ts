@@ -72,6 +72,8 @@ export interface CacheMap extends MapReader {
   /** Drops every entry, alias, count and orphan of the worker in a time that does not depend on their number. */
   clear(slot: WorkerSlot, epoch: number): void
   apply(batch: KvBatch): ApplyOutcome
+  /** Gives blocks of the worker their keys whose parents its kin has announced since they came. */
+  adopt(slot: WorkerSlot): void
   /**
    * Applies what the router itself concludes of a worker that announces nothing. A worker's entries are either announced
    * or assumed, never both: its first assumption clears what was announced, its next batch what was assumed.

@@ -100,6 +100,13 @@ export class Orphans {
     return taken
   }
 
+  /** Takes out every block whose parent is known by now. */
+  takeChildrenOf(isKnown: (hashLow: number, hashHigh: number) => boolean): Orphan[] {
+    const taken = [...this.#all].filter(({ parentLow, parentHigh }) => isKnown(parentLow, parentHigh))
+    for (const orphan of taken) this.#forget(orphan)
+    return taken
+  }
+
   /** Forgets all of them, in a time that does not depend on their number. */
   clear(): void {
     const bytes = orphanBytes * this.#all.size

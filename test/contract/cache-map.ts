@@ -96,6 +96,16 @@ export function cacheMapContract(name: string, create: (options?: { orphansPerWo
       assert.equal(send(2, tree.present(chain.slice(0, 2))).unknownHashes, 2)
     })
 
+    test('a block whose parent a worker’s kin announces later is found once it is adopted', () => {
+      const { map, tree, chain, send, matchOf } = setUp()
+      map.addWorker(slotOf(3), { countsStores: false, blockSize: 16, kin: [slotOf(0)] })
+      send(3, tree.store(chain.slice(2), { tier: 3 }))
+      send(0, tree.store(chain.slice(0, 2)))
+      map.adopt(slotOf(3))
+      assert.deepEqual(matchOf()(0), [2, 0, 0, 6])
+      assert.equal(map.stats().orphans, 0)
+    })
+
     test('a worker is matched by the query of its own block size only', () => {
       const { map, tree, chain, send, matchOf } = setUp()
       map.addWorker(slotOf(3), { countsStores: true, blockSize: null })

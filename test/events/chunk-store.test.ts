@@ -37,6 +37,7 @@ function rig({ limit = { afterMs: 1000, tokens: Infinity } }: { limit?: ForgetLi
       forget: [undefined, limit, limit, limit],
       clock: () => now.ms,
       sink: () => undefined,
+      onStored: () => [...shared.keys()].forEach((other) => other.adopt()),
       onBlockSize: (tokens) => {
         const ref = tokens === null ? null : { slot, blockSize: tokens }
         if (part === 'chunks') chunks[worker] = ref
@@ -151,13 +152,12 @@ test('the shared store outlives a worker’s clear, unless removals may have bee
 
 test('a chunk whose parent another worker stored is found, also where it is told first', () => {
   for (const first of [0, 1]) {
-    const { send, heldOf, store } = rig()
+    const { send, heldOf } = rig()
     const head = stored(prompt(8), 8, 'EXTERNAL')
     const tail = stored(prompt(8, 9), 8, 'EXTERNAL', { parent_block_hash: 8001 })
     if (first === 0) send(0, head)
     send(1, tail)
     if (first === 1) send(0, head)
-    store(1, 'shared').tend()
     assert.deepEqual(heldOf(prompt(16)), [0, 0, 0, 8], `worker ${first} first`)
     send(0, removed([8001], 'EXTERNAL'))
     assert.deepEqual(heldOf(prompt(16)), [0, 0, 0, 0])

@@ -20,6 +20,7 @@ type Step =
   | { kind: 'leave'; worker: number }
   | { kind: 'join'; worker: number }
   | { kind: 'stale'; worker: number }
+  | { kind: 'adopt'; worker: number }
   | { kind: 'sweep'; steps: number }
 
 interface EventPlan {
@@ -71,7 +72,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   {
     weight: 3,
     arbitrary: fc.oneof(
-      ...(['retract', 'clear', 'restart', 'leave', 'join', 'stale'] as const).map((kind) =>
+      ...(['retract', 'clear', 'restart', 'leave', 'join', 'stale', 'adopt'] as const).map((kind) =>
         fc.record({ kind: fc.constant(kind), worker }),
       ),
     ),
@@ -143,6 +144,8 @@ test('the flat map answers as the naive one does under any log of events', () =>
         } else if (at.kind === 'clear') {
           const epoch = ++epochs[at.worker]!
           for (const map of [naive, flat]) map.clear(slotOf(at.worker), epoch)
+        } else if (at.kind === 'adopt') {
+          for (const map of [naive, flat]) map.adopt(slotOf(at.worker))
         } else if (at.kind === 'restart') epochs[at.worker]!++
         else if (at.kind === 'stale') {
           const batch = batchOf(at.worker, sequence++, [], epochs[at.worker]! - 1)

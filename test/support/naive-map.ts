@@ -102,6 +102,15 @@ export class NaiveMap implements CacheMap {
     if (worker?.assumed === true) Object.assign(worker, nothing())
   }
 
+  adopt(slot: WorkerSlot): void {
+    const worker = this.#workers.get(slot)
+    if (worker === undefined) return
+    const isReady = ({ parent }: NaiveOrphan): boolean => this.#knownKey(worker, parent) !== undefined
+    for (let ready = worker.orphans.find(isReady); ready !== undefined; ready = worker.orphans.find(isReady)) {
+      this.#storeOrphan(worker, ready, this.#knownKey(worker, ready.parent))
+    }
+  }
+
   match(queries: readonly MatchQuery[], out: PrefixMatch): void {
     for (const counts of [out.gpu, out.host, out.disk, out.shared]) counts.fill(0)
     const shared = new Set<string>()
@@ -221,10 +230,7 @@ export class NaiveMap implements CacheMap {
 
   #adoptOrphans(worker: NaiveWorker, outcome: ApplyOutcome): void {
     for (let ready = this.#readyOrphan(worker); ready !== undefined; ready = this.#readyOrphan(worker)) {
-      worker.orphans = worker.orphans.filter((orphan) => orphan !== ready)
-      const parentKey = worker.aliases.get(ready.parent)?.key
-      const key = parentKey && child(parentKey, ready.local)
-      this.#storeBlock(worker, ready.hash, key, ready.tier, ready.group, ready.storeCount)
+      this.#storeOrphan(worker, ready, worker.aliases.get(ready.parent)?.key)
       outcome.storedBlocks++
     }
   }
@@ -247,6 +253,12 @@ export class NaiveMap implements CacheMap {
       alias.counts.set(`${tier}:0`, alias.counts.get(`${tier}:0`) ?? 1)
       outcome.storedBlocks++
     }
+  }
+
+  #storeOrphan(worker: NaiveWorker, orphan: NaiveOrphan, parentKey: string | undefined): void {
+    worker.orphans = worker.orphans.filter((other) => other !== orphan)
+    const key = parentKey && child(parentKey, orphan.local)
+    this.#storeBlock(worker, orphan.hash, key, orphan.tier, orphan.group, orphan.storeCount)
   }
 
   #readyOrphan(worker: NaiveWorker): NaiveOrphan | undefined {

@@ -1,0 +1,143 @@
+import assert from 'node:assert/strict'
+import { test, type TestContext } from 'node:test'
+import type { DecisionRecord } from '../../src/routing/decisions.ts'
+import { vllmFlavour } from '../../src/simulator/flavours/vllm.ts'
+import { SharedStore } from '../../src/simulator/shared-store.ts'
+import { fleetFor, model, type Fleet, type FleetOptions } from '../support/fleet.ts'
+import { seededRandom } from '../support/random.ts'
+import { until } from '../support/until.ts'
+
+const seed = Number(process.env['FC_SEED'] ?? Date.now() % 1_000_000)
+
+/** Conversations that share heads and grow by turns, as token ids: more than the tiers hold. */
+function prompts(random: () => number): () => number[] {
+  const system = Array.from({ length: 4 }, (_, i) => Array.from({ length: 40 }, (_, at) => 1000 + 100 * i + at))
+  const sessions: number[][] = []
+  return () => {
+    const chosen = Math.floor(random() * 14)
+    const session = (sessions[chosen] ??= [...(system[chosen % 4] as number[])])
+    const further = 10 + Math.floor(random() * 60)
+    for (let i = 0; i < further; i++) session.push(2000 + Math.floor(random() * 2000))
+    const prompt = session.slice()
+    if (session.length > 600) sessions[chosen] = [...(system[chosen % 4] as number[])]
+    return prompt
+  }
+}
+
+function tieredFleet(t: TestContext, options: FleetOptions & { store?: SharedStore } = {}): Promise<Fleet> {
+  return fleetFor(t, {
+    workers: 2,
+    ...options,
+    engine: {
+      blockSize: 16,
+      capacityBlocks: 64,
+      maxModelLength: 1000,
+      hostBlocks: 100,
+      hostLoadMsPerBlock: 0.02,
+      sharedLoadMsPerBlock: 0.05,
+      sharedStore: options.store ?? null,
+      ...options.engine,
+    },
+  })
+}
+
+async function serve(fleet: Fleet, prompt: readonly number[]): Promise<void> {
+  const answer = await fleet.post('/v1/completions', { model, prompt, max_tokens: 2 })
+  assert.equal(answer.status, 200, await answer.text())
+}
+
+/** Whether the router's match of each worker, by tier, is what its simulator's tiers truly hold of the prompt. */
+async function compare(fleet: Fleet, prompt: readonly number[]): Promise<void> {
+  const explained = await fleet.explain({ path: '/v1/completions', body: { model, prompt, max_tokens: 2 } })
+  const { candidates } = (await explained.json()) as DecisionRecord
+  for (const { worker, matchedBlocks } of candidates) {
+    const truth = fleet.named(worker).trueMatch({ tokens: Uint32Array.from(prompt) })
+    assert.deepEqual(matchedBlocks, { disk: 0, ...truth }, `${worker}, seed ${seed}`)
+  }
+}
+
+async function blocksAreTrue(fleet: Fleet): Promise<void> {
+  for (const { id, map } of await fleet.workers()) {
+    const truth = fleet.named(id).trueBlocks()
+    assert(truth !== null)
+    assert.deepEqual(map.blocks, { gpu: truth.gpu.size, host: truth.host.size, disk: 0 }, `${id}, seed ${seed}`)
+  }
+}
+
+/** Serves rounds of requests at once and compares everything whenever all is quiet. */
+async function workload(fleet: Fleet, rounds: number): Promise<void> {
+  const random = seededRandom(seed)
+  const next = prompts(random)
+  const kept: number[][] = []
+  for (let round = 0; round < rounds; round++) {
+    const batch = Array.from({ length: 6 }, next)
+    await Promise.all(batch.map((prompt) => serve(fleet, prompt)))
+    kept.push(...batch)
+    await fleet.settled()
+    await blocksAreTrue(fleet)
+    for (let i = 0; i < 6; i++) await compare(fleet, kept[Math.floor(random() * kept.length)] as number[])
+  }
+}
+
+for (const hostWrites of ['through', 'evicted'] as const) {
+  test(`the map holds what GPU, host tier and shared store truly hold, under evictions (${hostWrites})`, async (t) => {
+    const store = new SharedStore({ capacityChunks: 12, chunkTokens: 64 })
+    const fleet = await tieredFleet(t, { store, engine: { hostWrites } })
+    await workload(fleet, 25)
+    const { blocksByTier, orphans } = await fleet.admin<{ blocksByTier: number[]; orphans: number }>('/admin/map')
+    // A chunk that outlives the one before it can be found by nobody, and waits for it.
+    assert.equal((blocksByTier[3] ?? 0) + orphans, fleet.worker(0).trueBlocks()?.shared.size, `seed ${seed}`)
+    assert((await fleet.metric('kv_event_blocks_total', { tier: 'shared', kind: 'removed' })) > 0)
+    assert((await fleet.metric('kv_event_blocks_total', { tier: 'host', kind: 'removed' })) > 0)
+    for (const { agreement } of await fleet.workers()) {
+      assert(agreement.verified > 0 && agreement.ratio > 0.9, `agreement ${agreement.ratio}, seed ${seed}`)
+    }
+  })
+}
+
+test('a host tier that is told by hash alone is known where the GPU’s events described its blocks', async (t) => {
+  const fleet = await tieredFleet(t, { simulators: { worker: { flavour: vllmFlavour({ placeholders: true }) } } })
+  await workload(fleet, 12)
+  assert((await fleet.metric('kv_event_blocks_total', { tier: 'host', kind: 'stored' })) > 0)
+  assert.equal(await fleet.metric('kv_events_skipped_total', { reason: 'hash_unknown' }), 0)
+})
+
+test('a restarted engine’s tiers are forgotten, what it put into the shared store with removals as well', async (t) => {
+  const store = new SharedStore({ capacityChunks: 100, chunkTokens: 64 })
+  const fleet = await tieredFleet(t, { store })
+  await workload(fleet, 3)
+  await fleet.worker(0).restart()
+  await until(
+    async () => (await fleet.workers()).every(({ state, events }) => state === 'healthy' && events.state === 'live'),
+    'the engine is back',
+  )
+  await fleet.settled()
+  await blocksAreTrue(fleet)
+  await workload(fleet, 2)
+})
+
+test('a connector’s own word for a pool that all workers reach is told in the config', async (t) => {
+  const store = new SharedStore({ capacityChunks: 100, chunkTokens: 64 })
+  const fleet = await tieredFleet(t, {
+    store,
+    engine: { hostBlocks: 0, sharedRemovals: false },
+    simulators: { worker: { flavour: vllmFlavour({ sharedMedium: 'cpu' }) } },
+    worker: { events: { media: { CPU: 'shared' } } },
+  })
+  await workload(fleet, 6)
+})
+
+test('a prefix in the shared store lets an idle worker be chosen before a busy one that computed it', async (t) => {
+  const store = new SharedStore({ capacityChunks: 100, chunkTokens: 64 })
+  const fleet = await tieredFleet(t, { store, engine: { hostBlocks: 0, capacityBlocks: 128 } })
+  const prompt = Array.from({ length: 640 }, (_, i) => 3000 + i)
+  await serve(fleet, prompt)
+  await fleet.settled()
+  const explained = await fleet.explain({ path: '/v1/completions', body: { model, prompt, max_tokens: 2 } })
+  const { candidates, predictedCachedTokens } = (await explained.json()) as DecisionRecord
+  assert.deepEqual(
+    candidates.map(({ matchedBlocks }) => matchedBlocks.gpu + matchedBlocks.shared),
+    [40, 40],
+  )
+  assert.equal(predictedCachedTokens, 624)
+})
