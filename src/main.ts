@@ -302,7 +302,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
       mutualTls: config.admin.tls?.clientCa !== undefined,
     }),
   })
-  const views = adminViews({ fleet, map, keeper, metrics, prompts, truth })
+  const views = adminViews({ fleet, map, keeper, metrics, prompts, truth, approximate: own.approximate })
   addAdminRoutes(adminApp, {
     pipeline,
     readiness,

@@ -1,3 +1,4 @@
+import type { Approximate } from '../map/approximate.ts'
 import type { CacheMap } from '../map/map.ts'
 import { tiers } from '../kv/tier.ts'
 import type { WorkerSlot } from '../kv/batch.ts'
@@ -18,12 +19,13 @@ export interface ViewedParts {
   readonly metrics: Metrics
   readonly prompts: PromptService
   readonly truth: TruthCheck
+  readonly approximate: Approximate
 }
 
 const states = ['healthy', 'unhealthy', 'ejected', 'draining'] as const
 
 /** What /admin/workers, /admin/map and /metrics show of the running parts. */
-export function adminViews({ fleet, map, keeper, metrics, prompts, truth }: ViewedParts) {
+export function adminViews({ fleet, map, keeper, metrics, prompts, truth, approximate }: ViewedParts) {
   const perWorker = (value: (worker: Worker) => number) => () =>
     [...fleet.workers()].map((worker) => [[worker.id], value(worker)] as const)
   /** A worker that leaves and the one that takes its place have one name between them. */
@@ -91,6 +93,7 @@ export function adminViews({ fleet, map, keeper, metrics, prompts, truth }: View
   }
 
   function workerView(worker: Worker): object {
+    const assumedBlocks = approximate.capacityOf(worker.slot as WorkerSlot, worker.capacityBlocks)
     const { slot, load, agreement } = worker
     return {
       id: worker.id,
@@ -106,6 +109,7 @@ export function adminViews({ fleet, map, keeper, metrics, prompts, truth }: View
       capacityBlocks: worker.capacityBlocks,
       events: keeper.eventsOf(worker),
       map: { blocks: map.workerBlocks(slot as WorkerSlot) },
+      ...(assumedBlocks === null ? {} : { approximate: { capacityBlocks: assumedBlocks } }),
       inFlight: {
         requests: fleet.counters.requests(slot),
         prefillTokens: fleet.counters.prefillTokens(slot),

@@ -20,8 +20,8 @@ export interface FleetOptions {
   readonly workers?: number
   readonly engine?: SimulatorsOptions['engine']
   readonly simulators?: Partial<SimulatorsOptions>
-  /** Options of every worker in the config, beside its URL. */
-  readonly worker?: object
+  /** Options of every worker in the config, beside its URL, or of each by its index. */
+  readonly worker?: object | ((index: number) => object)
   /** Options of the one pool. */
   readonly pool?: object
   /** Top-level config options; `listen` and `admin` are on free ports unless given. */
@@ -46,6 +46,8 @@ export interface WorkerView {
   readonly state: string
   readonly degraded?: string
   readonly blockSize: number | null
+  readonly approximate?: { readonly capacityBlocks: number }
+  readonly load: { readonly foreignRequests?: number } | null
   readonly events: {
     readonly state: string
     readonly lastSequence: number | null
@@ -201,6 +203,9 @@ export async function fleetFor(t: TestContext, options: FleetOptions = {}): Prom
   return fleet
 }
 
+const optionsOf = (worker: FleetOptions['worker'], index: number): object =>
+  typeof worker === 'function' ? (worker as (index: number) => object)(index) : (worker ?? {})
+
 export function configOf(options: FleetOptions, urls: readonly string[]): ReturnType<typeof checkConfig> {
   return checkConfig({
     listen: { port: 0 },
@@ -211,7 +216,12 @@ export function configOf(options: FleetOptions, urls: readonly string[]): Return
     shutdown: { graceMs: 2000 },
     tokenizer: { threads: 1 },
     pools: [
-      { model, tokenizer: demoTokenizer, ...options.pool, workers: urls.map((url) => ({ url, ...options.worker })) },
+      {
+        model,
+        tokenizer: demoTokenizer,
+        ...options.pool,
+        workers: urls.map((url, index) => ({ url, ...optionsOf(options.worker, index) })),
+      },
     ],
     ...options.config,
   })
