@@ -1,9 +1,10 @@
 /**
  * Routing quality in virtual time: the quick start's workload, and the same with small caches and with faster arrivals,
- * under every built-in policy and under a greedy oracle that sees the engines' true caches and queues. Seeded: equal
- * commits give equal figures on any machine.
+ * under every built-in policy and under a greedy oracle that sees the engines' true caches and queues; the router also without
+ * prediction on route, with workers that publish no events, and with others' requests on one worker. Seeded: equal commits
+ * give equal figures on any machine.
  */
-import { oraclePolicy, runVirtual, type VirtualResult } from '../../src/replay/virtual-time.ts'
+import { oraclePolicy, runVirtual, type VirtualOptions, type VirtualResult } from '../../src/replay/virtual-time.ts'
 import { chatWorkloadTokens, type ChatWorkloadOptions } from '../../src/simulator/workload.ts'
 import { inTokens, scenario } from '../../scripts/quickstart/scenario.ts'
 import { percentile, printResults, type BenchResult } from '../result.ts'
@@ -38,6 +39,19 @@ const settings: readonly Setting[] = [
     capacityBlocks: engine.capacityBlocks,
     hasGoals: false,
   },
+  {
+    name: 'one system prompt',
+    workload: { ...workload, systemPrompts: 1, arrivalGapMs: 30 },
+    capacityBlocks: engine.capacityBlocks,
+    hasGoals: false,
+  },
+]
+
+/** The router with less to go by. */
+const variants: readonly { readonly name: string; readonly more: Partial<VirtualOptions> }[] = [
+  { name: 'no prediction on route', more: { predictsOnRoute: false } },
+  { name: 'half of the workers without events', more: { withoutEvents: workers / 2 } },
+  { name: 'all workers without events', more: { withoutEvents: workers } },
 ]
 
 interface Measured {
@@ -53,15 +67,47 @@ export async function run(): Promise<BenchResult[]> {
     const measured: Measured[] = []
     for (const policy of [oraclePolicy, router, ...rivals]) measured.push(await measure(setting, policy))
     results.push(...measured.map((one) => ttft(setting, one)), ...ratios(setting, measured))
+    const own = measured.find(({ policy }) => policy === router)?.meansMs ?? []
+    for (const { name, more } of variants) {
+      const less = await measure(setting, router, more)
+      results.push(ttft(setting, { ...less, policy: `${router}, ${name}` }), ratio(setting, own, less.meansMs, name))
+    }
   }
+  results.push(...(await amongOthers()))
   return results
 }
 
-async function measure({ workload, capacityBlocks }: Setting, policy: string): Promise<Measured> {
+/** Half as much traffic again goes straight to one worker: once the router reads the engines' load, once it does not. */
+async function amongOthers(): Promise<BenchResult[]> {
+  const name = 'quick start, others’ requests on one worker'
+  const setting: Setting = { name, workload, capacityBlocks: engine.capacityBlocks, hasGoals: false }
+  const others = (seed: number) => ({
+    worker: 0,
+    conversations: chatWorkloadTokens(inTokens({ ...workload, conversations: 16, seed: seed + 100 })).map((talk) => ({
+      ...talk,
+      id: `other-${talk.id}`,
+    })),
+  })
+  const heard = await measure(setting, router, {}, others)
+  const deaf = await measure(setting, router, { loadIntervalMs: Infinity }, others)
+  return [
+    ttft(setting, { ...heard, policy: router }),
+    ttft(setting, { ...deaf, policy: `${router}, deaf to their load` }),
+    ratio(setting, heard.meansMs, deaf.meansMs, 'deaf to their load'),
+  ]
+}
+
+async function measure(
+  { workload, capacityBlocks }: Setting,
+  policy: string,
+  more: Partial<VirtualOptions> = {},
+  others?: (seed: number) => NonNullable<VirtualOptions['others']>,
+): Promise<Measured> {
   const runs: VirtualResult[] = []
   for (const seed of seeds) {
     const conversations = chatWorkloadTokens(inTokens({ ...workload, seed }))
-    runs.push(await runVirtual({ conversations, workers, engine: { capacityBlocks }, policy, seed }))
+    const options = { conversations, workers, engine: { capacityBlocks }, policy, seed, ...more }
+    runs.push(await runVirtual(others === undefined ? options : { ...options, others: others(seed) }))
   }
   return { policy, runs, meansMs: runs.map(({ meanTtftMs }) => meanTtftMs) }
 }
@@ -99,6 +145,19 @@ function ratios({ name, hasGoals }: Setting, measured: readonly Measured[]): Ben
         ...(hasGoals ? { goal, met } : {}),
       }
     })
+}
+
+/** The router's mean time to first token over what it is with less to go by. */
+function ratio({ name }: Setting, own: readonly number[], less: readonly number[], variant: string): BenchResult {
+  const value = mean(own) / mean(less)
+  const isChoice = variant === 'no prediction on route' || variant === 'deaf to their load'
+  return {
+    name: `${name}: ${router} / ${router}, ${variant}, ratio of mean TTFT`,
+    unit: 'ratio',
+    value,
+    samples: own.map((ms, index) => ms / (less[index] ?? NaN)),
+    ...(isChoice ? { goal: '≤ 1', met: value <= 1 } : {}),
+  }
 }
 
 function mean(samples: readonly number[]): number {

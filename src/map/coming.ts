@@ -52,10 +52,12 @@ export class Coming {
     this.#isFilled = false
     const all = this.#expected
     let kept = 0
+    let query: MatchQuery | undefined
     for (const expected of all) {
       if (expected.untilMs <= nowMs) continue
       all[kept++] = expected
-      const query = queries.find(({ blockSize }) => blockSize === expected.blockSize)
+      if (query?.blockSize !== expected.blockSize)
+        query = queries.find(({ blockSize }) => blockSize === expected.blockSize)
       if (query === undefined) continue
       const { slot } = expected
       // What an earlier one brings need not be compared again.

@@ -161,7 +161,7 @@ class VirtualRun {
     }
     if (this.#running.size === 0 && this.#agenda.nextMs === Infinity) return
     const { loadIntervalMs = defaultLoadIntervalMs } = this.#options
-    this.#agenda.at(this.#nowMs + loadIntervalMs, () => this.#readLoads())
+    if (loadIntervalMs < Infinity) this.#agenda.at(this.#nowMs + loadIntervalMs, () => this.#readLoads())
   }
 
   #send(conversation: Conversation<Uint32Array>, turn: number, history: Uint32Array): void {
