@@ -8,6 +8,7 @@ import {
   type VllmAlgorithm,
   type VllmExtraKey,
 } from '../../src/kv/engine-hash/vllm.ts'
+import { trtllmBlockHash, trtllmSaltId, type TrtllmScope } from '../../src/kv/engine-hash/trtllm.ts'
 import { createKeyMaker, type KeyMaker } from '../../src/kv/keys.ts'
 import type { RootBlock } from '../../src/kv/root-block.ts'
 import type { NativeHash } from '../../src/truth/native/result.ts'
@@ -162,4 +163,25 @@ test('the first pages that SGLang announced are verified, salted ones too; those
   assert.ok(plain !== undefined)
   const ignored = verifyRootBlock('sglang', { ...plain, extras: ['salt:tenant'] }, unknown)
   assert.equal(ignored.kind === 'mismatch' && ignored.cause, 'salt')
+})
+
+test('first blocks of TensorRT-LLM are verified by either form of its hash; an adapter that no event names is found', () => {
+  const block = (scope: TrtllmScope, told: Partial<RootBlock> = {}, of = tokens): RootBlock => {
+    const { low, high } = trtllmBlockHash(of, null, scope)
+    return { ...named(told, {}), hashLow: low, hashHigh: high }
+  }
+  const salted = { extras: ['salt:tenant'] }
+  const kindOf = (root: RootBlock): string => {
+    const result = verifyRootBlock('trtllm', root, unknown)
+    return result.kind === 'mismatch' ? result.cause : result.kind
+  }
+  assert.equal(kindOf(block({})), 'verified')
+  assert.equal(kindOf(block({ wraps: false })), 'verified')
+  assert.equal(kindOf(block({ saltId: trtllmSaltId('tenant') }, salted)), 'verified')
+  assert.equal(kindOf(block({ loraTaskId: 3n }, { adapter: 'sql' })), 'verified')
+  assert.equal(kindOf(block({ loraTaskId: 3n })), 'lora')
+  assert.equal(kindOf(block({}, salted)), 'salt')
+  assert.equal(kindOf(block({}, {}, tokens.subarray(0, 16))), 'block_size')
+  assert.equal(kindOf(block({ saltId: 99n }, salted)), 'unverified')
+  assert.equal(kindOf(named({}, {})), 'unverified')
 })

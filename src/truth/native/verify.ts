@@ -1,6 +1,7 @@
 import type { RootBlock } from '../../kv/root-block.ts'
 import type { NativeHash, NativeResult } from './result.ts'
 import { verifySglang } from './sglang.ts'
+import { verifyTrtllm } from './trtllm.ts'
 import { verifyVllm } from './vllm.ts'
 
 /**
@@ -13,6 +14,8 @@ export function verifyRootBlock(engine: string, block: RootBlock, hash: NativeHa
       return verifyVllm(block, hash)
     case 'sglang':
       return verifySglang(block)
+    case 'trtllm':
+      return verifyTrtllm(block)
     default:
       return { kind: 'unverified', reason: `how ${engine} names its blocks is not proven` }
   }
