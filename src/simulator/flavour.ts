@@ -62,6 +62,8 @@ export interface Surface {
   addRoutes(app: FastifyInstance, serving: Serving, options: SurfaceOptions): void
   /** The body of a refusal; left out: vLLM's form. */
   readonly refusal?: (fault: ApiError) => object
+  /** The load is published no more, though the engine goes on; left out: it never is. */
+  readonly silenceLoad?: () => void
   close(): Promise<void>
   /** As `close`, with every connection cut first as by a crash. */
   kill(): Promise<void>

@@ -27,7 +27,7 @@ export class LoadPublisher {
   #sequence = 0
   #last: Buffer = Buffer.alloc(0)
   #lastAtMs = -Infinity
-  #paused = false
+  #silent = false
   #cancel: Cancel = () => undefined
   port = 0
 
@@ -50,8 +50,8 @@ export class LoadPublisher {
   }
 
   /** No more is told, though the engine goes on. */
-  pause(): void {
-    this.#paused = true
+  silence(): void {
+    this.#silent = true
   }
 
   async kill(): Promise<void> {
@@ -68,7 +68,7 @@ export class LoadPublisher {
     const { clock } = this.#options
     this.#cancel = clock.after(lookMs, () => this.#look())
     const payload = this.#payload()
-    if (this.#paused || (payload.equals(this.#last) && clock.now() - this.#lastAtMs < repeatMs)) return
+    if (this.#silent || (payload.equals(this.#last) && clock.now() - this.#lastAtMs < repeatMs)) return
     this.#last = payload
     this.#lastAtMs = clock.now()
     const number = Buffer.alloc(8)

@@ -198,6 +198,11 @@ export class SimulatedWorker {
     for (const publisher of this.publishers) publisher.resume()
   }
 
+  /** The load is published no more, until the next start. */
+  silenceLoad(): void {
+    this.#life?.surface.silenceLoad?.()
+  }
+
   /** Each answer's connection is destroyed after this many of its tokens; null: no longer. */
   dieAfterTokens(tokens: number | null): void {
     this.#dieAfterTokens = tokens

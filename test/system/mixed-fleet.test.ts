@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { test, type TestContext } from 'node:test'
 import { startRouter } from '../../src/main.ts'
 import type { DecisionRecord } from '../../src/routing/decisions.ts'
+import { sglang } from '../../src/simulator/flavours/sglang.ts'
 import { trtllm } from '../../src/simulator/flavours/trtllm.ts'
 import { vllm } from '../../src/simulator/flavours/vllm.ts'
 import { startSimulators, type Simulators, type SimulatorsOptions } from '../../src/simulator/simulate.ts'
@@ -25,6 +26,7 @@ const engine = {
 /** Two engines of each kind; the last one tells nothing of its cache. */
 const kinds: readonly (Partial<SimulatorsOptions> & { readonly config?: object })[] = [
   { workers: 2, engine: { ...engine, hostBlocks: 256 }, worker: { flavour: vllm } },
+  { workers: 2, engine: { ...engine, hostBlocks: 256 }, worker: { flavour: sglang({ cacheReport: true }) } },
   {
     workers: 2,
     engine: { ...engine, hostBlocks: 256, hostWrites: 'evicted' },
@@ -46,7 +48,7 @@ async function mixedFleet(t: TestContext): Promise<Fleet> {
   const simulators: Simulators = {
     urls: groups.flatMap(({ urls }) => urls),
     workers: groups.flatMap((group) => group.workers),
-    stop: async () => undefined,
+    stop: () => Promise.resolve(),
   }
   const log: LogLine[] = []
   const config = configOf({ pool: {}, config: { pools: [{ model, tokenizer: demoTokenizer, workers }] } }, [])

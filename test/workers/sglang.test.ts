@@ -75,6 +75,12 @@ test('what EAGLE publishes is of no use: its pairs of tokens name no prompt’s 
   )
 })
 
+test('sizes that no engine has are not believed', async () => {
+  const facts = await factsOf({ kv_events: { ...published, dp_size: 1e12, block_size: 1e12 } })
+  assert.equal(facts?.ranks.length, 1024)
+  assert.equal(facts.ranks[0]?.blockSize, null)
+})
+
 test('whether misses are left out of its usage is known by whether hits are in it', async () => {
   assert.equal((await factsOf({ enable_cache_report: true }))?.omitsMisses, true)
   assert.equal((await factsOf({ enable_cache_report: false }))?.omitsMisses, false)

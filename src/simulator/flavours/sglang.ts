@@ -76,6 +76,9 @@ async function open(life: LifeOptions, settings: SglangSettings): Promise<Surfac
       addOperationRoutes(app, options)
     },
     refusal: ({ message, type, param, status }) => ({ object: 'error', message, type, param, code: status }),
+    silenceLoad: () => {
+      for (const publisher of loads) publisher.silence()
+    },
     close: async () => {
       await Promise.all([...outlets, ...loads].map((publisher) => publisher.close()))
     },

@@ -44,6 +44,10 @@ export const sglang: Engine = {
   },
 }
 
+/** More ranks, or larger pages, than any engine has are a fault of what it says. */
+const maxRanks = 1024
+const maxPageTokens = 65_536
+
 type Fields = Readonly<Record<string, unknown>>
 
 /** The path had another name before. Where neither is there, as behind a gateway, the engine tells nothing: the config may. */
@@ -64,11 +68,12 @@ function ranksOf(info: Fields, workerHost: string): RankFacts[] {
   const events = publisherOf(info, workerHost)
   const ranks = events?.ranks ?? wholeOf(info['dp_size']) ?? 1
   const pageTokens = wholeOf(info['page_size'])
-  const blockSize = events?.blockSize ?? (pageTokens === null ? null : pageTokens * (wholeOf(info['dcp_size']) ?? 1))
+  const told = events?.blockSize ?? (pageTokens === null ? null : pageTokens * (wholeOf(info['dcp_size']) ?? 1))
+  const blockSize = told === null || told === 0 || told > maxPageTokens ? null : told
   const capacityTokens = wholeOf(info['max_total_num_tokens'])
-  return Array.from({ length: Math.max(1, ranks) }, (_, rank) => ({
+  return Array.from({ length: Math.min(maxRanks, Math.max(1, ranks)) }, (_, rank) => ({
     rank,
-    blockSize: blockSize === 0 ? null : blockSize,
+    blockSize,
     capacityBlocks:
       blockSize === null || capacityTokens === null ? null : Math.floor(capacityTokens / blockSize) || null,
     events: events?.of(rank) ?? null,
