@@ -206,6 +206,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     onLoad: (worker) => {
       fleetLoad.read(worker)
       room.read(worker)
+      truth.loadRead(worker)
     },
     onWorkerRestarted: (worker) => fleetLoad.restarted(worker),
     startEvents: (worker, place, reading) => events.start(worker, place, reading),

@@ -378,7 +378,7 @@ export class Pipeline {
   ): Promise<ForwardOutcome> {
     const { incoming, read } = request
     const { worker, profile, dispatch } = decision
-    const { clock, metrics, outliers } = this.#o
+    const { clock, metrics, outliers, truth } = this.#o
     const inFlight = new InFlight(this.#o.fleet.counters, worker.slot, {
       promptTokens: dispatch.promptTokens,
       uncachedTokens: dispatch.uncachedTokens,
@@ -392,6 +392,9 @@ export class Pipeline {
     outliers.dispatched(worker)
     profile.dispatched(dispatch)
     const underWay = this.#expect(decision)
+    const { watched } = decision
+    let answered = false
+    if (watched !== null) truth.sent(watched)
     try {
       const outcome = await this.#o.forwarder.send(
         {
@@ -415,6 +418,7 @@ export class Pipeline {
         },
         response,
       )
+      answered = outcome.kind === 'answered'
       if (underWay !== null && outcome.kind === 'answered')
         // Engines report the cached tokens of one prompt only where a request has several.
         this.#o.sentPrompts.answered(
@@ -424,6 +428,7 @@ export class Pipeline {
         )
       return outcome
     } finally {
+      if (watched !== null) truth.ended(watched, answered)
       if (underWay !== null) this.#o.sentPrompts.ended(underWay)
       if (releasing !== null) this.#release.remove(releasing)
       inFlight.release()

@@ -9,6 +9,7 @@ import type { GenerationRequest } from './sequence.ts'
  *  - `lora-numbered`: events tell adapters by number only, as older engines do
  *  - `lora-renamed`: they tell them under another name than requests use
  *  - `block-size`: they say that blocks have twice the size that they have
+ *  - `removals-untold`: they tell of no removal, as some connectors do
  *  - `silent`: nothing is published, on a connection that stands
  */
 export const misreports = [
@@ -17,6 +18,7 @@ export const misreports = [
   'lora-numbered',
   'lora-renamed',
   'block-size',
+  'removals-untold',
   'silent',
 ] as const
 
@@ -34,7 +36,8 @@ export function takenAs(request: GenerationRequest, faults: readonly Misreport[]
 export function toldAs(events: readonly KvEvent[], faults: readonly Misreport[]): readonly KvEvent[] {
   if (faults.length === 0) return events
   if (faults.includes('silent')) return []
-  return events.map((event) => (event.kind === 'stored' ? storedAs(event, faults) : event))
+  const told = faults.includes('removals-untold') ? events.filter(({ kind }) => kind === 'stored') : events
+  return told.map((event) => (event.kind === 'stored' ? storedAs(event, faults) : event))
 }
 
 function storedAs(event: BlockStored, faults: readonly Misreport[]): BlockStored {

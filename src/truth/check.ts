@@ -105,6 +105,24 @@ export class TruthCheck {
     }
   }
 
+  /** It is on its way. */
+  sent(watched: Watched): void {
+    watched.record.hits.sent(watched)
+  }
+
+  /** Nothing more comes of it; called also for those that are answered. */
+  ended(watched: Watched, answered: boolean): void {
+    watched.record.hits.ended(watched, answered)
+  }
+
+  /** The worker's load has just been read, with its hit counters where the engine has them. */
+  loadRead(worker: Worker): void {
+    const { load, blockSize } = worker
+    if (load?.prefix === undefined || load.source !== 'poll' || blockSize === null || !worker.exact) return
+    const record = this.record(worker)
+    if (record.hits.read(record, load.prefix, blockSize, () => !this.#o.isPartial(worker))) this.#decide(record)
+  }
+
   /** Its answer is complete. */
   answered(watched: Watched, { cachedTokens, stream }: Answered): void {
     const { record } = watched
@@ -112,6 +130,7 @@ export class TruthCheck {
     this.#noteReport(watched, cachedTokens, stream)
     const looksUp = watched.generates && record.stratum(watched).isDue && isComparable(watched)
     this.#count(watched, found, looksUp)
+    record.hits.answered(watched, found === null ? null : found * watched.blockSize, looksUp)
     if (!isComparable(watched)) return
     const run = looksUp ? this.#run(watched) : null
     const difference = this.#differenceOf(watched, run, found)

@@ -1,6 +1,7 @@
 import type { AgreementLimits } from '../workers/agreement.ts'
 import type { Worker } from '../workers/worker.ts'
 import { Findings, type FindingsParts } from './findings.ts'
+import { HitCounters } from './hit-counters.ts'
 import type { NativeHash, NativeResult } from './native/result.ts'
 import { RecentRoots } from './roots.ts'
 import { Share } from './share.ts'
@@ -37,6 +38,7 @@ export class WorkerRecord {
   /** All of its requests together, which decide whether it is believed. */
   readonly stored: Share
   readonly cached: Share
+  readonly hits = new HitCounters()
   /** Which way the latest predictions were wrong: above 0, more was predicted than found. */
   lean = 0
   /** Requests in a row that must have stored blocks while its events told nothing, and since when. */

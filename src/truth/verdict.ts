@@ -6,7 +6,7 @@ import type { WorkerRecord } from './record.ts'
 const vague: ReadonlySet<Cause> = new Set(['finds_less', 'finds_more'])
 
 /** Names what a worker's requests agree on, and takes back what none of them shows any more. */
-export function nameCauses({ strata, findings }: WorkerRecord): void {
+export function nameCauses({ worker, strata, findings }: WorkerRecord): void {
   const said = new Set<Cause>()
   let undecided = false
   for (const stratum of strata) {
@@ -20,7 +20,8 @@ export function nameCauses({ strata, findings }: WorkerRecord): void {
     if (isSharp) findings.remove(cause)
     else if (said.has(cause)) findings.add(cause, { judged: true })
   }
-  if (!undecided) findings.removeJudged(said)
+  // Why a worker lost its credit is told until it has it again.
+  if (!undecided && worker.degraded !== 'predictions_fail') findings.removeJudged(said)
 }
 
 /** The share of what was predicted, or must have been stored, that came true or is explained; of the latest requests. */

@@ -6,6 +6,8 @@ export interface RankLoad {
   readonly kvUsage: number | null
   /** Prompt tokens of waiting requests that are not cached, where the engine tells them. */
   readonly waitingTokens?: number
+  /** What its prefix cache has counted since the engine's start, where it tells that. */
+  readonly prefix?: PrefixCounters
   /** Prompt tokens computed since the engine's start and the time that this took, where it tells them. */
   readonly prefilled?: { readonly tokens: number; readonly busyUs: number }
 }
@@ -20,4 +22,10 @@ export interface MeasuredLoad extends RankLoad {
   readonly source: 'feed' | 'poll'
   /** Milliseconds of the router's monotonic clock. */
   readonly atMs: number
+}
+
+/** Prompt tokens that were looked up in an engine's prefix caches, and those of them that were found. */
+export interface PrefixCounters {
+  readonly queriedTokens: number
+  readonly hitTokens: number
 }

@@ -129,6 +129,7 @@ export class TruthRig {
       generates: true,
       reports: choices === 1,
     })
+    if (watched !== null) this.truth.sent(watched)
     const id = String(this.#requests++)
     this.#onAnswer.set(id, { watched, request, left: choices })
     for (let choice = 0; choice < choices; choice++) {
@@ -150,9 +151,15 @@ export class TruthRig {
     if (request.leavesAfterMs !== undefined) {
       this.#after(request.leavesAfterMs, () => {
         if (!this.#onAnswer.delete(id)) return
+        if (watched !== null) this.truth.ended(watched, false)
         for (let choice = 0; choice < choices; choice++) this.#engine.abort(`${id} ${choice}`, this.nowMs)
       })
     }
+  }
+
+  /** A request that others send straight to the engine. */
+  foreign(tokens: Uint32Array): void {
+    this.#engine.add({ id: `foreign ${this.#requests++}`, tokens, outputTokens: 4 }, this.nowMs)
   }
 
   /** Lets time pass. */
@@ -170,10 +177,12 @@ export class TruthRig {
     this.nowMs = endMs
     this.#engine.advanceTo(endMs)
     this.truth.tick()
+    this.#readLoad()
   }
 
   /** The engine's process is another one from now on; running requests are lost, and what it had told is forgotten. */
   restart(): void {
+    for (const { watched } of this.#onAnswer.values()) if (watched !== null) this.truth.ended(watched, false)
     this.#onAnswer.clear()
     this.#later = []
     this.#engine = this.#newEngine()
@@ -183,6 +192,14 @@ export class TruthRig {
   /** As POST /reset_prefix_cache: false while requests run. */
   reset(): boolean {
     return this.#engine.resetPrefixCache(this.nowMs)
+  }
+
+  /** Its hit counters, as the router reads them with the load. */
+  #readLoad(): void {
+    const { running, waiting, kvUsage, prefixQueryTokens, prefixHitTokens } = this.#engine.stats
+    const prefix = { queriedTokens: prefixQueryTokens, hitTokens: prefixHitTokens }
+    this.worker.load = { running, waiting, kvUsage, prefix, source: 'poll', atMs: this.nowMs }
+    this.truth.loadRead(this.worker)
   }
 
   #newEngine(): Engine {
@@ -211,6 +228,7 @@ export class TruthRig {
     this.#after(this.#o.random(), () => {
       this.answered++
       if (pending.watched === null) return
+      this.truth.ended(pending.watched, true)
       const reports = this.#o.reports ?? true
       this.truth.answered(pending.watched, {
         cachedTokens: reports ? cachedTokens : null,

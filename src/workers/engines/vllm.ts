@@ -49,6 +49,9 @@ export const vllm: Engine = {
       'vllm:num_requests_waiting',
       'vllm:kv_cache_usage_perc',
       'process_start_time_seconds',
+      'vllm:prefix_cache_queries_total',
+      'vllm:prefix_cache_hits_total',
+      'vllm:external_prefix_cache_hits_total',
     ] as const
     const answer = await http.ask(`${baseUrl}/metrics`, { headers, timeoutMs })
     if (answer?.status !== 200) return null
@@ -59,7 +62,13 @@ export const vllm: Engine = {
       const of = (name: string): number | null =>
         samples.get(name)?.find((other) => rankOf(other) === rank)?.value ?? null
       const waiting = of(names[1])
-      if (waiting !== null) load.set(rank, { running: sample.value, waiting, kvUsage: of(names[2]) })
+      const queriedTokens = of(names[4])
+      const hitTokens = of(names[5])
+      const prefix =
+        queriedTokens === null || hitTokens === null
+          ? {}
+          : { prefix: { queriedTokens, hitTokens: hitTokens + (of(names[6]) ?? 0) } }
+      if (waiting !== null) load.set(rank, { running: sample.value, waiting, kvUsage: of(names[2]), ...prefix })
     }
     return { byRank: load, startedAt: samples.get(names[3])?.[0]?.value ?? null }
   },
