@@ -42,6 +42,7 @@ export interface LogLine {
 
 export interface WorkerView {
   readonly id: string
+  readonly engine: string
   readonly rank: number | null
   readonly state: string
   readonly degraded?: string
@@ -53,6 +54,8 @@ export interface WorkerView {
     readonly lastSequence: number | null
     readonly gaps: number
     readonly restarts: number
+    /** Blocks may be there that were announced before what is known. */
+    readonly partial: boolean
   }
   readonly map: { readonly blocks: { readonly gpu: number; readonly host: number; readonly disk: number } }
   readonly inFlight: { readonly requests: number; readonly prefillTokens: number; readonly decodeBlocks: number }
