@@ -26,8 +26,10 @@ export function promptSource(body: Body, kind: PromptKind): PromptSource {
   switch (kind) {
     case 'chat':
       if (body['messages'] === undefined) throw invalid('messages', 'is missing')
+      if (isReadOnlyBySome(body) || isPresent(body, 'input_ids')) return none
       return { kind: 'chat', chat: body as unknown as ChatPrompt }
     case 'completion':
+      if (isReadOnlyBySome(body)) return none
       return completionPrompt(body['prompt'], 'prompt', flag(body, 'add_special_tokens') ?? true)
     case 'messages':
       return { kind: 'messages', body }
@@ -49,6 +51,11 @@ export function promptSource(body: Body, kind: PromptKind): PromptSource {
 }
 
 const none: PromptSource = { kind: 'none' }
+
+/** SGLang takes the adapter, or a part of what its blocks are, from these; other engines pass over them. */
+function isReadOnlyBySome(body: Body): boolean {
+  return isPresent(body, 'lora_path') || isPresent(body, 'extra_key')
+}
 
 /** Media are part of a prompt's blocks beside its tokens. */
 function generatePrompt(body: Body): PromptSource {

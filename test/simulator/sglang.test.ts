@@ -168,6 +168,19 @@ test('a chat may come as ids, and an adapter as the part of the model’s name b
   )
 })
 
+test('its tokenizer takes texts, one or many, and no chats', async (t) => {
+  const worker = await engine(t, {})
+  const ask = async (path: string, body: object): Promise<Record<string, unknown>> =>
+    (await (await post(worker, path, body)).json()) as Record<string, unknown>
+  const plain = { add_special_tokens: false }
+  const one = await ask('/tokenize', { prompt: 'a few words', ...plain })
+  const many = await ask('/v1/tokenize', { prompt: ['a few words', 'words'], ...plain })
+  assert.deepEqual(one['tokens'], (many['tokens'] as unknown[])[0])
+  assert.equal(one['count'], (many['count'] as unknown[])[0])
+  assert.equal((await ask('/tokenize', { messages: [{ role: 'user', content: 'a' }] }))['code'], 400)
+  assert.equal((await ask('/detokenize', { tokens: one['tokens'] }))['text'], 'a few words')
+})
+
 test('a refusal is in SGLang’s flat form', async (t) => {
   const worker = await engine(t, {})
   const answer = await post(worker, '/v1/completions', { prompt: 5 })

@@ -109,6 +109,16 @@ test('SGLang takes ids before texts, one prompt or several, and refuses itself w
   assert.equal(requestFields({ text: ['Hi'], cache_salt: ['a'] }, 'sglang-generate').cacheSalt, null)
 })
 
+test('nothing is predicted of a chat or completion with what engines read differently', () => {
+  const messages = [{ role: 'user', content: 'Hi' }]
+  for (const more of [{ lora_path: 'sql' }, { extra_key: 'tenant' }]) {
+    assert.deepEqual(promptSource({ messages, ...more }, 'chat'), { kind: 'none' })
+    assert.deepEqual(promptSource({ prompt: 'Hi', ...more }, 'completion'), { kind: 'none' })
+  }
+  assert.deepEqual(promptSource({ messages, input_ids: [1, 2] }, 'chat'), { kind: 'none' })
+  assert.equal(promptSource({ messages, lora_path: null, input_ids: null }, 'chat').kind, 'chat')
+})
+
 test('every field that decides what is tokenized may stand in a body once', () => {
   for (const key of ['token_ids', 'input_ids', 'text', 'system', 'input', 'thinking', 'sampling_params', 'reasoning']) {
     const body = Buffer.from(`{"model":"m","${key}":[1],"${key}":[2]}`)

@@ -16,7 +16,7 @@ import { sglangBlockHash } from '../sglang-block-hash.ts'
 import { encodeSglangBatch } from '../sglang-events.ts'
 import { addSglangGenerateRoute } from '../sglang-generate.ts'
 import { loadEntry, sglangMetricsText } from '../sglang-load.ts'
-import { addTokenizerRoutes } from '../tokenizer-routes.ts'
+import { addSglangTokenizerRoutes } from '../sglang-tokenize.ts'
 
 /** What SGLang does only when it is asked to on its command line. */
 export interface SglangSettings {
@@ -71,7 +71,7 @@ async function open(life: LifeOptions, settings: SglangSettings): Promise<Surfac
     addRoutes(app, serving, options) {
       addOpenAiRoutes(app, serving, settings)
       addSglangGenerateRoute(app, serving)
-      addTokenizerRoutes(app, options)
+      addSglangTokenizerRoutes(app, options)
       addFactRoutes(app, life, options, { ...settings, info })
       addOperationRoutes(app, options)
     },
