@@ -191,6 +191,10 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     onWorker: (worker) => events.addWorker(worker),
     onTold: (worker, told) => truth.told(worker, told),
     onCut: (worker) => forwarder.cut(worker),
+    get assumedBlockSize() {
+      const { enabled, blockSize } = live.config.approximate
+      return enabled ? blockSize : null
+    },
     onWorkerLost: ({ slot }) => own.sentPrompts.forget(slot as WorkerSlot),
     onWorkerGone: (worker) => {
       own.sentPrompts.forget(worker.slot as WorkerSlot)

@@ -579,6 +579,9 @@ export const configSchema = object({
           default: 16_384,
         },
       ),
+      blockSize: integer('Tokens in a block of such a worker, where neither it nor its config says.', 1, 4096, {
+        default: 16,
+      }),
     },
     { default: {}, description: 'Workers without KV events.' },
   ),

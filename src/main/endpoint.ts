@@ -37,6 +37,8 @@ export interface EndpointPorts {
   /** An engine is about to be spoken to for the first time, or with other options. */
   readonly onEndpoint: (given: WorkerConfig, pool: Pool | null) => void
   readonly onWorker: (worker: Worker) => void
+  /** Tokens in a block of a worker without events that does not say; null: nothing is concluded of it. */
+  readonly assumedBlockSize: number | null
   /** What the worker's engine says of itself, as it comes up. */
   readonly onTold: (worker: Worker, told: ToldFacts) => void
   /** Its engine went away or is another process: what it was sent is not in its cache. */
@@ -280,7 +282,7 @@ export class Endpoint {
     if (name === 'openai' && this.#given.engine === undefined)
       log.warn(
         { worker: this.id },
-        'the kind of engine is not known: it is routed by load only, unless `engine` in the config names its kind',
+        'the kind of engine is not known: what it caches is concluded from what it is sent; `engine` in the config names its kind',
       )
     else if (this.#given.engine === undefined) log.info({ worker: this.id, engine: name }, 'engine recognized')
     const ranks = this.#kept.map(({ worker }) => worker.rank)
@@ -308,11 +310,15 @@ export class Endpoint {
     worker.omitsMisses = facts.omitsMisses ?? false
     worker.models = new Set(facts.models.map(({ id }) => id))
     worker.capacityBlocks = this.#given.capacityBlocks ?? rank?.capacityBlocks ?? worker.capacityBlocks
-    if (worker.degraded === 'wrong_model') worker.degraded = 'block_size_unknown'
-    if (worker.blockSize !== null && worker.degraded === 'block_size_unknown') worker.degraded = null
     const place = eventsPlace(this.#given, worker.rank, rank)
     if (kept.events === null && place !== null)
       kept.events = this.#o.startEvents(worker, place, eventReading(this.#given))
+    if (worker.blockSize === null && kept.events === null && this.#o.assumedBlockSize !== null) {
+      worker.blockSize = this.#o.assumedBlockSize
+      this.#o.onWorker(worker)
+    }
+    if (worker.degraded === 'wrong_model') worker.degraded = 'block_size_unknown'
+    if (worker.blockSize !== null && worker.degraded === 'block_size_unknown') worker.degraded = null
     this.#o.onTold(worker, toldFacts(this.#given, facts, rank, kept.events !== null))
     this.#listenToLoad(kept, rank?.loadFeed ?? null)
     worker.standing.up = true

@@ -56,7 +56,7 @@ test('an engine of another kind at the same URL is another worker, with nothing 
   await answer.text()
 })
 
-test('an engine of no known kind is served by load, and said to be so', async (t) => {
+test('an engine of no known kind is served, its cache concluded from what it is sent, and said to be so', async (t) => {
   const engine = await scriptedEngine(t, (_request, response) => {
     response.writeHead(200, { 'content-type': 'application/json' }).end('{"choices":[]}')
   })
@@ -65,8 +65,10 @@ test('an engine of no known kind is served by load, and said to be so', async (t
     (await views(fleet)).map(({ engine: kind, events }) => [kind, events.state]),
     [['openai', 'absent']],
   )
-  assert.equal((await fleet.chat('Hi')).status, 200)
+  assert.equal((await fleet.chat(prose('unknown', 60))).status, 200)
   assert.equal(fleet.log.filter(({ message }) => message.startsWith('the kind of engine is not known')).length, 1)
+  const again = await fleet.chat(prose('unknown', 60))
+  assert.ok(Number(again.headers.get('x-warmroute-cached-tokens')) >= 48)
 })
 
 test('what the config says about the kind of engine is not doubted', async (t) => {
