@@ -186,3 +186,16 @@ test('salts and adapters are kept apart', async (t) => {
     assert.equal(predicted, cached, JSON.stringify(more))
   }
 })
+
+test('an engine whose events are off is never heard, and routed by what was sent to it', async (t) => {
+  const fleet = await fleetFor(t, options({}, { simulators: { eventsPort: null }, awaitEvents: false }))
+  const prompt = prose('told by nobody', 60)
+  for (let i = 0; i < 12; i++) await (await fleet.chat(prompt)).arrayBuffer()
+  const [view] = await fleet.workers()
+  assert.deepEqual([view?.events.state, view?.degraded], ['unknown', undefined])
+  const { predicted, cached } = await turn(fleet, prompt)
+  assert.ok(cached > 0)
+  assert.equal(predicted, cached)
+  const [candidate] = await candidates(fleet, prompt)
+  assert.equal(candidate?.exact, false)
+})
