@@ -12,7 +12,7 @@ function options(settings: Partial<TrtllmSettings> = {}, more: FleetOptions = {}
     ...more,
     engine: { blockSize: 8, ...more.engine },
     simulators: { ...more.simulators, worker: { flavour: trtllm(settings), ...more.simulators?.worker } },
-    worker: { engine: 'trtllm', ...more.worker },
+    worker: more.worker ?? { engine: 'trtllm' },
     config: { eventPolling: { intervalMs: 5, idleIntervalMs: 20 }, ...more.config },
   }
 }
