@@ -26,6 +26,7 @@ import { PoolRoom } from './main/pool-room.ts'
 import { createOutliers } from './main/outliers.ts'
 import { checkedPlugins, profileChoice, tierCredit } from './main/policies.ts'
 import { PoolSetup } from './main/pool-setup.ts'
+import { SharedSources } from './main/shared-sources.ts'
 import { createSentPrompts } from './main/sent-prompts.ts'
 import { Reloader, type Reloadable, type ReloadResult } from './main/reload.ts'
 import { causeOfProbe, probeWorker } from './main/probe.ts'
@@ -307,7 +308,11 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
       mutualTls: config.admin.tls?.clientCa !== undefined,
     }),
   })
-  const views = adminViews({ fleet, map, keeper, metrics, prompts, truth, approximate: own.approximate })
+  const views = adminViews({
+    ...{ fleet, map, keeper, metrics, prompts, truth },
+    approximate: own.approximate,
+    shared: () => sharedSources.view(),
+  })
   addAdminRoutes(adminApp, {
     pipeline,
     readiness,
@@ -316,12 +321,14 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     fleet: workerCommands({ keeper, pools, view: views.workerView }),
   })
 
+  const sharedSources = new SharedSources({ stores, keys, metrics, log, random })
   const discoveries = new Discoveries({ keeper, clock, log, metrics })
   const setup = new PoolSetup({
     pools,
     keeper,
     prompts,
     discoveries,
+    sharedSources,
     pipeline,
     onRemoved: ({ model }) => admission.wake(model),
   })
@@ -358,7 +365,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     discoveries.stop()
     stopAdmission()
     await keeper.stop()
-    await Promise.all([forwarder.close(), engineHttp.close(), events.close(), prompts.close()])
+    await Promise.all([forwarder.close(), engineHttp.close(), events.close(), sharedSources.stop(), prompts.close()])
     pipeline.close()
     own.stop()
     metrics.stop()

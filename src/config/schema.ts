@@ -158,6 +158,29 @@ const profile = Type.Union(
   { description: 'Routing profile: a built-in name, or filters, scorers and a picker.' },
 )
 
+const sharedSource = object({
+  events: text('ZMQ endpoint on which the store publishes its events.'),
+  kind: oneOf(
+    ['mooncake', 'lmcache'],
+    'Form of the events: those of Mooncake’s master and conductor, or the form that engines use.',
+    { default: 'mooncake' },
+  ),
+  topic: Type.String({ description: 'Topic to subscribe to; empty takes all.', default: '' }),
+  blockSize: Type.Optional(
+    integer(
+      'Tokens of a block that is named by hash alone; omitted: the block size of the pool’s first worker.',
+      1,
+      65_536,
+    ),
+  ),
+  forgetSeconds: integer(
+    'Blocks are taken for gone after so long while the store tells no removals; 0: never.',
+    0,
+    30 * 24 * 3600,
+    { default: 600 },
+  ),
+})
+
 const tierSpeed = (tier: string, credit: number) =>
   Type.Optional(
     object(
@@ -243,6 +266,10 @@ const pool = object({
   ),
   profile: Type.Optional(profile),
   tiers: Type.Optional(tiers),
+  shared: Type.Array(sharedSource, {
+    default: [],
+    description: 'Stores that all workers of the pool reach and that tell themselves what they hold.',
+  }),
   tls: Type.Optional(workerTls),
   workers: Type.Array(worker, { description: 'Engines that serve this model.', default: [] }),
   discovery: Type.Optional(discovery),
@@ -657,6 +684,7 @@ export type Config = Static<typeof configSchema>
 export type ApiKeyConfig = Config['apiKeys'][number]
 export type PoolConfig = Config['pools'][number]
 export type WorkerConfig = PoolConfig['workers'][number]
+export type SharedSourceConfig = PoolConfig['shared'][number]
 export type DiscoveryConfig = NonNullable<PoolConfig['discovery']>
 export type AddedWorker = Static<typeof addedWorkerSchema>
 export type WorkerChange = Static<typeof workerChangeSchema>

@@ -18,6 +18,8 @@ export interface ViewedParts {
   readonly keeper: FleetKeeper
   readonly metrics: Metrics
   readonly prompts: PromptService
+  /** Sources of stores that no worker owns. */
+  readonly shared: () => readonly object[]
   readonly truth: TruthCheck
   readonly approximate: Approximate
 }
@@ -25,7 +27,8 @@ export interface ViewedParts {
 const states = ['healthy', 'unhealthy', 'ejected', 'draining'] as const
 
 /** What /admin/workers, /admin/map and /metrics show of the running parts. */
-export function adminViews({ fleet, map, keeper, metrics, prompts, truth, approximate }: ViewedParts) {
+export function adminViews(parts: ViewedParts) {
+  const { fleet, map, keeper, metrics, prompts, truth, approximate, shared } = parts
   const perWorker = (value: (worker: Worker) => number) => () =>
     [...fleet.workers()].map((worker) => [[worker.id], value(worker)] as const)
   /** A worker that leaves and the one that takes its place have one name between them. */
@@ -87,7 +90,7 @@ export function adminViews({ fleet, map, keeper, metrics, prompts, truth, approx
 
   return {
     metrics: async () => ({ contentType: metrics.registry.contentType, text: await metrics.registry.metrics() }),
-    map: () => map.stats(),
+    map: () => ({ ...map.stats(), shared: shared() }),
     workers: () => [...fleet.workers()].map((worker) => workerView(worker)),
     workerView,
   }

@@ -6,12 +6,14 @@ import { checkWorkerTls } from '../workers/connect.ts'
 import { newPool, type Pool, type Pools } from '../workers/pool.ts'
 import type { Discoveries } from './discoveries.ts'
 import type { FleetKeeper } from './keeper.ts'
+import type { SharedSources } from './shared-sources.ts'
 
 export interface PoolSetupOptions {
   readonly pools: Pools
   readonly keeper: FleetKeeper
   readonly prompts: PromptService
   readonly discoveries: Discoveries
+  readonly sharedSources: SharedSources
   readonly pipeline: Pick<Pipeline, 'renewProfile'>
   /** A pool is no more: whoever waits for room in it need not. */
   readonly onRemoved: (pool: Pool) => void
@@ -53,13 +55,14 @@ export class PoolSetup {
   }
 
   #apply(next: Config): void {
-    const { keeper, discoveries, pools } = this.#o
+    const { keeper, discoveries, pools, sharedSources } = this.#o
     for (const [model, pool] of this.#configured)
       if (!next.pools.some((config) => config.model === model)) this.#remove(pool)
     for (const config of next.pools) {
       const pool = this.#pool(config, next)
       keeper.reconcile('config', pool, workersOf(config))
       discoveries.set(pool, discoveryOf(config))
+      sharedSources.set(pool, config.shared)
     }
     const urls = (next.workerUrls ?? []).map((url) => ({ url }))
     if (urls.length > 0 || this.#config.workerUrls !== undefined) keeper.reconcile('config', null, urls)
@@ -87,9 +90,10 @@ export class PoolSetup {
   }
 
   #remove(pool: Pool): void {
-    const { pools, keeper, discoveries, pipeline, prompts } = this.#o
+    const { pools, keeper, discoveries, pipeline, prompts, sharedSources } = this.#o
     this.#configured.delete(pool.model)
     discoveries.set(pool, undefined)
+    sharedSources.set(pool, [])
     pools.remove(pool)
     keeper.dropPool(pool)
     pipeline.renewProfile(pool)

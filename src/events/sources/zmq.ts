@@ -1,6 +1,7 @@
 import type { Log } from '../../telemetry/log.ts'
 import type { Cancel, Clock } from '../../zmtp/clock.ts'
 import type { ZmtpLimits } from '../../zmtp/limits.ts'
+import type { EventCounters } from '../counters.ts'
 import { readTimestamp } from '../decode.ts'
 import { Ingest, type IngestOptions } from '../ingest.ts'
 import { Replay, ReplayGate, replayLimits, type ReplayLimits } from '../replay.ts'
@@ -9,7 +10,16 @@ import { Sequence, type Arrival } from '../sequence.ts'
 import type { EventSource } from '../source.ts'
 import { dialPublisher, type PublisherHandlers, type PublisherListener, type Subscription } from '../subscription.ts'
 
-export interface ZmqEventsOptions extends IngestOptions {
+/** Where decoded batches go. */
+export interface PayloadIngest {
+  readonly epoch: number
+  apply(sequence: number, payload: Buffer): void
+  /** What was known is not believed any more. */
+  clear(): void
+}
+
+export interface ZmqSourceOptions {
+  readonly counters: EventCounters
   /** Where the engine publishes, `tcp://host:port`; null where it dials in at `listener`. */
   readonly endpoint: string | null
   readonly listener?: { readonly at: PublisherListener; readonly address: string | null }
@@ -27,6 +37,8 @@ export interface ZmqEventsOptions extends IngestOptions {
   readonly limits?: Partial<ZmqEventsLimits>
   readonly zmtpLimits?: Partial<ZmtpLimits>
 }
+
+export type ZmqEventsOptions = ZmqSourceOptions & IngestOptions
 
 export interface ZmqEventsLimits extends ReplayLimits {
   /** After a failed replay, before the next. */
@@ -48,9 +60,13 @@ export const zmqEventsLimits: ZmqEventsLimits = {
 
 /** The KV events that an engine publishes over ZeroMQ, for one rank: subscription, replay, sequence and ingest joined. */
 export function createZmqEvents(options: ZmqEventsOptions): EventSource {
+  return createZmqSource(options, new Ingest(options))
+}
+
+/** The same for any publisher that numbers its batches as engines do. */
+export function createZmqSource(options: ZmqSourceOptions, ingest: PayloadIngest): EventSource {
   const { clock, counters, log, name, random, replayEndpoint, topic } = options
   const limits = { ...zmqEventsLimits, ...options.limits }
-  const ingest = new Ingest(options)
   let gaps = 0
   let restarts = 0
   let subscription: Subscription | null = null
