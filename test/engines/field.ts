@@ -127,6 +127,17 @@ export class Field {
   }
 }
 
+/** What the router itself thinks of the worker. */
+export async function tellWorker(report: Report, router: Router, id: string): Promise<void> {
+  const { agreement, degraded, nativeHash, findings } = await router.worker(id)
+  const { predicted, actual, ratio, verified, requests } = agreement
+  const checked = `${verified} of ${requests} requests verified`
+  const hash = JSON.stringify(nativeHash)
+  report.say(
+    `the router of ${id}: ${predicted} predicted, ${actual} found, ratio ${ratio.toFixed(4)}, ${checked}; ${degraded ?? 'trusted'}; hash ${hash}; findings ${JSON.stringify(findings)}`,
+  )
+}
+
 function percent(share: number): string {
   return `${(100 * share).toFixed(2)} %`
 }

@@ -1,10 +1,10 @@
 import { join } from 'node:path'
 import { seededRandom } from '../support/random.ts'
-import { eventually, generate } from './client.ts'
 import type { OwnRule } from './exchanges.ts'
-import { Field } from './field.ts'
+import { Field, tellWorker } from './field.ts'
 import { Journal } from './journal.ts'
 import { folder, installDynamo, makeMockModel, Mocker, type MockerOptions } from './mocker.ts'
+import { ownWays } from './mocker-ways.ts'
 import { Processes } from './processes.ts'
 import { Relay } from './relay.ts'
 import type { Report } from './report.ts'
@@ -54,6 +54,12 @@ const cases: readonly Case[] = [
     leastAgreement: 0.99,
   },
   {
+    title: 'as SGLang with pages of one token',
+    options: { imitates: 'sglang', blocks: blocks * blockSize, blockSize: 1 },
+    requests: 300,
+    leastAgreement: 0.99,
+  },
+  {
     title: 'as TensorRT-LLM',
     options: { imitates: 'trtllm', blocks, blockSize },
     requests: 1_000,
@@ -89,7 +95,7 @@ async function runCase(
   processes: Processes,
 ): Promise<void> {
   report.section(
-    `The mocker ${title}: ${blocks} blocks of ${blockSize}${options.hostBlocks === undefined ? '' : `, ${options.hostBlocks} in the host`}`,
+    `The mocker ${title}: ${options.blocks} blocks of ${options.blockSize}${options.hostBlocks === undefined ? '' : `, ${options.hostBlocks} in the host`}`,
   )
   const mockers = [
     await Mocker.at('mocker 1', options, programs, model, processes),
@@ -100,7 +106,7 @@ async function runCase(
   const relay = await Relay.of(mockers[1].events)
   const journals = new Map<string, Journal>()
   for (const { url, events } of mockers)
-    journals.set(url, await Journal.of({ endpoint: events, blockSize, countsStores: false }))
+    journals.set(url, await Journal.of({ endpoint: events, blockSize: options.blockSize, countsStores: false }))
   const log = join(folder, 'logs', `router-${options.imitates}${options.hostBlocks === undefined ? '' : '-host'}.txt`)
   const router = await Router.startWith(configFor(mockers, relay, model), join(folder, 'router.yaml'), log, processes)
   for (const { name, url } of mockers)
@@ -108,7 +114,7 @@ async function runCase(
   const field = new Field({
     report,
     router,
-    blockSize,
+    blockSize: options.blockSize,
     journals,
     tellsTokens: false,
     ...(rules === undefined ? {} : { rules }),
@@ -118,14 +124,13 @@ async function runCase(
   field.judge(leastAgreement)
   await field.mapIsRight()
   for (const { url } of mockers) {
-    const { agreement, degraded } = await router.worker(url)
-    report.say(`${url}: the router’s own figures ${JSON.stringify(agreement)}, ${degraded ?? 'trusted'}`)
+    await tellWorker(report, router, url)
   }
   if (failures === true) {
     await lostEvents(report, router, field, relay, mockers[1], random)
     await death(report, router, field, mockers[0], journals, random)
-    await salts(report, router, mockers[0])
   }
+  await ownWays(report, router, mockers[0])
   for (const journal of journals.values()) await journal.close()
   await relay.close()
   processes.endAll()
@@ -141,7 +146,7 @@ function configFor([first, second]: readonly [Mocker, Mocker], relay: Relay, mod
     url: mocker.url,
     // As TensorRT-LLM it publishes the events of vLLM, too.
     engine: mocker.options.imitates === 'sglang' ? 'sglang' : 'vllm',
-    blockSize,
+    blockSize: mocker.options.blockSize,
     capacityBlocks: mocker.options.blocks,
     events: { endpoint, replay: mocker.replay },
   })
@@ -209,18 +214,4 @@ async function death(
   report.check('it is back, and its events are live', back !== null, JSON.stringify(back?.events))
   await field.work(200, { ...agents, random })
   await field.mapIsRight()
-}
-
-/** Dynamo 1.6.1 takes `cache_salt` and keeps nothing apart by it; the router does, as the engines do. */
-async function salts(report: Report, router: Router, mocker: Mocker): Promise<void> {
-  report.section('Cache salts')
-  const prompt = Array.from({ length: 100 }, (_, at) => 7_000 + at)
-  const body = { model: 'model', prompt, max_tokens: 1, return_token_ids: undefined }
-  const direct = `${mocker.url}/v1/completions`
-  await generate(direct, body)
-  await eventually(async () => ((await router.heldBlocks(mocker.url, prompt, null)) === 6 ? true : null), eventsMs)
-  const salted = await generate(direct, { ...body, cache_salt: 'tenant' })
-  report.say(
-    `under another salt the mocker finds ${salted.cachedTokens} tokens; the router expects ${await router.heldBlocks(mocker.url, prompt, 'tenant')} blocks`,
-  )
 }

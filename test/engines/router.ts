@@ -30,6 +30,9 @@ export interface WorkerView {
     readonly requests: number
   }
   readonly degraded?: string
+  /** Whether the engine names its blocks by hashes that the router can recompute. */
+  readonly nativeHash?: unknown
+  readonly findings?: unknown
 }
 
 /** Warmroute as a user starts it: a process of its own. */

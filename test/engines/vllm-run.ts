@@ -2,7 +2,7 @@ import { join } from 'node:path'
 import { seededRandom } from '../support/random.ts'
 import { blockSize, Engine } from '../vllm/engine.ts'
 import { install, makeModel } from '../vllm/install.ts'
-import { Field } from './field.ts'
+import { Field, tellWorker } from './field.ts'
 import { Journal } from './journal.ts'
 import { Processes } from './processes.ts'
 import type { Report } from './report.ts'
@@ -45,9 +45,8 @@ export async function vllmRun(report: Report): Promise<void> {
   await field.work(requests, { ...agents, random: seededRandom(20_261_123) })
   field.judge(0.99)
   await field.mapIsRight()
-  for (const { name, url } of engines) {
-    const { agreement, degraded } = await router.worker(url)
-    report.say(`${name}: the router’s own figures ${JSON.stringify(agreement)}, ${degraded ?? 'trusted'}`)
+  for (const { url } of engines) {
+    await tellWorker(report, router, url)
   }
   for (const journal of journals.values()) await journal.close()
   processes.endAll()
