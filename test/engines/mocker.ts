@@ -142,6 +142,12 @@ export class Mocker {
     this.#children = []
   }
 
+  /** Where in its own code the mocker has given up, if it has: its frontend goes on and answers 503. */
+  panic(): string | null {
+    const found = /panicked at (?:.*\/)?([\w.-]+\/src\/\S+):\n(.*)/.exec(readFileSync(this.#log('mocker'), 'utf8'))
+    return found === null ? null : `${found[1]}: ${found[2]}`
+  }
+
   #log(program: string): string {
     return join(folder, 'logs', `${this.name.replaceAll(' ', '-')}-${program}.txt`)
   }
