@@ -31,7 +31,8 @@ export const causeTexts: Readonly<Record<Cause, string>> = {
   finds_less: 'the engine finds less cached than its events tell: check LoRA and salt settings, and lost events',
   finds_more:
     'the engine finds more cached than its events tell: check block size, tokenizer, chat template and KV events',
-  details_off: 'the engine does not report cached tokens: start it with --enable-prompt-tokens-details',
+  details_off:
+    'the engine does not report cached tokens: start vLLM with --enable-prompt-tokens-details, SGLang with --enable-cache-report',
 }
 
 /** Causes that cost some of the check or some credit, but make no prediction wrong. */

@@ -11,7 +11,7 @@ import { Router } from './router.ts'
 /** About half of what the agents have open: evictions never end. */
 const blocks = 160
 const requests = 1_000
-const agents = { agents: 4, conversations: 6, longest: 500 }
+const agents = { agents: 3, conversations: 8, longest: 500 }
 const eventsMs = 30_000
 
 /** Warmroute before two real vLLM engines whose caches are too small for what their agents keep open. */
