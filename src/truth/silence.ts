@@ -28,7 +28,12 @@ export function watchEvents(record: WorkerRecord, nowMs: number, silentMs: numbe
     record.liveMs = nowMs
     record.answeredBlind = 0
     findings.remove('events_unreachable')
-  } else if (record.listens && record.answeredBlind >= leastSilent && nowMs - record.liveMs >= silentMs)
+  } else if (
+    record.listens &&
+    record.answeredBlind >= leastSilent &&
+    // A long replay is heard all the time.
+    nowMs - Math.max(record.liveMs, record.heardMs) >= silentMs
+  )
     findings.add('events_unreachable')
   if (record.silent >= leastSilent && nowMs - record.silentSinceMs >= silentMs) {
     findings.add('events_silent')

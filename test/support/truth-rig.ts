@@ -25,6 +25,8 @@ export interface TruthRigOptions {
   readonly reports?: boolean
   /** What the engine's template makes of our tokens of a chat. */
   readonly template?: (tokens: Uint32Array) => Uint32Array
+  /** Nothing that the engine tells before is heard, as by a router that comes later and can have nothing repeated. */
+  readonly heardFromMs?: number
   /** Longest time that events take to come. */
   readonly eventDelayMs?: number
 }
@@ -79,7 +81,7 @@ export class TruthRig {
       wallClock: () => this.nowMs,
       log: collectingLog(this.log),
       metrics: this.metrics,
-      isPartial: () => false,
+      isPartial: () => options.heardFromMs !== undefined,
     })
     this.#ingest = new Ingest({
       worker: slot,
@@ -214,7 +216,7 @@ export class TruthRig {
 
   /** Events come in order, each batch after a while of its own. */
   #publish(events: readonly KvEvent[]): void {
-    if (events.length === 0) return
+    if (events.length === 0 || this.nowMs < (this.#o.heardFromMs ?? 0)) return
     const payload = encodeBatch(events, this.nowMs / 1000, { hashes: 'int', rank: 0 })
     this.#eventsAtMs = Math.max(this.#eventsAtMs, this.nowMs + this.#o.random() * (this.#o.eventDelayMs ?? 0))
     const sequence = this.#sequence++

@@ -24,12 +24,14 @@ interface Load extends Partial<TruthRigOptions> {
   readonly blocks: number
   readonly restarts?: boolean
   readonly leaves?: boolean
+  /** Others have filled the engine's cache before. */
+  readonly warmUp?: boolean
 }
 
 const loads: Readonly<Record<string, Load>> = {
-  'conversations that fit': { share: 0.2, burst: 2, pauseMs: 60, conversations: 20, blocks: 24 },
+  'conversations that fit': { share: 0.15, burst: 2, pauseMs: 60, conversations: 20, blocks: 24 },
   'a cache that evicts all the time': {
-    share: 0.2,
+    share: 0.15,
     burst: 4,
     pauseMs: 40,
     conversations: 200,
@@ -46,7 +48,7 @@ const loads: Readonly<Record<string, Load>> = {
     engine: { capacityBlocks: 48, maxRunningRequests: 4 },
     eventDelayMs: 200,
   },
-  'bursts of one prompt': { share: 0.15, burst: 40, pauseMs: 400, conversations: 1, blocks: 30, eventDelayMs: 100 },
+  'bursts of one prompt': { share: 0.1, burst: 40, pauseMs: 400, conversations: 1, blocks: 30, eventDelayMs: 100 },
   'restarts, resets and clients that leave': {
     share: 0.15,
     burst: 6,
@@ -57,6 +59,28 @@ const loads: Readonly<Record<string, Load>> = {
     eventDelayMs: 50,
     restarts: true,
     leaves: true,
+  },
+  'a router that comes to a warm engine, which repeats nothing': {
+    share: 0.1,
+    burst: 6,
+    pauseMs: 50,
+    conversations: 60,
+    blocks: 12,
+    engine: { capacityBlocks: 600 },
+    eventDelayMs: 50,
+    heardFromMs: 20_000,
+    warmUp: true,
+  },
+  'the same of an engine that reports no cached tokens': {
+    share: 0.05,
+    burst: 6,
+    pauseMs: 50,
+    conversations: 60,
+    blocks: 12,
+    engine: { capacityBlocks: 600 },
+    heardFromMs: 20_000,
+    reports: false,
+    warmUp: true,
   },
   'engines that report no cached tokens': {
     share: 0.15,
@@ -76,6 +100,13 @@ for (const [name, load] of Object.entries(loads)) {
     const random = seededRandom(seed)
     const rig = new TruthRig({ keys, random, ...load })
     const expected = load.reports === false ? ['details_off'] : []
+    if (load.warmUp === true) {
+      for (let i = 0; i < 300; i++) {
+        rig.foreign(requestOf(random, load, -1).tokens)
+        rig.run(60)
+      }
+      rig.run(20_000)
+    }
     let sent = 0
     while (sent < count) {
       const burst = 1 + Math.floor(random() * load.burst)
