@@ -4,7 +4,7 @@ import type { Log } from '../telemetry/log.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
 import type { EngineHttp } from '../workers/engine-http.ts'
 import { detectEngine } from '../workers/detect.ts'
-import type { Engine, EngineFacts, LoadFeedPlace, RankLoad } from '../workers/engine.ts'
+import type { Engine, EngineFacts, LoadFeedPlace, RankFacts, RankLoad } from '../workers/engine.ts'
 import { engines } from '../workers/engines.ts'
 import type { ToldFacts } from '../truth/check.ts'
 import type { Fleet } from '../workers/fleet.ts'
@@ -68,6 +68,8 @@ export interface EndpointOwner {
 interface Kept {
   readonly worker: Worker
   events: WorkerEvents | null
+  /** Where the events come from. */
+  place: EventsPlace | null
   loadFeed: WorkerLoadFeed | null
 }
 
@@ -244,7 +246,7 @@ export class Endpoint {
       return
     }
     worker.standing.draining = this.#owner.orders.isDrained(worker.id)
-    this.#kept.push({ worker, events: null, loadFeed: null })
+    this.#kept.push({ worker, events: null, place: null, loadFeed: null })
     pool.workers.push(worker)
     this.#o.onWorker(worker)
   }
@@ -259,6 +261,7 @@ export class Endpoint {
   async #up(engine: Engine, facts: EngineFacts | null): Promise<boolean> {
     this.#becomeOf(engine)
     if (facts === null || !(await this.#learn(facts)) || this.#left) return false
+    this.#renewMoved(facts)
     for (const kept of this.#kept) this.#workerUp(kept, facts)
     void this.#probe()
     return true
@@ -297,10 +300,19 @@ export class Endpoint {
     }
   }
 
+  /** An engine that publishes its events elsewhere than before is another process, with a cache of its own. */
+  #renewMoved(facts: EngineFacts): void {
+    const moved = this.#kept.filter(({ worker, place }) => {
+      const now = eventsPlace(this.#given, worker.rank, rankOf(facts, worker))
+      return place !== null && now !== null && !isDeepStrictEqual(place, now)
+    })
+    for (const { worker } of moved) this.removeWorker(worker)
+    this.#addWorkers(moved.map(({ worker }) => worker.rank))
+  }
+
   #workerUp(kept: Kept, facts: EngineFacts): void {
     const { worker } = kept
-    const rank =
-      facts.ranks.find((candidate) => candidate.rank === null || candidate.rank === (worker.rank ?? 0)) ?? null
+    const rank = rankOf(facts, worker)
     // A restarted engine may have another block size or capacity than before.
     const blockSize = worker.announcedBlockSize ?? this.#given.blockSize ?? rank?.blockSize ?? worker.blockSize
     if (blockSize !== worker.blockSize) {
@@ -311,8 +323,7 @@ export class Endpoint {
     worker.models = new Set(facts.models.map(({ id }) => id))
     worker.capacityBlocks = this.#given.capacityBlocks ?? rank?.capacityBlocks ?? worker.capacityBlocks
     const place = eventsPlace(this.#given, worker.rank, rank)
-    if (kept.events === null && place !== null)
-      kept.events = this.#o.startEvents(worker, place, eventReading(this.#given))
+    if (kept.events === null && place !== null) this.#listenToEvents(kept, place)
     if (worker.blockSize === null && kept.events === null && this.#o.assumedBlockSize !== null) {
       worker.blockSize = this.#o.assumedBlockSize
       this.#o.onWorker(worker)
@@ -343,9 +354,27 @@ export class Endpoint {
       kept.loadFeed = null
     }
     if (place === null || kept.loadFeed !== null) return
-    kept.loadFeed = this.#o.startLoadFeed(worker, place, (load) => {
-      if (worker.standing.up) this.#setLoad(worker, load, 'feed')
+    this.#listening(worker, () => {
+      kept.loadFeed = this.#o.startLoadFeed(worker, place, (load) => {
+        if (worker.standing.up) this.#setLoad(worker, load, 'feed')
+      })
     })
+  }
+
+  #listenToEvents(kept: Kept, place: EventsPlace): void {
+    this.#listening(kept.worker, () => {
+      kept.events = this.#o.startEvents(kept.worker, place, eventReading(this.#given))
+      kept.place = place
+    })
+  }
+
+  /** Engines may tell of places that cannot be reached from here, such as a pipe on their own machine. */
+  #listening(worker: Worker, start: () => void): void {
+    try {
+      start()
+    } catch (error) {
+      this.#o.log.error({ worker: worker.id, error: String(error) }, 'cannot listen to what the engine publishes')
+    }
   }
 
   #down(): void {
@@ -440,6 +469,10 @@ export class Endpoint {
     this.#probeTimer = setTimeout(() => void this.#probe(), this.#o.probeIntervalMs)
     this.#probeTimer.unref()
   }
+}
+
+function rankOf(facts: EngineFacts, worker: Worker): RankFacts | null {
+  return facts.ranks.find(({ rank }) => rank === null || rank === (worker.rank ?? 0)) ?? null
 }
 
 /** The load of a worker that is all of its engine. */

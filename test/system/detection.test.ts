@@ -1,5 +1,7 @@
 // What kind of engine an endpoint is, where the config does not say.
 import assert from 'node:assert/strict'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { test } from 'node:test'
 import { sglang } from '../../src/simulator/flavours/sglang.ts'
 import { vllm } from '../../src/simulator/flavours/vllm.ts'
@@ -88,4 +90,57 @@ test('an engine is asked what it is once in its life, and anew when it was gone'
   await fleet.worker(0).restart()
   await until(async () => (await views(fleet))[0]?.events.state === 'live' && asked() > 0, 'it is back')
   assert.equal(asked(), 1)
+})
+
+test('an engine that comes back with its events elsewhere is listened to there', async (t) => {
+  const first = await engineAt(0, vllm)
+  const [url = ''] = first.urls
+  const fleet = await fleetFor(t, { workers: 0, urls: [url] })
+  const text = prose('moved', 80)
+  await (await fleet.chat(text)).text()
+  const before = first.workers[0]?.eventEndpoints().events
+  await first.stop()
+  const second = await engineAt(Number(new URL(url).port), vllm)
+  t.after(() => second.stop())
+  assert.notEqual(second.workers[0]?.eventEndpoints().events, before)
+  await until(async () => {
+    const [view] = await views(fleet)
+    return view?.state === 'healthy' && view.events.state === 'live'
+  }, 'its events are live')
+  const cached = async (): Promise<string | null> => {
+    const answer = await fleet.chat(text)
+    await answer.text()
+    return answer.headers.get('x-warmroute-cached-tokens')
+  }
+  assert.equal(await cached(), '0')
+  await until(async () => (await cached()) !== '0', 'what it computed is known')
+})
+
+test('an engine that publishes where nobody else can listen serves without events', async (t) => {
+  const endpoint = { enable_kv_cache_events: true, publisher: 'zmq', endpoint: 'ipc:///tmp/events', topic: '' }
+  const answers: Readonly<Record<string, object>> = {
+    '/health': {},
+    '/v1/models': { data: [{ id: model, owned_by: 'vllm', parent: null, max_model_len: 4096 }] },
+    '/kv_event_sources': { 0: endpoint },
+  }
+  const server = createServer((request, response) => {
+    const answer = request.method === 'GET' ? answers[request.url ?? ''] : { choices: [] }
+    response.writeHead(answer === undefined ? 404 : 200, { 'content-type': 'application/json' })
+    response.end(JSON.stringify(answer ?? {}))
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  t.after(() => {
+    server.closeAllConnections()
+    server.close()
+  })
+  const fleet = await fleetFor(t, {
+    workers: 0,
+    urls: [`http://127.0.0.1:${(server.address() as AddressInfo).port}`],
+  })
+  assert.deepEqual(
+    (await views(fleet)).map(({ engine, state, events }) => [engine, state, events.state]),
+    [['vllm', 'healthy', 'absent']],
+  )
+  assert(fleet.log.some(({ message }) => message === 'cannot listen to what the engine publishes'))
+  assert.equal((await fleet.chat('Hi')).status, 200)
 })
