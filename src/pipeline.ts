@@ -320,7 +320,7 @@ export class Pipeline {
       predictedCachedTokens,
       predictedPrefillMs: predictedMs(profile, chosen) ?? uncached / assumedTokensPerMs,
       watched: log === this.#o.decisions ? this.#watched(request, candidates, chosen, queries) : null,
-      prompt: promptFor(worker, queries, candidates.matchedTokens[chosen] as number),
+      prompt: promptFor(worker, queries, candidates.gpu[chosen] as number, promptTokens),
       dispatch: {
         serial: worker.serial,
         promptTokens: promptTokensOf(request),
@@ -563,12 +563,19 @@ export class Pipeline {
   }
 }
 
-function promptFor(worker: Worker, queries: readonly MatchQuery[], matchedTokens: number): SentPrompt | null {
+/** @param heldBlocks leading blocks that the worker itself holds by the map; engines never find the last token's cached */
+function promptFor(
+  worker: Worker,
+  queries: readonly MatchQuery[],
+  heldBlocks: number,
+  promptTokens: number,
+): SentPrompt | null {
   const query = queries.find(({ blockSize }) => blockSize === worker.blockSize)
   if (query === undefined) return null
   const { keys, blockSize } = query
   const { slot, capacityBlocks } = worker
-  return { slot: slot as WorkerSlot, blockSize, keys, believedBlocks: matchedTokens / blockSize, capacityBlocks }
+  const believedBlocks = Math.min(heldBlocks, Math.floor(Math.max(0, promptTokens - 1) / blockSize))
+  return { slot: slot as WorkerSlot, blockSize, keys, believedBlocks, capacityBlocks }
 }
 
 /** Seconds for which a worker that is too busy, and does not say for how long, is given less. */

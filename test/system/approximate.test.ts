@@ -36,9 +36,13 @@ const mixed = { workers: 4, worker: (index: number) => (index < 2 ? {} : { event
 
 test('a mixed fleet: workers without events are predicted as well as those with, and labelled', async (t) => {
   const fleet = await fleetFor(t, mixed)
+  await until(
+    async () => (await explained(fleet, 'Hi')).candidates.filter(({ exact }) => exact).length === 2,
+    'the events of two are known to be live',
+  )
   const random = seededRandom(11)
   const talks = Array.from({ length: 12 }, (_, i): Message[] => [
-    { role: 'system', content: prose(`system ${i % 3}`, 120) },
+    { role: 'system', content: prose(`system ${i % 6}`, 120) },
   ])
   for (let turn = 0; turn < 4; turn++) {
     for (const batch of [talks.slice(0, 6), talks.slice(6)]) {
@@ -55,11 +59,12 @@ test('a mixed fleet: workers without events are predicted as well as those with,
   assert.deepEqual(views.map(({ events }) => events.state).sort(), ['absent', 'absent', 'live', 'live'])
   const blind = new Set(views.filter(({ events }) => events.state === 'absent').map(({ id }) => id))
   for (const { id, map, approximate, degraded } of views) {
-    assert.ok(map.blocks.gpu > 20, `${id} holds ${map.blocks.gpu} blocks`)
-    assert.equal(approximate !== undefined, blind.has(id))
+    assert.equal(approximate !== undefined, map.blocks.gpu > 0 && blind.has(id))
     assert.equal(degraded, undefined)
   }
 
+  const assumed = views.filter(({ id }) => blind.has(id)).reduce((sum, { map }) => sum + map.blocks.gpu, 0)
+  assert.ok(assumed > 40, `${assumed} blocks assumed`)
   const requests = served(fleet)
   const off = { predicted: 0, actual: 0 }
   for (const { worker, predictedCachedTokens, actualCachedTokens } of requests) {
@@ -112,9 +117,14 @@ test('a worker that has less room than was thought is relied on for less, and pr
   assert.ok((view?.approximate?.capacityBlocks ?? Infinity) < 1500, `${view?.approximate?.capacityBlocks} blocks`)
 })
 
-test('equal prompts at once keep together on few workers, and all but the first find the prompt cached', async (t) => {
-  const engine = { stepBaseMs: 2, prefillTokensPerSecond: 8_000 }
-  const fleet = await fleetFor(t, { workers: 8, engine })
+for (const events of [true, false]) {
+  test(`equal prompts at once keep together on few workers ${events ? 'with' : 'without'} events, and most find the prompt cached`, (t) =>
+    burst(t, events))
+}
+
+async function burst(t: TestContext, events: boolean): Promise<void> {
+  const engine = { stepBaseMs: 2, prefillTokensPerSecond: 2_000 }
+  const fleet = await fleetFor(t, { workers: 8, engine, worker: events ? {} : { events } })
   const text = prose('burst', 1200)
   const answers = await Promise.all(
     Array.from({ length: 64 }, (_, i) => fleet.chat(text, { max_tokens: 2, stream: i % 2 === 0 })),
@@ -124,7 +134,11 @@ test('equal prompts at once keep together on few workers, and all but the first 
   const decisions = await fleet.decisions()
   const chosen = new Set(decisions.map(({ chosen }) => chosen))
   assert.ok(chosen.size <= 4, `on ${chosen.size} workers`)
-  assert.ok(decisions.filter(({ reason }) => reason === 'match_coming').length >= 40)
+  const [coming, matched] = [/^match_coming$/, /match/].map(
+    (wanted) => decisions.filter(({ reason, fallback }) => fallback === undefined && wanted.test(reason)).length,
+  )
+  // How many come while the first is computed depends on the machine; the others find what it left.
+  assert.ok((coming ?? 0) >= 8 && (matched ?? 0) >= 48, `${coming} coming, ${matched} matched`)
   const hits = fleet.simulators.workers.flatMap(({ stats }) => stats)
   const share =
     hits.reduce((sum, { prefixHitTokens }) => sum + prefixHitTokens, 0) /
@@ -132,17 +146,18 @@ test('equal prompts at once keep together on few workers, and all but the first 
   assert.ok(share > 0.9, `hit ratio ${share}`)
   for (const { degraded, agreement } of await fleet.workers()) {
     assert.equal(degraded, undefined)
-    assert.ok(agreement.ratio > 0.9, `agreement ${agreement.ratio}`)
+    if (events) assert.ok(agreement.ratio > 0.9, `agreement ${agreement.ratio}`)
   }
   assert.deepEqual(
     (await explained(fleet, text)).candidates.filter(({ comingBlocks }) => comingBlocks !== undefined),
     [],
     'nothing is coming any more',
   )
-})
+}
 
 test('a prompt that a worker refused is not coming there', async (t) => {
-  const fleet = await fleetFor(t, { workers: 2, config: { retries: { attempts: 0 } } })
+  const worker = (index: number) => (index === 0 ? {} : { events: false })
+  const fleet = await fleetFor(t, { workers: 2, worker, config: { retries: { attempts: 0 } } })
   const text = prose('refused', 200)
   for (const worker of fleet.simulators.workers) worker.fault({ kind: 'status', status: 503 })
   for (let times = 0; times < 4; times++) assert.equal((await fleet.chat(text)).status, 503)
