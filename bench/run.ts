@@ -27,6 +27,7 @@ const benches: readonly Bench[] = [
   { name: 'truth', load: () => import('./micro/truth.ts') },
   { name: 'guards', load: () => import('./micro/guards.ts') },
   { name: 'overhead', load: () => import('./load/overhead.ts') },
+  { name: 'prediction', load: () => import('./load/prediction.ts') },
   { name: 'quality', load: () => import('./replay/quality.ts') },
   { name: 'faults', onlyByName: true, load: () => import('./faults.ts') },
   { name: 'soak', onlyByName: true, load: () => import('./soak.ts') },

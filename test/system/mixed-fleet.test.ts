@@ -1,98 +1,10 @@
 import assert from 'node:assert/strict'
-import { test, type TestContext } from 'node:test'
-import { startRouter } from '../../src/main.ts'
+import { test } from 'node:test'
 import type { DecisionRecord } from '../../src/routing/decisions.ts'
-import { sglang } from '../../src/simulator/flavours/sglang.ts'
-import { trtllm } from '../../src/simulator/flavours/trtllm.ts'
-import { vllm } from '../../src/simulator/flavours/vllm.ts'
-import { startSimulators, type Simulators, type SimulatorsOptions } from '../../src/simulator/simulate.ts'
-import { loadTokenizer } from '../../src/tokenize/tokenizer.ts'
-import { collectingLog, configOf, demoTokenizer, Fleet, model, postTo, type LogLine } from '../support/fleet.ts'
+import { model, postTo, type Fleet } from '../support/fleet.ts'
+import { blockSize, Conversations, startMixedFleet } from '../support/mixed-fleet.ts'
 import { seededRandom } from '../support/random.ts'
 import { until } from '../support/until.ts'
-
-const blockSize = 16
-/** Small enough to be overrun all the time. */
-const engine = {
-  blockSize,
-  capacityBlocks: 192,
-  maxModelLength: 1536,
-  stepBaseMs: 0.2,
-  decodeMsPerRequest: 0.01,
-  prefillTokensPerSecond: 2_000_000,
-  hostLoadMsPerBlock: 0.001,
-}
-
-/** Two engines of each kind; the last one tells nothing of its cache. */
-const kinds: readonly (Partial<SimulatorsOptions> & { readonly config?: object })[] = [
-  { workers: 2, engine: { ...engine, hostBlocks: 256 }, worker: { flavour: vllm } },
-  { workers: 2, engine: { ...engine, hostBlocks: 256 }, worker: { flavour: sglang({ cacheReport: true }) } },
-  {
-    workers: 2,
-    engine: { ...engine, hostBlocks: 256, hostWrites: 'evicted' },
-    worker: { flavour: sglang({ cacheReport: true }) },
-  },
-  {
-    workers: 2,
-    engine: { ...engine, hostBlocks: 256, hostWrites: 'evicted' },
-    worker: { flavour: trtllm({ slidingWindow: 512, partialBlocks: true }) },
-  },
-  { workers: 1, engine, eventsPort: null, worker: { flavour: vllm }, config: { events: false } },
-]
-
-async function mixedFleet(t: TestContext): Promise<Fleet> {
-  const tokenizer = await loadTokenizer({ path: demoTokenizer })
-  const groups: Simulators[] = []
-  t.after(() => Promise.all(groups.map((group) => group.stop())))
-  const workers: object[] = []
-  for (const { config, ...kind } of kinds) {
-    const group = await startSimulators({ workers: 1, model, tokenizer, ...kind })
-    groups.push(group)
-    workers.push(...group.urls.map((url) => ({ url, ...config })))
-  }
-  const simulators: Simulators = {
-    urls: groups.flatMap(({ urls }) => urls),
-    workers: groups.flatMap((group) => group.workers),
-    stop: () => Promise.resolve(),
-  }
-  const log: LogLine[] = []
-  const config = configOf({ pool: {}, config: { pools: [{ model, tokenizer: demoTokenizer, workers }] } }, [])
-  const router = await startRouter(config, { log: collectingLog(log), random: seededRandom(7) })
-  t.after(() => router.stop())
-  const fleet = new Fleet(router, simulators, log)
-  await until(async () => (await fleet.workers()).every(({ state }) => state === 'healthy'), 'all workers are healthy')
-  await fleet.settled()
-  return fleet
-}
-
-/** Conversations that share beginnings, grow, end, and come back after others have pushed them out. */
-class Conversations {
-  readonly prompts: number[][] = []
-  readonly #random: () => number
-
-  constructor(random: () => number) {
-    this.#random = random
-    const systems = Array.from({ length: 4 }, () => this.#tokens(100 + this.#below(200)))
-    for (let i = 0; i < 48; i++) this.prompts.push([...(systems[i % systems.length] ?? []), ...this.#tokens(20)])
-  }
-
-  next(): readonly number[] {
-    const at = this.#below(this.prompts.length)
-    const prompt = this.prompts[at] ?? []
-    const grown = [...prompt, ...this.#tokens(1 + this.#below(120))]
-    if (grown.length < 1200) this.prompts[at] = grown
-    else this.prompts[at] = grown.slice(0, 150)
-    return this.prompts[at] ?? []
-  }
-
-  #tokens(count: number): number[] {
-    return Array.from({ length: count }, () => 300 + this.#below(500))
-  }
-
-  #below(limit: number): number {
-    return Math.floor(this.#random() * limit)
-  }
-}
 
 /** Batches that are lost in a row. */
 const mostDropped = 3
@@ -161,7 +73,8 @@ test('of a mixed fleet the map holds exactly what its engines hold, whatever bef
   const seed = Number(process.env['SEED'] ?? Math.floor(Math.random() * 1e9))
   t.diagnostic(`seed ${seed}`)
   const random = seededRandom(seed)
-  const fleet = await mixedFleet(t)
+  const fleet = await startMixedFleet()
+  t.after(() => fleet.stop())
   const conversations = new Conversations(random)
   let compared = 0
   let events = 0
