@@ -199,3 +199,19 @@ test('an engine whose events are off is never heard, and routed by what was sent
   const [candidate] = await candidates(fleet, prompt)
   assert.equal(candidate?.exact, false)
 })
+
+test('a server that waits for quiet before it answers a poll is believed as far as it has told, and nothing is cleared', async (t) => {
+  const fleet = await fleetFor(t, options({ pollWaitMs: 150 }))
+  const prompts = Array.from({ length: 4 }, (_, i) => prose(`busy ${i}`, 60))
+  for (let i = 0; i < 12; i++) {
+    const answer = await fleet.chat(prompts[i % 4] ?? '')
+    const { usage } = (await answer.json()) as { usage: { prompt_tokens_details: { cached_tokens: number } } }
+    const [decision] = await fleet.decisions(1)
+    assert.ok((decision?.predictedCachedTokens ?? 0) <= usage.prompt_tokens_details.cached_tokens, `turn ${i}`)
+  }
+  const { predicted, cached } = await turn(fleet, prompts[0] ?? '')
+  assert.ok(cached > 0)
+  assert.equal(predicted, cached)
+  const [view] = await fleet.workers()
+  assert.deepEqual([view?.events.gaps, view?.degraded], [0, undefined])
+})

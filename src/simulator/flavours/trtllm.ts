@@ -15,6 +15,8 @@ export interface TrtllmSettings extends Pick<
   readonly metrics: boolean
   /** Methods of /kv_cache_events. */
   readonly polledBy: 'POST' | 'GET'
+  /** A poll is answered once no event has come for so long; 0: at once. The server's own is 2000. */
+  readonly pollWaitMs: number
 }
 
 /** TensorRT-LLM's `trtllm-serve`, by its source of 2026; none was run beside it. */
@@ -25,6 +27,7 @@ export function trtllm(settings: Partial<TrtllmSettings> = {}): Flavour {
     bufferedEvents: 65_536,
     metrics: true,
     polledBy: 'POST',
+    pollWaitMs: 0,
     ...settings,
   }
   const engine = { blockSize: 32, hostWrites: 'evicted', blockHash: trtllmChain } as const
@@ -41,6 +44,12 @@ export const trtllmKind: FlavourKind = {
       help: 'TensorRT-LLM: a second, smaller window; 0: none',
     },
     'partial-blocks': { flag: true, value: '', help: 'TensorRT-LLM: announce partial blocks too' },
+    'poll-wait-ms': {
+      value: 'MS',
+      least: 0,
+      default: 0,
+      help: 'TensorRT-LLM: polls are answered once no event has come for so long; 2000 there',
+    },
     'iteration-stats': { flag: true, value: '', help: 'TensorRT-LLM: no /prometheus/metrics, as by default there' },
   },
   create: (given) =>
@@ -48,6 +57,7 @@ export const trtllmKind: FlavourKind = {
       slidingWindow: given.number('sliding-window') || null,
       partialBlocks: given.flag('partial-blocks'),
       metrics: !given.flag('iteration-stats'),
+      pollWaitMs: given.number('poll-wait-ms'),
     }),
 }
 
@@ -71,7 +81,7 @@ function open(life: LifeOptions, settings: TrtllmSettings): Surface {
     addRoutes(app, serving, options) {
       addGenerationRoutes(app, serving)
       addFactRoutes(app, options)
-      addPolledRoutes(app, outlets, ranks, settings)
+      addPolledRoutes(app, outlets, life, settings)
       if (settings.metrics) addPrometheusRoute(app, options)
     },
     close: () => Promise.resolve(),
@@ -91,13 +101,18 @@ function addFactRoutes(app: FastifyInstance, { model, startedSeconds }: SurfaceO
 function addPolledRoutes(
   app: FastifyInstance,
   outlets: readonly TrtllmOutlet[],
-  ranks: readonly EngineDrive[],
-  { polledBy }: TrtllmSettings,
+  { clock, ranks }: LifeOptions,
+  { polledBy, pollWaitMs }: TrtllmSettings,
 ): void {
   app.route({
     method: polledBy,
     url: '/kv_cache_events',
-    handler: (_, reply) => {
+    handler: async (_, reply) => {
+      const said = (): number => outlets.reduce((sum, outlet) => sum + outlet.nextSequence, 0)
+      for (let before = -1; pollWaitMs > 0 && said() !== before;) {
+        before = said()
+        await new Promise<void>((resolve) => clock.after(pollWaitMs, resolve))
+      }
       const lists = outlets.map((outlet) => outlet.take().slice(1, -1))
       return asJson(reply, `[${lists.filter((list) => list !== '').join(', ')}]`)
     },
