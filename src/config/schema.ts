@@ -540,6 +540,12 @@ export const configSchema = object({
         hourMs,
         { default: 30_000 },
       ),
+      lateMs: integer(
+        'An engine that leaves a poll unanswered for longer is routed by what is sent to it: its events come too late.',
+        100,
+        hourMs,
+        { default: 3500 },
+      ),
       answerBytes: integer('Largest answer to one poll; what a larger one holds is lost.', 65_536, 4 * GiB, {
         default: 256 * 1024 * 1024,
       }),

@@ -47,7 +47,13 @@ class ManualClock implements Clock {
 
 const tokensOf = (name: number) => [name, 2, 3, 4]
 const block = (name: number, level = 0) => ({ hash: BigInt(name), tokens: tokensOf(name), level })
-const timing: PollTiming = { intervalMs: 20, idleIntervalMs: 200, timeoutMs: 1_000, answerBytes: 1_000_000 }
+const timing: PollTiming = {
+  intervalMs: 20,
+  idleIntervalMs: 200,
+  timeoutMs: 10_000,
+  lateMs: 3_000,
+  answerBytes: 1_000_000,
+}
 
 interface RigOptions {
   readonly ranks?: readonly (number | null)[]
@@ -316,4 +322,30 @@ test('an offloaded block is held by the host until it comes back or is removed',
   await rig.events(eventJson(4, moved(2n, 1, 0)), eventJson(5, removed(3n)))
   assert.deepEqual(rig.tiers(), { gpu: 2, host: 0, disk: 0 })
   assert.deepEqual(rig.counted[0]?.skipped(), {})
+})
+
+test('an engine that leaves a poll unanswered is no longer believed nor asked, until it was down', async (t) => {
+  const rig = rigFor(t)
+  await rig.events(eventJson(0, created(1)), eventJson(1, stored(null, block(1))))
+  rig.clock.next()
+  assert.equal(rig.clock.next(), 3_000)
+  assert.deepEqual([rig.matches([1]), rig.first.status().state, rig.first.status().lastSequence], [0, 'absent', null])
+  await new Promise((resolve) => setImmediate(resolve))
+  const said = rig.lines.filter(({ level }) => level === 'warn')
+  assert.deepEqual([rig.clock.waiting, said.length, rig.first.status().gaps], [0, 1, 0])
+  rig.first.workerDown()
+  assert.equal(rig.first.status().state, 'unknown')
+  await rig.events(eventJson(0, created(1)), eventJson(1, stored(null, block(2))))
+  assert.deepEqual([rig.matches([2]), rig.first.status().state, rig.first.status().partial], [1, 'live', false])
+})
+
+test('an engine that is down leaves polls unanswered without being late', async (t) => {
+  const rig = rigFor(t)
+  await rig.events(eventJson(0, created(1)), eventJson(1, stored(null, block(1))))
+  rig.clock.next()
+  rig.first.workerDown()
+  rig.clock.next()
+  assert.deepEqual([rig.matches([1]), rig.first.status().state], [1, 'unknown'])
+  await rig.finish(answered(200, `[${eventJson(2, stored(1n, block(2)))}]`))
+  assert.deepEqual([rig.matches([1, 2]), rig.first.status().state], [2, 'live'])
 })

@@ -215,3 +215,20 @@ test('a server that waits for quiet before it answers a poll is believed as far 
   const [view] = await fleet.workers()
   assert.deepEqual([view?.events.gaps, view?.degraded], [0, undefined])
 })
+
+test('a server that is never quiet tells too late: it is routed by what was sent to it, and the log says why', async (t) => {
+  const config = { eventPolling: { intervalMs: 5, idleIntervalMs: 20, lateMs: 400 } }
+  const fleet = await fleetFor(t, options({ pollWaitMs: 300 }, { config }))
+  let i = 0
+  await until(async () => {
+    await (await fleet.chat(prose(`always new ${i++}`, 30))).arrayBuffer()
+    return (await fleet.workers())[0]?.events.state === 'absent'
+  }, 'the events are given up')
+  assert.equal(fleet.log.filter(({ message }) => message.includes('too late')).length, 1)
+  const prompt = prose('asked again', 60)
+  const first = await turn(fleet, prompt)
+  const second = await turn(fleet, prompt)
+  assert.deepEqual([first.predicted, first.cached], [0, 0])
+  assert.ok(second.cached > 0)
+  assert.equal(second.predicted, second.cached)
+})

@@ -13,6 +13,8 @@ export interface PollTiming {
   readonly idleIntervalMs: number
   /** For one poll: the engine itself waits for events before it answers that there are none. */
   readonly timeoutMs: number
+  /** An engine that leaves a poll unanswered for longer tells of its cache too late. */
+  readonly lateMs: number
   readonly answerBytes: number
 }
 
@@ -78,6 +80,8 @@ export class TrtllmEvents {
   /** Time until the next poll that brings nothing, or fails. */
   #pauseMs = 0
   #failed = false
+  /** The engine's health check failed, and no poll was answered since. */
+  #isDown = false
   #ended = false
 
   constructor(options: TrtllmEventsOptions) {
@@ -102,8 +106,17 @@ export class TrtllmEvents {
         return Promise.resolve()
       },
       status: () => worker.status(),
-      workerDown: () => worker.doubt(),
+      workerDown: () => this.#down(worker),
     }
+  }
+
+  #down(worker: TrtllmWorker): void {
+    this.#isDown = true
+    worker.doubt()
+    if (!worker.isUnusable) return
+    // Another process may come with other ranks, or answer in time.
+    worker.reopen()
+    if (this.#polling === null) this.#plan(this.#o.timing().idleIntervalMs)
   }
 
   #end(): void {
@@ -116,7 +129,7 @@ export class TrtllmEvents {
 
   #plan(afterMs: number): void {
     // Events that nobody can use are left to others.
-    if (this.#ended || [...this.#workers.values()].every((worker) => worker.isUnroutable)) return
+    if (this.#ended || [...this.#workers.values()].every((worker) => worker.isUnusable)) return
     this.#cancel()
     // Several routers that lost their places together do not come back together.
     this.#cancel = this.#o.clock.after(afterMs * (0.9 + 0.2 * this.#o.random()), () => void this.#poll())
@@ -132,13 +145,31 @@ export class TrtllmEvents {
     }
     const polling = new AbortController()
     this.#polling = polling
+    const cancelLate = this.#o.clock.after(timing.lateMs, () => this.#late(timing.lateMs))
     const outcome = await poll(this.#method, {
       timeoutMs: timing.timeoutMs,
       limitBytes: timing.answerBytes,
       signal: polling.signal,
     })
+    cancelLate()
+    if (this.#polling !== polling) return
     if (!this.#ended) await this.#settle(outcome)
     this.#polling = null
+  }
+
+  /**
+   * The engine answers when no event has come for a while, which under load is never. What it tells then is older than
+   * what was sent to it since, by which it is routed better.
+   */
+  #late(lateMs: number): void {
+    if (this.#isDown) return
+    for (const worker of this.#workers.values()) worker.giveUp()
+    this.#polling?.abort()
+    this.#polling = null
+    this.#o.log.warn(
+      { worker: this.#o.name, lateMs },
+      'KV events: the engine answers polls too late, as it does while it is busy: routed by what is sent to it',
+    )
   }
 
   async #settle(outcome: PollOutcome): Promise<void> {
@@ -188,6 +219,7 @@ export class TrtllmEvents {
     }
     if (this.#failed) log.info({ worker: name }, 'KV events: polled again')
     this.#failed = false
+    this.#isDown = false
     await this.#deliver(events)
     this.#pauseMs =
       events.length > 0
@@ -201,7 +233,7 @@ export class TrtllmEvents {
     const byRank = Map.groupBy(events, ({ rank }) => rank)
     const whole = this.#workers.get(null)
     if (whole !== undefined && [...byRank.keys()].some((rank) => rank > 0)) {
-      whole.makeUnroutable()
+      whole.giveUp()
       log.warn(
         { worker: name },
         'KV events: the engine has several ranks and chooses among them itself, so nobody can tell which cache a request meets: routed by load',
@@ -244,7 +276,7 @@ class TrtllmWorker {
   readonly #ingest: Ingest
   readonly #rank: TrtllmRank
   #state: 'absent' | 'unknown' | 'live' = 'absent'
-  #unroutable = false
+  #unusable = false
   #stopped = false
   #gaps = 0
   #restarts = 0
@@ -313,7 +345,7 @@ class TrtllmWorker {
 
   /** The worker's part of an answer; none at all proves that the process still answers. */
   async take(events: readonly TrtllmEvent[], turn: () => Promise<void>): Promise<void> {
-    if (this.#unroutable) return
+    if (this.#unusable) return
     await this.#rank.take(events, turn)
     if (!this.#stopped) this.#state = 'live'
   }
@@ -340,14 +372,20 @@ class TrtllmWorker {
     this.#state = 'absent'
   }
 
-  /** Whether the events are of several caches, and nobody can tell which one a request will meet. */
-  get isUnroutable(): boolean {
-    return this.#unroutable
+  /** Whether its events are of no use: of several caches, one of which a request will meet, or too late. */
+  get isUnusable(): boolean {
+    return this.#unusable
   }
 
-  makeUnroutable(): void {
-    this.absent()
-    this.#unroutable = true
+  giveUp(): void {
+    this.gone()
+    this.#state = 'absent'
+    this.#unusable = true
+  }
+
+  reopen(): void {
+    this.#unusable = false
+    this.#state = 'unknown'
   }
 
   skipped(reason: string, count: number): void {
