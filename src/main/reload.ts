@@ -34,6 +34,8 @@ export const liveOptions: readonly string[] = [
   'plugins',
   'health',
   'load',
+  'approximate',
+  'coming',
   'timeouts.connectMs',
   'timeouts.firstTokenMs',
   'timeouts.idleMs',

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { createServer, connect, type AddressInfo, type Server, type Socket } from 'node:net'
 import { test, type TestContext } from 'node:test'
 import type { DecisionRecord } from '../../src/routing/decisions.ts'
-import { fleetFor, prose, type Fleet } from '../support/fleet.ts'
+import type { Config } from '../../src/config/schema.ts'
+import { configOf, fleetFor, prose, type Fleet } from '../support/fleet.ts'
 import { seededRandom } from '../support/random.ts'
 import { until } from '../support/until.ts'
 
@@ -231,6 +232,26 @@ test('with the approximation off, a worker without events is routed by load only
   const { predictedCachedTokens, candidates } = await explained(fleet, text)
   assert.equal(predictedCachedTokens, 0)
   assert.ok(candidates.every(({ matchedBlocks }) => matchedBlocks.gpu === 0))
+})
+
+test('turned off and on by a reload, what was concluded is forgotten at once', async (t) => {
+  let enabled = true
+  const load = (): Config =>
+    configOf({ worker: { events: false }, config: { approximate: { enabled } } }, fleet.simulators.urls)
+  const fleet = await fleetFor(t, { worker: { events: false }, source: { file: null, load } })
+  const text = prose('reloaded', 100)
+  const blocks = async () => (await fleet.workers())[0]?.map.blocks.gpu ?? 0
+  await (await fleet.chat(text)).text()
+  assert.ok((await blocks()) > 5)
+  enabled = false
+  assert.equal(await fleet.router.reload(), 'applied')
+  await until(async () => (await blocks()) === 0, 'nothing is assumed')
+  await (await fleet.chat(text)).text()
+  assert.equal(await blocks(), 0)
+  enabled = true
+  await fleet.router.reload()
+  await (await fleet.chat(text)).text()
+  await until(async () => (await blocks()) > 5, 'it is assumed again')
 })
 
 test('requests of others on a worker are seen in its load and keep ours away', async (t) => {
