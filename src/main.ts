@@ -12,6 +12,7 @@ import { addPublicRoutes } from './http/public.ts'
 import { createServer } from './http/server.ts'
 import type { WorkerSlot } from './kv/batch.ts'
 import { createKeyMaker } from './kv/keys.ts'
+import { PromptKeys } from './kv/prompt-keys.ts'
 import { createAdmission } from './main/admission.ts'
 import { adminViews } from './main/admin-views.ts'
 import { forwardLimits, saturationLimits } from './main/config-limits.ts'
@@ -20,6 +21,7 @@ import { configWatch, type ConfigSource } from './main/config-watch.ts'
 import { Discoveries } from './main/discoveries.ts'
 import { EventsWiring } from './main/events-wiring.ts'
 import { startLoadFeed } from './main/load-feeds.ts'
+import { Lookups } from './main/lookups.ts'
 import { FleetKeeper } from './main/keeper.ts'
 import { workerCommands } from './main/worker-commands.ts'
 import { PoolRoom } from './main/pool-room.ts'
@@ -223,6 +225,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     },
   })
 
+  const lookups = new Lookups({ stores, keys: new PromptKeys(keys), http: engineHttp, metrics, clock })
   const pipeline = new Pipeline({
     prompts,
     pools,
@@ -235,6 +238,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     load: fleetLoad,
     profileOf: (pool) => newProfile(pool.model),
     tierCreditOf: (pool) => tierCredit(live.config, pool.model),
+    onRouted: (pool, tokens) => lookups.routed(pool, tokens),
     forwarder,
     admission,
     hasPlaceOn: (worker) => room.hasPlaceOn(worker),
@@ -329,6 +333,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     prompts,
     discoveries,
     sharedSources,
+    lookups,
     pipeline,
     onRemoved: ({ model }) => admission.wake(model),
   })

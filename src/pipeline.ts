@@ -61,6 +61,8 @@ export interface PipelineOptions {
   readonly outliers: Outliers
   readonly retries: RetryBudget
   readonly decisions: DecisionLog
+  /** A prompt that no adapter or salt sets apart was sent; returns at once. */
+  readonly onRouted?: (pool: Pool, tokens: Uint32Array) => void
   /** Holds one decision at a time: what /admin/explain would have chosen. */
   readonly explained: DecisionLog
   readonly metrics: Metrics
@@ -107,7 +109,7 @@ export class Pipeline {
   readonly #accounting: Accounting
   /** Reused by each decision. */
   readonly #free: Worker[] = []
-  readonly #held: HeldBlocks = { gpu: 0, host: 0, disk: 0, shared: 0 }
+  readonly #held: HeldBlocks = { gpu: 0, host: 0, disk: 0, shared: 0, toldRun: 0 }
   #requestsInFlight = 0
 
   constructor(options: PipelineOptions) {
@@ -345,6 +347,8 @@ export class Pipeline {
     const worker = candidates.workers[chosen] as Worker
     const query = queries.find(({ blockSize }) => blockSize === worker.blockSize)
     if (longest === null || query === undefined || fallback !== null || unknownTokens > 0) return null
+    // A hint that proves wrong says nothing of the worker's own events.
+    if (worker.exact && candidates.exact[chosen] === 0) return null
     const { prompt } = incoming.endpoint
     return this.#o.truth.watch(worker, {
       keys: query.keys,
@@ -386,6 +390,9 @@ export class Pipeline {
       sequences: Math.max(1, read.fields.n) * Math.max(1, request.prompts.length),
     })
     pass.sent()
+    const { target, longest } = request
+    if (longest !== null && target.adapter === null && read.fields.cacheSalt === null)
+      this.#o.onRouted?.(target.pool, longest)
     const releasing = dispatch.stream
       ? null
       : this.#release.add(inFlight, dispatch.atMs, decision.predictedPrefillMs, dispatch.uncachedTokens)
@@ -532,6 +539,7 @@ export class Pipeline {
     for (const worker of workers) {
       ask(worker.blockSize)
       ask(worker.chunks?.blockSize)
+      ask(worker.lookedUp?.blockSize)
     }
     for (const store of stores) ask(store.blockSize)
     return queries

@@ -181,6 +181,23 @@ const sharedSource = object({
   ),
 })
 
+const lookup = object(
+  {
+    url: text('URL of the controller, e.g. http://10.0.0.9:9000.', { pattern: '^https?://' }),
+    chunkTokens: integer('Its chunk size.', 1, 65_536, { default: 256 }),
+    timeoutMs: integer('For one lookup.', 1, 60_000, { default: 500 }),
+    concurrency: integer('Lookups at a time; prompts that come while so many are under way get none.', 1, 1_000, {
+      default: 4,
+    }),
+    maxTokens: integer('Of longer prompts only so many tokens are looked up.', 1, 10_000_000, { default: 32_768 }),
+    ttlSeconds: integer('What was looked up is believed so long.', 1, 86_400, { default: 30 }),
+  },
+  {
+    description:
+      'LMCache’s controller: asked after a request was routed who holds its prompt, for requests to come. Workers name their instance in the label `lmcache-instance`.',
+  },
+)
+
 const tierSpeed = (tier: string, credit: number) =>
   Type.Optional(
     object(
@@ -270,6 +287,7 @@ const pool = object({
     default: [],
     description: 'Stores that all workers of the pool reach and that tell themselves what they hold.',
   }),
+  lookup: Type.Optional(lookup),
   tls: Type.Optional(workerTls),
   workers: Type.Array(worker, { description: 'Engines that serve this model.', default: [] }),
   discovery: Type.Optional(discovery),
@@ -690,6 +708,7 @@ export type Config = Static<typeof configSchema>
 export type ApiKeyConfig = Config['apiKeys'][number]
 export type PoolConfig = Config['pools'][number]
 export type WorkerConfig = PoolConfig['workers'][number]
+export type LookupConfig = NonNullable<PoolConfig['lookup']>
 export type SharedSourceConfig = PoolConfig['shared'][number]
 export type DiscoveryConfig = NonNullable<PoolConfig['discovery']>
 export type AddedWorker = Static<typeof addedWorkerSchema>

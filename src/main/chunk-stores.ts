@@ -15,13 +15,13 @@ export interface ChunkStoresOptions {
   readonly poolOf: (worker: Worker) => Pool | undefined
 }
 
-/** Each worker may have two, and pools have some of their own. */
+/** Each worker may have three, and pools have some of their own. */
 export function storeSlots(workers: number): number {
-  return 2 * workers + 64
+  return 3 * workers + 64
 }
 
 /** A worker has at most one store of each kind beside its engine's own blocks. */
-type Part = 'chunks' | 'shared'
+type Part = 'chunks' | 'shared' | 'lookedUp'
 
 interface Made {
   readonly forget: readonly (ForgetLimit | undefined)[]
@@ -56,7 +56,7 @@ export class ChunkStores {
         : this.#make({
             forget,
             kin: () => [slot],
-            onOpen: (ref, isOpen) => (worker.chunks = isOpen ? ref : null),
+            onOpen: (ref, isOpen) => (worker[part] = isOpen ? ref : null),
           })
     if (store !== null) own[part] = store
     return store

@@ -6,6 +6,7 @@ import { checkWorkerTls } from '../workers/connect.ts'
 import { newPool, type Pool, type Pools } from '../workers/pool.ts'
 import type { Discoveries } from './discoveries.ts'
 import type { FleetKeeper } from './keeper.ts'
+import type { Lookups } from './lookups.ts'
 import type { SharedSources } from './shared-sources.ts'
 
 export interface PoolSetupOptions {
@@ -14,6 +15,7 @@ export interface PoolSetupOptions {
   readonly prompts: PromptService
   readonly discoveries: Discoveries
   readonly sharedSources: SharedSources
+  readonly lookups: Lookups
   readonly pipeline: Pick<Pipeline, 'renewProfile'>
   /** A pool is no more: whoever waits for room in it need not. */
   readonly onRemoved: (pool: Pool) => void
@@ -55,7 +57,7 @@ export class PoolSetup {
   }
 
   #apply(next: Config): void {
-    const { keeper, discoveries, pools, sharedSources } = this.#o
+    const { keeper, discoveries, pools, sharedSources, lookups } = this.#o
     for (const [model, pool] of this.#configured)
       if (!next.pools.some((config) => config.model === model)) this.#remove(pool)
     for (const config of next.pools) {
@@ -63,6 +65,7 @@ export class PoolSetup {
       keeper.reconcile('config', pool, workersOf(config))
       discoveries.set(pool, discoveryOf(config))
       sharedSources.set(pool, config.shared)
+      lookups.set(pool, config.lookup)
     }
     const urls = (next.workerUrls ?? []).map((url) => ({ url }))
     if (urls.length > 0 || this.#config.workerUrls !== undefined) keeper.reconcile('config', null, urls)
@@ -90,10 +93,11 @@ export class PoolSetup {
   }
 
   #remove(pool: Pool): void {
-    const { pools, keeper, discoveries, pipeline, prompts, sharedSources } = this.#o
+    const { pools, keeper, discoveries, pipeline, prompts, sharedSources, lookups } = this.#o
     this.#configured.delete(pool.model)
     discoveries.set(pool, undefined)
     sharedSources.set(pool, [])
+    lookups.set(pool, undefined)
     pools.remove(pool)
     keeper.dropPool(pool)
     pipeline.renewProfile(pool)

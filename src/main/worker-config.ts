@@ -37,6 +37,7 @@ export function newWorker({ given, pool, address, rank, engine }: NewWorker) {
     load: null,
     degraded: given.blockSize === undefined ? 'block_size_unknown' : null,
     chunks: null,
+    lookedUp: null,
     exact: false,
     agreement: newAgreement(),
   })

@@ -213,6 +213,7 @@ function simulatedWorker(slot: number, serial: number, blockSize: number, exact:
     load: null,
     degraded: null,
     chunks: null,
+    lookedUp: null,
     exact,
     agreement: newAgreement(),
   }

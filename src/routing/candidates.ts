@@ -58,7 +58,7 @@ export class Candidates implements PolicyFleet, PolicyMatch {
   readonly matchedTokens: Float64Array
   readonly exact: Uint8Array
   /** Reused. */
-  readonly #held: HeldBlocks = { gpu: 0, host: 0, disk: 0, shared: 0 }
+  readonly #held: HeldBlocks = { gpu: 0, host: 0, disk: 0, shared: 0, toldRun: 0 }
 
   readonly #credit: TierCredit
 
@@ -114,7 +114,7 @@ export class Candidates implements PolicyFleet, PolicyMatch {
       this.host[i] = held.host
       this.disk[i] = held.disk
       this.shared[i] = held.shared
-      this.exact[i] = worker.exact ? 1 : 0
+      this.exact[i] = worker.exact && held.gpu + held.host + held.disk === held.toldRun ? 1 : 0
       const { gpu, host, disk, shared } = held
       const blocks = gpu + host + disk + shared
       // What is coming follows what the map alone knows; stores may already reach further.

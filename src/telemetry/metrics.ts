@@ -257,6 +257,7 @@ export function createMetrics() {
       'tier',
       'kind',
     ]),
+    chunkLookups: counted('chunk_lookups_total', 'Lookups at a chunk store’s directory, by result.', ['result']),
     kvEventsSkipped: counted('kv_events_skipped_total', 'KV events or parts of them that were skipped, by reason.', [
       'reason',
     ]),

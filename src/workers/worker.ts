@@ -53,6 +53,8 @@ export interface Worker {
   omitsMisses?: boolean
   /** What the worker holds in chunks of another size than its engine's blocks, if it does. */
   chunks: StoreRef | null
+  /** What a chunk store's directory says that the worker holds: a hint, not what its events told. */
+  lookedUp: StoreRef | null
   /** True where the map knows the worker's cache from its events. */
   exact: boolean
   agreement: Agreement

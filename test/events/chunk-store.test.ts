@@ -76,8 +76,8 @@ function rig({ limit = { afterMs: 1000, tokens: Infinity } }: { limit?: ForgetLi
       return { blockSize: size, keys: blockKeys(Uint32Array.from(tokens), scope) }
     })
     map.match(queries, out)
-    const held = { gpu: 0, host: 0, disk: 0, shared: 0 }
-    const ofWorker = { slot: worker, blockSize, chunks: chunks[worker] ?? null }
+    const held = { gpu: 0, host: 0, disk: 0, shared: 0, toldRun: 0 }
+    const ofWorker = { slot: worker, blockSize, chunks: chunks[worker] ?? null, lookedUp: null }
     heldBlocks(ofWorker, [...shared.values()], out, held)
     return [held.gpu, held.host, held.disk, held.shared]
   }

@@ -135,13 +135,20 @@ test('chunks add to a run what they reach beyond it', () => {
     disk: Uint32Array.of(0, 1, 0),
     shared: Uint32Array.of(3, 0, 5),
   }
-  const out = { gpu: 0, host: 0, disk: 0, shared: 0 }
-  const worker = { slot: 0, blockSize: 16, chunks: { slot: 1, blockSize: 256 } }
+  const out = { gpu: 0, host: 0, disk: 0, shared: 0, toldRun: 0 }
+  const worker = { slot: 0, blockSize: 16, chunks: { slot: 1, blockSize: 256 }, lookedUp: null }
   assert.deepEqual(heldBlocks(worker, [{ slot: 2, blockSize: 256 }], bySlot, out), {
     gpu: 10,
     host: 22,
     disk: 16,
     shared: 32,
+    toldRun: 48,
   })
-  assert.deepEqual(heldBlocks({ ...worker, chunks: null }, [], bySlot, out), { gpu: 10, host: 0, disk: 0, shared: 3 })
+  assert.deepEqual(heldBlocks({ ...worker, chunks: null }, [], bySlot, out), {
+    gpu: 10,
+    host: 0,
+    disk: 0,
+    shared: 3,
+    toldRun: 10,
+  })
 })

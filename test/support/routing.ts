@@ -24,6 +24,7 @@ export function aWorker(index: number, given: Partial<Worker> = {}): Worker {
     load: null,
     degraded: null,
     chunks: null,
+    lookedUp: null,
     exact: true,
     agreement: newAgreement(),
     ...given,

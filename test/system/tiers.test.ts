@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict'
+import { createServer, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { test, type TestContext } from 'node:test'
 import type { DecisionRecord } from '../../src/routing/decisions.ts'
 import { vllmFlavour } from '../../src/simulator/flavours/vllm.ts'
@@ -178,4 +180,59 @@ test('a store that no worker owns tells what it holds, and only its own gap clea
   master.publish([{ event_type: 'stored', seq_hashes: [] }])
   await until(async () => (await sharedOf())[0] === 0, 'after a gap the store is not believed')
   await blocksAreTrue(fleet)
+})
+
+test('LMCache’s controller is asked for the next turn, and delays nobody who does not wait for it', async (t) => {
+  const waiting: ServerResponse[] = []
+  const bodies: { tokens: number[] }[] = []
+  let layout: object | null = null
+  const controller = createServer((request, response) => {
+    request.setEncoding('utf8')
+    let body = ''
+    request.on('data', (part: string) => (body += part))
+    request.on('end', () => {
+      bodies.push(JSON.parse(body) as { tokens: number[] })
+      if (layout === null) waiting.push(response)
+      else response.end(JSON.stringify({ event_id: 'e1', layout_info: layout }))
+    })
+  }).listen(0, '127.0.0.1')
+  t.after(() => {
+    for (const response of waiting) response.destroy()
+    controller.close()
+  })
+  await until(() => controller.listening, 'the controller listens')
+  const { port } = controller.address() as AddressInfo
+  const url = `http://127.0.0.1:${port}`
+  const fleet = await tieredFleet(t, {
+    engine: { hostBlocks: 0 },
+    worker: { labels: { 'lmcache-instance': 'inst-0' } },
+    pool: { lookup: { url, chunkTokens: 64, timeoutMs: 60_000, concurrency: 1 } },
+    workers: 1,
+  })
+  const prompt = (first: number): number[] => Array.from({ length: 200 }, (_, i) => first + i)
+  await serve(fleet, prompt(1000))
+  await until(() => bodies.length === 1, 'the controller is asked')
+  assert.deepEqual(bodies[0]?.tokens, prompt(1000).slice(0, 192))
+  await serve(fleet, prompt(2000))
+  assert.equal(bodies.length, 1, 'one lookup at a time, and requests go on')
+  layout = { 'inst-0': ['LocalCPUBackend', 192] }
+  waiting.pop()?.end(JSON.stringify({ event_id: 'e1', layout_info: {} }))
+  await until(async () => (await fleet.metric('chunk_lookups_total', { result: 'answered' })) === 1, 'it has answered')
+  await serve(fleet, prompt(3000))
+  await until(async () => (await fleet.metric('chunk_lookups_total', { result: 'answered' })) === 2, 'it has answered')
+  await fleet.settled()
+  await fleet.worker(0).restart()
+  await until(
+    async () => (await fleet.workers()).every(({ state, events }) => state === 'healthy' && events.state === 'live'),
+    'the engine is back',
+  )
+  const explained = await fleet.explain({
+    path: '/v1/completions',
+    body: { model, prompt: prompt(3000), max_tokens: 2 },
+  })
+  const { candidates } = (await explained.json()) as DecisionRecord
+  assert.deepEqual(
+    candidates.map(({ matchedBlocks, exact }) => [matchedBlocks.host, exact]),
+    [[12, false]],
+  )
 })
