@@ -126,6 +126,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     wallClock: Date.now,
     log,
     metrics,
+    heldBlocks: ({ slot }) => map.workerBlocks(slot as WorkerSlot).gpu,
     isPartial: (worker): boolean => events.isPartial(worker) || map.stats().evictions > 0,
   })
   const events = new EventsWiring({

@@ -117,6 +117,7 @@ function checked(keys: KeyMaker, witnessed = true): { truth: TruthCheck; worker:
     log: collectingLog([]),
     metrics: createMetrics(),
     isPartial: () => false,
+    heldBlocks: () => map.workerBlocks(slot).gpu,
   })
   const witness: EventsWitness = {
     applied: (stored, removed) => truth.applied(worker, stored, removed),

@@ -9,7 +9,7 @@ import { Diagnosis } from './diagnosis.ts'
 import type { Finding } from './findings.ts'
 import type { NativeHash } from './native/result.ts'
 import { verifyRootBlock } from './native/verify.ts'
-import { WorkerRecord } from './record.ts'
+import { WorkerRecord, type Sought } from './record.ts'
 import { isHeardAgain, mustTell, noteSilent, watchEvents } from './silence.ts'
 import { nameCauses, recentRatio, verdictOf } from './verdict.ts'
 import {
@@ -17,6 +17,7 @@ import {
   isComparable,
   isNone,
   type Answered,
+  type Circumstances,
   type Difference,
   type Expected,
   type Watched,
@@ -45,6 +46,8 @@ export interface TruthOptions {
   readonly metrics: Pick<Metrics, 'distrusted' | 'nativeChecks' | 'truthFindings'>
   /** Whether the map may lack blocks that the worker holds: announced before it was listened to, or evicted here. */
   readonly isPartial: (worker: Worker) => boolean
+  /** Blocks that the map holds of the worker. */
+  readonly heldBlocks: (worker: Worker) => number
 }
 
 /** What an engine and its config say about a worker, as it comes up. */
@@ -58,6 +61,10 @@ export interface ToldFacts {
 
 /** Requests that wait for their events; further ones are not judged. */
 const maxPending = 2048
+/** Of each worker, those whose blocks are looked for after each batch of its events. */
+const maxSought = 8
+/** Where nothing excuses a difference. */
+const calm: Circumstances = { isWhole: true, heldBlocks: Infinity, removedUnseen: 0 }
 /** Without a removal for so long a cache is not full: what it lacks was not evicted just now. */
 const notFullMs = 2000
 /** Answers without cached tokens until their report is said to be off. */
@@ -72,7 +79,7 @@ export class TruthCheck {
   readonly #records = new Map<Worker, WorkerRecord>()
   readonly #diagnosis: Diagnosis
   readonly #match: PrefixMatch
-  #pending: { readonly watched: Watched; readonly found: number | null; readonly answeredMs: number }[] = []
+  #pending: Sought[] = []
 
   constructor(options: TruthOptions) {
     this.#o = options
@@ -137,7 +144,13 @@ export class TruthCheck {
     const nowMs = this.#o.clock()
     const isPlain = difference.missing === 0 && difference.over > 0 && nowMs - record.removedMs >= notFullMs
     if (isNone(difference) || isPlain) this.#judge(watched, difference, run, found)
-    else if (this.#pending.length < maxPending) this.#pending.push({ watched, found, answeredMs: nowMs })
+    else if (this.#pending.length < maxPending) {
+      const isSought = difference.missing > 0 && record.sought.length < maxSought
+      const removedUnseen = isSought ? record.removedBlocks - watched.removedBefore : null
+      const pending = { watched, found, run, answeredMs: nowMs, removedUnseen }
+      this.#pending.push(pending)
+      if (isSought) record.sought.push(pending)
+    }
   }
 
   /** Judges what had to wait for its events; to be called about ten times a second. */
@@ -145,10 +158,12 @@ export class TruthCheck {
     const nowMs = this.#o.clock()
     const { graceMs, silentMs, nativeIntervalMs } = this.#o.timing
     let due = 0
-    for (const { watched, found, answeredMs } of this.#pending) {
-      if (answeredMs + graceMs > nowMs) break
+    for (const pending of this.#pending) {
+      if (pending.answeredMs + graceMs > nowMs) break
       due++
-      if (isComparable(watched)) this.#judgeLate(watched, found, answeredMs)
+      const { sought } = pending.watched.record
+      if (sought.includes(pending)) sought.splice(sought.indexOf(pending), 1)
+      if (isComparable(pending.watched)) this.#judgeLate(pending)
     }
     if (due > 0) this.#pending = this.#pending.slice(due)
     for (const [worker, record] of this.#records) {
@@ -161,7 +176,10 @@ export class TruthCheck {
 
   /** What a worker's events did. */
   applied(worker: Worker, storedBlocks: number, removedBlocks: number): void {
-    this.record(worker).heard(this.#o.clock(), storedBlocks, removedBlocks)
+    const record = this.record(worker)
+    record.heard(this.#o.clock(), storedBlocks, removedBlocks)
+    // Between the batch that stores its blocks and the one that evicts them, a prompt is there as a whole.
+    for (const pending of record.sought) if (isComparable(pending.watched)) this.#seek(pending)
   }
 
   /** The first block of a chain was announced: now and then it is verified by recomputing the engine's name for it. */
@@ -243,16 +261,35 @@ export class TruthCheck {
     return (gpu[worker.slot] as number) + (host[worker.slot] as number) + (disk[worker.slot] as number)
   }
 
-  #differenceOf(watched: Watched, run: number | null, found: number | null): Difference {
-    const difference = differenceOf(watched, run, found, true)
+  #differenceOf(
+    watched: Watched,
+    run: number | null,
+    found: number | null,
+    removedUnseen: number | null = null,
+  ): Difference {
+    const difference = differenceOf(watched, run, found, calm)
     // Asked only where it matters: nearly always nothing is left to explain.
-    if (isNone(difference) || !this.#o.isPartial(watched.worker)) return difference
-    return differenceOf(watched, run, found, false)
+    if (isNone(difference)) return difference
+    const { isPartial, heldBlocks } = this.#o
+    const { worker, record, removedBefore } = watched
+    return differenceOf(watched, run, found, {
+      isWhole: !isPartial(worker),
+      heldBlocks: heldBlocks(worker),
+      removedUnseen: removedUnseen ?? record.removedBlocks - removedBefore,
+    })
   }
 
-  #judgeLate(watched: Watched, found: number | null, answeredMs: number): void {
-    const run = watched.generates ? this.#run(watched) : null
-    const difference = this.#differenceOf(watched, run, found)
+  #seek(pending: Sought): void {
+    const { watched, run } = pending
+    if (run !== null && run >= watched.blocks) return
+    pending.run = Math.max(run ?? 0, this.#run(watched))
+  }
+
+  #judgeLate(pending: Sought): void {
+    const { watched, found, answeredMs } = pending
+    if (watched.generates) this.#seek(pending)
+    const { run, removedUnseen } = pending
+    const difference = this.#differenceOf(watched, run, found, removedUnseen)
     const { record } = watched
     if (difference.missing > 0 && record.heardMs < watched.sentMs && mustTell(watched, found))
       noteSilent(record, answeredMs)

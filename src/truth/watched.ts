@@ -51,19 +51,32 @@ export interface Difference {
   readonly under: number
 }
 
+/** What bears on a comparison besides the request. */
+export interface Circumstances {
+  /** Whether the map knows all that the engine holds. */
+  readonly isWhole: boolean
+  /** Blocks that the map holds of the worker. */
+  readonly heldBlocks: number
+  /** Blocks removed while nobody looked for the prompt's own. */
+  readonly removedUnseen: number
+}
+
+/** From this share of a cache removed in the meantime on, even what was just used may be among it. */
+const thrashingShare = 0.25
+
 /**
  * Compares what was expected with what came. Each block that was evicted on the way must have been told as removed, and
- * each block that others stored on the way as stored: a difference that is larger than these is no race.
+ * each block that others stored on the way as stored: a difference that is larger than these is no race. What a request
+ * left behind was used last, so it is evicted only when all that was free before it is gone.
  *
- * @param runBlocks the run of the prompt by the map now; null where it was not looked up
+ * @param runBlocks the longest run of the prompt by the map since the answer; null where it was not looked up
  * @param foundBlocks what the engine reported; null where it did not
- * @param whole whether the map knows all that the engine holds
  */
 export function differenceOf(
   watched: Watched,
   runBlocks: number | null,
   foundBlocks: number | null,
-  whole: boolean,
+  { isWhole, heldBlocks, removedUnseen }: Circumstances,
 ): Difference {
   const { record, blocks } = watched
   const stored = record.storedBlocks - watched.storedBefore
@@ -71,13 +84,15 @@ export function differenceOf(
   const expected = Math.min(watched.runBlocks, blocks)
   const reach = Math.min(watched.runBlocks + watched.sharedBlocks, blocks)
   // What the engine held before its events were heard is stored for nobody to hear.
-  const tellsAll = whole || (foundBlocks !== null && foundBlocks <= expected)
-  const missing = runBlocks === null || !tellsAll ? 0 : blocks - runBlocks - removed
+  const tellsAll = isWhole || (foundBlocks !== null && foundBlocks <= expected)
+  // A copy that was never announced may be removed, and with it the block that the map has in its place.
+  const evicted = !isWhole ? removed : removedUnseen >= heldBlocks * thrashingShare ? removedUnseen : 0
+  const missing = runBlocks === null || !tellsAll ? 0 : blocks - runBlocks - evicted
   if (foundBlocks === null) return { missing: Math.max(0, missing), over: 0, under: 0 }
   return {
     missing: Math.max(0, missing),
     over: Math.max(0, expected - foundBlocks - removed),
-    under: whole ? Math.max(0, foundBlocks - reach - stored) : 0,
+    under: isWhole ? Math.max(0, foundBlocks - reach - stored) : 0,
   }
 }
 

@@ -82,6 +82,7 @@ export class TruthRig {
       log: collectingLog(this.log),
       metrics: this.metrics,
       isPartial: () => options.heardFromMs !== undefined,
+      heldBlocks: () => this.#map.workerBlocks(slot).gpu,
     })
     this.#ingest = new Ingest({
       worker: slot,

@@ -51,7 +51,14 @@ for (const reports of [true, false]) {
   }
 }
 
-function check(named: readonly string[], reports: boolean): void {
+for (const reports of [true, false]) {
+  for (const name of names) {
+    const of = reports ? '' : ', of an engine that reports no cached tokens'
+    test(`${name}, in a cache that is always full${of}`, () => check([name], reports, 500))
+  }
+}
+
+function check(named: readonly string[], reports: boolean, capacityBlocks = 2000): void {
   const random = seededRandom(named.join().length)
   const chosen = named.map((name) => faults[name] as Fault)
   const template = chosen.find((fault) => fault.template !== undefined)?.template
@@ -60,15 +67,21 @@ function check(named: readonly string[], reports: boolean): void {
     random,
     reports,
     eventDelayMs: 20,
-    engine: { capacityBlocks: 2000 },
+    engine: { capacityBlocks },
     misreport: chosen.flatMap(({ misreport = [] }) => misreport),
     ...(template === undefined ? {} : { template }),
   })
+  // What others have left there is evicted all the time.
+  for (let sent = 0; capacityBlocks < 2000 && sent < 100; sent++) {
+    rig.foreign(Uint32Array.from({ length: 200 }, (_, at) => 50_000 + sent * 300 + at))
+    rig.run(60)
+  }
   const hidden = hiding.find((name) => named.includes(name))
   const wanted = (hidden === undefined ? chosen : [faults[hidden] as Fault]).flatMap(({ causes }) => causes)
   // A third each is salted, of an adapter, and plain.
   for (let sent = 0; sent < 100; sent++) {
     rig.send(requestOf(random, sent))
+    if (capacityBlocks < 2000) rig.foreign(Uint32Array.from({ length: 64 }, (_, at) => 90_000 + sent * 100 + at))
     rig.run(60)
     if (wanted.every((cause) => rig.causes.includes(cause))) break
   }
