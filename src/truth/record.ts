@@ -90,6 +90,7 @@ export class WorkerRecord {
   /** What was told says nothing about what there is now. */
   cleared(): void {
     this.clears++
+    this.silent = 0
     this.nativeDue = true
     this.roots.clear()
   }
