@@ -68,8 +68,11 @@ export class Field {
     })
   }
 
-  /** Tells how well predictions came true, and every difference with its cause. */
-  judge(leastRatio: number): void {
+  /**
+   * Tells how well predictions came true, and every difference with its cause; where the router hears no events there is
+   * but one.
+   */
+  judge(leastRatio: number, hearsEvents = true): void {
     const { report, journals } = this.#o
     const read = this.exchanges.askEvents(journals)
     if (read > 0) report.say(`${read} answers without cached tokens: what the events say is taken`)
@@ -79,6 +82,7 @@ export class Field {
       ratio >= leastRatio && coverage >= 0.9,
       `${percent(ratio)} at ${percent(coverage)}; ${predicted} tokens predicted, ${actual} reported`,
     )
+    if (!hearsEvents) return
     const differences = this.exchanges.differences(journals)
     const byCause = new Map<string, number>()
     for (const { exchange, cause } of differences) {
