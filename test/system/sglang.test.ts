@@ -102,6 +102,18 @@ test('what moves to the host tier and back is predicted to be cached all the sam
   assert.equal(await fleet.metric('kv_events_skipped_total'), 0)
 })
 
+test('pages of one token, which are SGLang’s default, are predicted to the token', async (t) => {
+  const fleet = await fleetFor(t, engines({ engine: { blockSize: 1, capacityBlocks: 4096 } }))
+  const text = prose('by the token', 70)
+  const first = await chat(fleet, text)
+  const again = await chat(fleet, text)
+  assert.equal(again.worker, first.worker)
+  assert.equal(again.predicted, again.actual)
+  const longer = await chat(fleet, `${text} and on`)
+  assert.equal(longer.predicted, longer.actual)
+  assert.notEqual(again.actual % 16, 0)
+})
+
 test('an explained decision shows what each rank holds, exactly', async (t) => {
   const fleet = await fleetFor(t, engines())
   const text = prose('explained', 80)
