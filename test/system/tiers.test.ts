@@ -112,8 +112,8 @@ test('a restarted engine’s tiers are forgotten, what it put into the shared st
   await workload(fleet, 3)
   await fleet.worker(0).restart()
   await until(
-    async () => (await fleet.workers()).every(({ state, events }) => state === 'healthy' && events.state === 'live'),
-    'the engine is back',
+    async () => (await fleet.workers()).some(({ state, map }) => state === 'healthy' && map.blocks.gpu === 0),
+    'the engine is back and known to be empty',
   )
   await fleet.settled()
   await blocksAreTrue(fleet)
@@ -223,8 +223,8 @@ test('LMCache’s controller is asked for the next turn, and delays nobody who d
   await fleet.settled()
   await fleet.worker(0).restart()
   await until(
-    async () => (await fleet.workers()).every(({ state, events }) => state === 'healthy' && events.state === 'live'),
-    'the engine is back',
+    async () => (await fleet.workers()).every(({ state, map }) => state === 'healthy' && map.blocks.gpu === 0),
+    'the engine is back and known to be empty',
   )
   const explained = await fleet.explain({
     path: '/v1/completions',
