@@ -24,6 +24,7 @@ const benches: readonly Bench[] = [
   { name: 'turn', load: () => import('./micro/turn.ts') },
   { name: 'turn-process', load: () => import('./load/turn-process.ts') },
   { name: 'own', load: () => import('./micro/own.ts') },
+  { name: 'tiers', load: () => import('./micro/tiers.ts') },
   { name: 'truth', load: () => import('./micro/truth.ts') },
   { name: 'guards', load: () => import('./micro/guards.ts') },
   { name: 'overhead', load: () => import('./load/overhead.ts') },
