@@ -3,7 +3,7 @@ import type { Command } from './command.ts'
 
 export const simulate: Command = {
   name: 'simulate',
-  summary: 'run simulated vLLM engines, for trying things out without a GPU',
+  summary: 'run simulated engines, for trying things out without a GPU',
   usage: simulateUsage,
   run: runSimulate,
 }
