@@ -20,6 +20,11 @@ export interface SentPromptsParts {
 /** A prompt is expected for this many times as long as its prefill was predicted to take, but not less than a while. */
 const patience = 4
 const leastPatienceMs = 2000
+/**
+ * Engines find whole pages or chunks only, and those may be larger than the blocks that are known of them (hybrid models,
+ * chunked stores, an assumed block size): to find less by fewer tokens than this is no sign that anything was evicted.
+ */
+const coarsestTokens = 256
 /** From the first token until the events that tell of its blocks have come. */
 const eventsDelayMs = 250
 
@@ -57,7 +62,11 @@ export class SentPrompts {
   answered(underWay: UnderWay, cachedTokens: number | null, nowMs: number): void {
     const { approximate } = this.#parts
     const { prompt } = underWay
-    if (cachedTokens !== null) approximate.found(prompt, Math.floor(cachedTokens / prompt.blockSize))
+    if (cachedTokens !== null) {
+      const { believedBlocks, blockSize } = prompt
+      const isWhole = believedBlocks * blockSize - cachedTokens < coarsestTokens
+      approximate.found(prompt, isWhole ? believedBlocks : Math.floor(cachedTokens / blockSize))
+    }
     underWay.computed = false
     this.computed(underWay, nowMs)
   }
