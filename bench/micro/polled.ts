@@ -38,8 +38,7 @@ export async function run(): Promise<BenchResult[]> {
     'JSON.parse, hashes rounded': () => JSON.parse(bytes.toString('utf8')) as unknown,
     'JSON.parse of long numbers as texts': () =>
       JSON.parse(bytes.toString('utf8').replace(/:(\d{16,})/g, ':"$1"')) as unknown,
-    'JSON.parse with a reviver that sees the source': () =>
-      JSON.parse(bytes.toString('utf8'), exact) as unknown,
+    'JSON.parse with a reviver that sees the source': () => JSON.parse(bytes.toString('utf8'), exact) as unknown,
   }
   const { events } = await decodeEvents(bytes, () => Promise.resolve())
   assert.ok(events.length > 20, 'the answer has events')

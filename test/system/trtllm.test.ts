@@ -136,7 +136,7 @@ test('two readers that steal from each other are noticed as gaps, and the log sa
   assert.equal(fleet.log.filter(({ message }) => message.includes('somebody else polls')).length, 1)
 })
 
-test('an engine of several ranks that is one worker is routed by load, and the log says why', async (t) => {
+test('an engine of several ranks that is one worker is not believed by its events, and the log says why', async (t) => {
   const fleet = await fleetFor(
     t,
     options({}, { simulators: { worker: { flavour: trtllm(), ranks: 2 } }, awaitEvents: false }),

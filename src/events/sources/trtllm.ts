@@ -1,10 +1,9 @@
 import { RouterError } from '../../errors.ts'
 import type { Log } from '../../telemetry/log.ts'
 import type { Cancel, Clock } from '../../zmtp/clock.ts'
-import { Ingest, type IngestOptions } from '../ingest.ts'
-import type { EventSource, EventSourceState } from '../source.ts'
+import type { EventSource } from '../source.ts'
 import { decodeEvents, type TrtllmEvent } from '../trtllm/decode.ts'
-import { TrtllmRank } from '../trtllm/rank.ts'
+import { TrtllmWorker, type TrtllmWorkerOptions } from '../trtllm/worker.ts'
 
 export interface PollTiming {
   /** Between two polls while they bring events. */
@@ -48,23 +47,10 @@ export interface TrtllmEventsOptions {
   readonly onEnd: () => void
 }
 
-export interface TrtllmWorkerOptions extends IngestOptions {
-  /** Null: the worker is all of the engine, which then must not have several ranks. */
-  readonly rank: number | null
-  readonly name: string
-  readonly onRestart: () => void
-  /** Blocks that the GPU's pool holds. */
-  readonly onCapacity: (blocks: number) => void
-}
-
 /** After an answer that the engine has no such path. */
 const absentRetryMs = 30_000
 /** Longest time between two polls that fail. */
 const failedRetryMs = 2_000
-/** Between two complaints about lost events. */
-const complaintMs = 60_000
-/** Left-out blocks that are remembered, 16 bytes each at most. */
-const maxLeftOut = 1_000_000
 
 /**
  * The KV events of one TensorRT-LLM engine: polled by `POST /kv_cache_events`, one request at a time, and handed to the
@@ -236,7 +222,7 @@ export class TrtllmEvents {
       whole.giveUp()
       log.warn(
         { worker: name },
-        'KV events: the engine has several ranks and chooses among them itself, so nobody can tell which cache a request meets: routed by load',
+        'KV events: the engine has several ranks and chooses among them itself, so nobody can tell which cache a request meets: routed by what is sent to it',
       )
     }
     for (const [rank, worker] of this.#workers) {
@@ -267,132 +253,5 @@ export class TrtllmEvents {
 
   #first(): TrtllmWorker | undefined {
     return this.#workers.values().next().value
-  }
-}
-
-/** What one rank's worker makes of its part of the answers. */
-class TrtllmWorker {
-  readonly #o: TrtllmWorkerOptions
-  readonly #ingest: Ingest
-  readonly #rank: TrtllmRank
-  #state: 'absent' | 'unknown' | 'live' = 'absent'
-  #unusable = false
-  #stopped = false
-  #gaps = 0
-  #restarts = 0
-  #complainedAtMs = -Infinity
-
-  constructor(options: TrtllmWorkerOptions, { clock, log }: TrtllmEventsOptions) {
-    this.#o = options
-    const { counters, name } = options
-    this.#ingest = new Ingest(options)
-    this.#rank = new TrtllmRank(
-      { blockSize: options.blockSize, maxLeftOut },
-      {
-        apply: (id, events) => {
-          if (!this.#stopped) this.#ingest.applyEvents(id, events)
-        },
-        clear: (reason) => {
-          if (this.#stopped) return
-          this.#ingest.clear()
-          log.debug({ worker: name, reason, epoch: this.#ingest.epoch }, 'KV events: cleared')
-        },
-        gap: () => {
-          this.#gaps++
-          counters.gap()
-          if (clock.now() - this.#complainedAtMs < complaintMs) return
-          this.#complainedAtMs = clock.now()
-          log.warn(
-            { worker: name, gaps: this.#gaps },
-            'KV events: some were lost: somebody else polls /kv_cache_events too, or event_buffer_max_size is too small',
-          )
-        },
-        restart: () => {
-          this.#restarts++
-          counters.restart()
-          log.warn({ worker: name }, 'KV events: the engine was restarted')
-          options.onRestart()
-        },
-        skipped: (reason, count) => counters.skipped(reason, count),
-        capacity: ([blocks]) => {
-          if (blocks !== undefined && blocks > 0) options.onCapacity(blocks)
-        },
-      },
-    )
-  }
-
-  start(): void {
-    this.#state = 'unknown'
-    this.#ingest.clear()
-  }
-
-  stop(): void {
-    this.#stopped = true
-    this.#state = 'absent'
-  }
-
-  status(): EventSourceState {
-    return {
-      // An engine that was never heard may have its events turned off: it answers that there are none.
-      state: this.#state === 'live' && this.#rank.last === null ? 'unknown' : this.#state,
-      lastSequence: this.#rank.last,
-      gaps: this.#gaps,
-      restarts: this.#restarts,
-      partial: this.#rank.partial,
-      epoch: this.#ingest.epoch,
-    }
-  }
-
-  /** The worker's part of an answer; none at all proves that the process still answers. */
-  async take(events: readonly TrtllmEvent[], turn: () => Promise<void>): Promise<void> {
-    if (this.#unusable) return
-    await this.#rank.take(events, turn)
-    if (!this.#stopped) this.#state = 'live'
-  }
-
-  /** Contact was lost. Ids will tell whether what is known still holds: an engine keeps its events until they are polled. */
-  doubt(): void {
-    if (this.#state === 'live') this.#state = 'unknown'
-  }
-
-  lose(): void {
-    if (this.#rank.last === null) return
-    this.#gaps++
-    this.#o.counters.gap()
-    this.#rank.lose('gap')
-  }
-
-  gone(): void {
-    if (this.#rank.last !== null) this.#rank.forget()
-  }
-
-  /** The engine has no events to offer. */
-  absent(): void {
-    this.lose()
-    this.#state = 'absent'
-  }
-
-  /** Whether its events are of no use: of several caches, one of which a request will meet, or too late. */
-  get isUnusable(): boolean {
-    return this.#unusable
-  }
-
-  giveUp(): void {
-    this.gone()
-    this.#state = 'absent'
-    this.#unusable = true
-  }
-
-  reopen(): void {
-    this.#unusable = false
-    this.#state = 'unknown'
-  }
-
-  skipped(reason: string, count: number): void {
-    this.#o.counters.skipped(reason, count)
-  }
-
-  disconnect(): void {
-    this.#o.counters.disconnect()
   }
 }
