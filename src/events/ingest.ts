@@ -43,6 +43,9 @@ export class Ingest {
   /** Stores beside the engine's own blocks, once something was stored there. */
   readonly #stores: { chunks?: ChunkStore; shared?: ChunkStore } = {}
   #epoch: number
+  /** Of one batch, by tier and then in all tiers. */
+  readonly #blocksStored = new Float64Array(tiers.length + 1)
+  readonly #blocksRemoved = new Float64Array(tiers.length + 1)
 
   constructor(options: IngestOptions) {
     this.#options = options
@@ -178,10 +181,19 @@ export class Ingest {
   }
   /** A tier whose stream is missing shows at once where blocks are counted by tier. */
   #countBlocks(events: readonly KvEvent[]): void {
+    const { counters } = this.#options
+    const stored = this.#blocksStored.fill(0)
+    const removed = this.#blocksRemoved.fill(0)
     for (const event of events) {
       if (event.kind === 'clear' || event.kind === 'hold') continue
-      const tier = event.tier === null ? 'all' : (tiers[event.tier] as Tier)
-      this.#options.counters.blocks(tier, event.kind === 'remove' ? 'removed' : 'stored', event.engineHashes.length / 2)
+      const counts = event.kind === 'remove' ? removed : stored
+      const place = event.tier ?? tiers.length
+      counts[place] = (counts[place] as number) + event.engineHashes.length / 2
+    }
+    for (let place = 0; place <= tiers.length; place++) {
+      const tier = tiers[place] ?? 'all'
+      if (stored[place] !== 0) counters.blocks(tier, 'stored', stored[place] as number)
+      if (removed[place] !== 0) counters.blocks(tier, 'removed', removed[place] as number)
     }
   }
 }

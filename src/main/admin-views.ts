@@ -9,7 +9,7 @@ import type { TruthCheck } from '../truth/check.ts'
 import { recentRatio } from '../truth/verdict.ts'
 import { truthView } from '../truth/view.ts'
 import { agreementBias, agreementCoverage, agreementRatio } from '../workers/agreement.ts'
-import type { Worker } from '../workers/worker.ts'
+import type { StoreRef, Worker } from '../workers/worker.ts'
 import type { FleetKeeper } from './keeper.ts'
 
 export interface ViewedParts {
@@ -95,6 +95,11 @@ export function adminViews(parts: ViewedParts) {
     workerView,
   }
 
+  function chunksView({ slot, blockSize }: StoreRef): object {
+    const { host, disk } = map.workerBlocks(slot as WorkerSlot)
+    return { tokens: blockSize, host, disk }
+  }
+
   function workerView(worker: Worker): object {
     const assumedBlocks = approximate.capacityOf(worker.slot as WorkerSlot, worker.capacityBlocks)
     const { slot, load, agreement } = worker
@@ -111,7 +116,10 @@ export function adminViews(parts: ViewedParts) {
       blockSize: worker.blockSize,
       capacityBlocks: worker.capacityBlocks,
       events: keeper.eventsOf(worker),
-      map: { blocks: map.workerBlocks(slot as WorkerSlot) },
+      map: {
+        blocks: map.workerBlocks(slot as WorkerSlot),
+        ...(worker.chunks === null ? {} : { chunks: chunksView(worker.chunks) }),
+      },
       ...(assumedBlocks === null ? {} : { approximate: { capacityBlocks: assumedBlocks } }),
       inFlight: {
         requests: fleet.counters.requests(slot),
