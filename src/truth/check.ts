@@ -133,7 +133,8 @@ export class TruthCheck {
   /** Its answer is complete. */
   answered(watched: Watched, { cachedTokens, stream }: Answered): void {
     const { record } = watched
-    const found = cachedTokens === null || !watched.reports ? null : Math.floor(cachedTokens / watched.blockSize)
+    const reported = cachedTokens ?? (isUnsaidZero(watched, stream) ? 0 : null)
+    const found = reported === null || !watched.reports ? null : Math.floor(reported / watched.blockSize)
     this.#noteReport(watched, cachedTokens, stream)
     const looksUp = watched.generates && record.stratum(watched).isDue && isComparable(watched)
     this.#count(watched, found, looksUp)
@@ -361,11 +362,23 @@ export class TruthCheck {
     agree(agreement, predicted * blockSize, found * blockSize)
   }
 
-  #noteReport({ record, generates, reports }: Watched, cachedTokens: number | null, stream: boolean): void {
+  #noteReport(
+    { record, generates, reports, runBlocks, blocks }: Watched,
+    cachedTokens: number | null,
+    stream: boolean,
+  ) {
     if (cachedTokens !== null) {
       if (record.unreported >= leastUnreported) record.findings.remove('details_off')
       record.unreported = 0
-    } else if (generates && reports && !stream && ++record.unreported === leastUnreported)
-      record.findings.add('details_off')
+      if (cachedTokens > 0) record.reportsHits = true
+    } else if (generates && reports && !stream && Math.min(runBlocks, blocks) > 0) {
+      // An engine that is expected to have found something says how much, if it ever says it.
+      if (++record.unreported === leastUnreported && !record.reportsHits) record.findings.add('details_off')
+    }
   }
+}
+
+/** SGLang tells of cached tokens only where there are any; that it does so at all it must have shown. */
+function isUnsaidZero({ worker, record, generates }: Watched, stream: boolean): boolean {
+  return worker.engine === 'sglang' && record.reportsHits && generates && !stream
 }

@@ -64,6 +64,8 @@ export class WorkerRecord {
   answeredBlind = 0
   /** Answers in a row that could have reported cached tokens and did not. */
   unreported = 0
+  /** Whether an answer ever reported some. */
+  reportsHits = false
 
   constructor(worker: Worker, nowMs: number, { requests }: AgreementLimits, parts: FindingsParts) {
     this.worker = worker
@@ -91,6 +93,7 @@ export class WorkerRecord {
   cleared(): void {
     this.clears++
     this.silent = 0
+    this.reportsHits = false
     this.nativeDue = true
     this.roots.clear()
   }
