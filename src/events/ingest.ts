@@ -95,16 +95,16 @@ export class Ingest {
     let unknownRemovals = 0
     for (const part of ['chunks', 'shared'] as const) {
       const own = others.filter((other) => other.part === part)
-      const [first] = own
-      if (first === undefined) continue
+      if (own.length === 0) continue
       const store = this.#stores[part] ?? this.#options.stores?.(part) ?? null
       if (store === null) {
         this.#options.counters.skipped('store_left_out', own.length)
         continue
       }
       this.#stores[part] = store
-      store.open(first.blockSize)
-      const events = own.map(({ event }) => event)
+      const blockSize = own.reduce((largest, other) => Math.max(largest, other.blockSize), 0)
+      store.open(blockSize)
+      const events = own.filter((other) => isOfSize(other, blockSize)).map(({ event }) => event)
       const outcome = store.apply(events)
       unknownRemovals += outcome.unknownRemovals
       outcome.unknownRemovals = 0
@@ -196,4 +196,9 @@ export class Ingest {
       if (removed[place] !== 0) counters.blocks(tier, 'removed', removed[place] as number)
     }
   }
+}
+
+/** Whether an event still means something in a store of this size: what was stored in a smaller one is forgotten. */
+function isOfSize({ event, blockSize }: PartEvent, size: number): boolean {
+  return blockSize === size || event.kind === 'remove' || event.kind === 'clear'
 }

@@ -48,7 +48,7 @@ const tierByMedium: ReadonlyMap<string, TierIndex> = new Map([
   ...['gpu', 'device'].map((medium) => [medium, tierIndex.gpu] as const),
   ...['cpu', 'cpu_pinned', 'cpu_tier1', 'host'].map((medium) => [medium, tierIndex.host] as const),
   ...['disk', 'storage', 'nvme', 'cpu_tier2'].map((medium) => [medium, tierIndex.disk] as const),
-  ...['external', 'remote', 'shared', 'network'].map((medium) => [medium, tierIndex.shared] as const),
+  ...['external', 'remote', 'shared', 'shared_storage', 'network'].map((medium) => [medium, tierIndex.shared] as const),
 ])
 
 /** Only these hold a prompt's prefix block by block; sliding windows, mamba states and the like constrain hits at most. */
@@ -194,8 +194,10 @@ export class Normalizer {
     // A coarser group of a hybrid model is a part of a block only; chunks of a store beside the engine have no group.
     if (isChunk && (group ?? 0) !== 0) return this.#skip('group_block_size')
     const part = isShared ? 'shared' : 'chunks'
-    this.#partSizes[part] ??= blockSize
-    return this.#partSizes[part] === blockSize ? part : this.#skip('chunk_size')
+    // A last chunk may be short (LMCache with save_unfull_chunk) and come first: the largest size is the store's.
+    const size = Math.max(blockSize, this.#partSizes[part] ?? 0)
+    this.#partSizes[part] = size
+    return size === blockSize ? part : this.#skip('chunk_size')
   }
 
   #into(part: Part, blockSize: number, event: KvStore | KvPresent): KvEvent | null {

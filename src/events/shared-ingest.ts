@@ -64,7 +64,7 @@ export class SharedIngest implements PayloadIngest {
       counters.skipped('block_size_unknown', 1)
       return
     }
-    if (store.blockSize !== null && store.blockSize !== size) {
+    if (store.blockSize !== null && store.blockSize > size) {
       counters.skipped('chunk_size', 1)
       return
     }

@@ -202,3 +202,11 @@ test('beyond its capacity the chunks stored longest ago are forgotten', () => {
     [0, 4, 4],
   )
 })
+
+test('a short chunk that comes first does not keep whole ones out', () => {
+  const { send, heldOf, counted } = rig()
+  send(0, stored(prompt(6, 50), 6, 'cpu'), stored(prompt(8), 8, 'cpu'), stored(prompt(6, 90), 6, 'cpu'))
+  assert.deepEqual(heldOf(prompt(8)), [0, 4, 0, 0])
+  assert.deepEqual(heldOf(prompt(6, 50)), [0, 0, 0, 0])
+  assert.deepEqual(counted.skipped(), { chunk_size: 1 })
+})

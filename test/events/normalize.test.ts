@@ -62,6 +62,7 @@ test('every medium of the engines has a tier, in any case; unknown ones are skip
     ['REMOTE', 'shared'],
     ['shared', 'shared'],
     ['NETWORK', 'shared'],
+    ['SHARED_STORAGE', 'shared'],
   ]
   for (const [medium, tier] of media) {
     assert.equal(stored({ medium }).tier, tierIndex[tier], String(medium))
@@ -201,7 +202,12 @@ test('chunks larger than the engine’s blocks are for a store beside it, with t
   )
   assert(others[0]?.event.kind === 'store')
   assert.deepEqual(others[0].event.locals, localHashes(Uint32Array.from(tokens), scope(4)))
-  assert.deepEqual(all({ ...chunk, block_size: 8, token_ids: [1, 2, 3, 4, 5, 6, 7, 8] }).others, [], 'a second size')
+  const larger = all({ ...chunk, block_size: 8, token_ids: [1, 2, 3, 4, 5, 6, 7, 8] }, chunk)
+  assert.deepEqual(
+    larger.others.map(({ blockSize }) => blockSize),
+    [8],
+    'the largest size is the store’s',
+  )
   assert.deepEqual(skipped, ['chunk_size'])
   assert.deepEqual(sizes, [])
 })
