@@ -66,7 +66,7 @@ function ofRequests(keys: KeyMaker): BenchResult[] {
 
 function ofEvents(keys: KeyMaker): BenchResult[] {
   const tokens = Uint32Array.from({ length: 8 * blockSize }, (_, at) => 1000 + at)
-  return [false, true].map((witnessed) => {
+  const batches = [false, true].map((witnessed) => {
     const { ingest } = checked(keys, witnessed)
     const payload = storing(tokens, 1)
     let sequence = 0
@@ -75,19 +75,23 @@ function ofEvents(keys: KeyMaker): BenchResult[] {
       ingest.apply(sequence++, payload)
     })
   })
+  const { truth, worker } = checked(keys)
+  const block = firstBlock(tokens.subarray(0, blockSize))
+  truth.root(worker, block)
+  const alone = timed('the check’s own part of such a batch', 100_000, () => {
+    truth.applied(worker, 8, 0)
+    truth.root(worker, block)
+  })
+  return [...batches, alone]
+}
+
+function firstBlock(tokens: Uint32Array): RootBlock {
+  return { tokens, hashLow: 1, hashHigh: 2, adapter: null, extras: [], plainLow: 0, plainHigh: 0 }
 }
 
 function ofHashes(): BenchResult[] {
   const tokens = Uint32Array.from({ length: blockSize }, (_, at) => 120_000 + at)
-  const block: RootBlock = {
-    tokens,
-    hashLow: 1,
-    hashHigh: 2,
-    adapter: null,
-    extras: [],
-    plainLow: 0,
-    plainHigh: 0,
-  }
+  const block = firstBlock(tokens)
   const paths = new Map<string, string>()
   return vllmAlgorithms.map((algorithm) =>
     timed(`a first block whose seed nobody knows, all attempts, ${algorithm}`, 100, () => {
