@@ -25,7 +25,7 @@ interface Case {
 }
 
 const blockSize = 16
-/** Half of what the agents have open: evictions never end. */
+/** Of both engines about what the agents have open; with what else they leave behind, evictions never end. */
 const blocks = 320
 const agents = { agents: 4, conversations: 6, longest: 500 }
 const eventsMs = 20_000

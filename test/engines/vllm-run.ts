@@ -8,7 +8,7 @@ import { Processes } from './processes.ts'
 import type { Report } from './report.ts'
 import { Router } from './router.ts'
 
-/** About half of what the agents have open: evictions never end. */
+/** Of both engines about what the agents have open; with what else they leave behind, evictions never end. */
 const blocks = 160
 const requests = 1_000
 const agents = { agents: 3, conversations: 8, longest: 500 }
