@@ -7,6 +7,8 @@ import { text } from '../engines/texts.ts'
 
 const endless = { model: 'model', max_tokens: 4000, temperature: 0, ignore_eos: true }
 const freedMs = 5_000
+/** For so long after its first request an engine that came back gets less than its share (`outliers.slowStart.windowMs`). */
+const slowStartMs = 10_000
 /** Coprime to the number of prompts. */
 const strides = [1, 15, 5]
 
@@ -106,6 +108,7 @@ export async function restart(lab: Lab, engine: Engine, blocks: number, users: r
   report.equal('the map holds nothing of it', back?.map.blocks.gpu, 0)
   report.equal('KV blocks', back?.capacityBlocks, await engine.kvBlocks())
   for (const user of users) await takeTurn(lab, user)
+  await new Promise((resolve) => setTimeout(resolve, slowStartMs))
   // Nobody knows these, so that they go to the engine that was sent the least lately.
   const fresh = [newUser('C', 1, 150), newUser('C', 2, 150)]
   for (let turn = 0; turn < 3; turn++) for (const user of fresh) await takeTurn(lab, user)
