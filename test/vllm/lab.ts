@@ -87,7 +87,7 @@ export class Lab {
     const predicted = predictedCachedTokens ?? -1
     const actual = cachedTokens ?? -1
     const agree = expected === 'held' ? predicted === actual && actual === booked : predicted === booked && actual === 0
-    this.count(sent, title)
+    this.#count(sent, title)
     if (expected === 'lost unnoticed') this.held(engine).clear()
     const settled = await this.settle(engine, this.held(engine).add(promptIds, generatedIds, salt), salt)
     this.report.check(
@@ -147,7 +147,7 @@ export class Lab {
   }
 
   /** Notes a request that the router, too, has compared with the engine's report. */
-  count({ engine, predictedCachedTokens, cachedTokens }: SentChat, title: string): void {
+  #count({ engine, predictedCachedTokens, cachedTokens }: SentChat, title: string): void {
     const predicted = predictedCachedTokens ?? 0
     const actual = cachedTokens ?? 0
     const tally = this.tallies.get(engine)
