@@ -9,7 +9,7 @@ import { Diagnosis } from './diagnosis.ts'
 import type { Finding } from './findings.ts'
 import type { NativeHash } from './native/result.ts'
 import { verifyRootBlock } from './native/verify.ts'
-import { WorkerRecord, type Sought } from './record.ts'
+import { WorkerRecord } from './record.ts'
 import { isHeardAgain, mustTell, noteSilent, watchEvents } from './silence.ts'
 import { nameCauses, recentRatio, verdictOf } from './verdict.ts'
 import {
@@ -20,6 +20,7 @@ import {
   type Circumstances,
   type Difference,
   type Expected,
+  type Sought,
   type Watched,
 } from './watched.ts'
 
@@ -80,6 +81,8 @@ export class TruthCheck {
   readonly #diagnosis: Diagnosis
   readonly #match: PrefixMatch
   #pending: Sought[] = []
+  /** By worker, those whose blocks are looked for after each batch of its events. */
+  readonly #sought = new Map<Worker, Sought[]>()
 
   constructor(options: TruthOptions) {
     this.#o = options
@@ -132,7 +135,7 @@ export class TruthCheck {
 
   /** Its answer is complete. */
   answered(watched: Watched, { cachedTokens, stream }: Answered): void {
-    const { record } = watched
+    const { worker, record } = watched
     const reported = cachedTokens ?? (isUnsaidZero(watched, stream) ? 0 : null)
     const found = reported === null || !watched.reports ? null : Math.floor(reported / watched.blockSize)
     this.#noteReport(watched, cachedTokens, stream)
@@ -146,11 +149,12 @@ export class TruthCheck {
     const isPlain = difference.missing === 0 && difference.over > 0 && nowMs - record.removedMs >= notFullMs
     if (isNone(difference) || isPlain) this.#judge(watched, difference, run, found)
     else if (this.#pending.length < maxPending) {
-      const isSought = difference.missing > 0 && record.sought.length < maxSought
+      const sought = this.#sought.get(worker) ?? []
+      const isSought = difference.missing > 0 && sought.length < maxSought
       const removedUnseen = isSought ? record.removedBlocks - watched.removedBefore : null
       const pending = { watched, found, run, answeredMs: nowMs, removedUnseen }
       this.#pending.push(pending)
-      if (isSought) record.sought.push(pending)
+      if (isSought) this.#sought.set(worker, [...sought, pending])
     }
   }
 
@@ -162,8 +166,7 @@ export class TruthCheck {
     for (const pending of this.#pending) {
       if (pending.answeredMs + graceMs > nowMs) break
       due++
-      const { sought } = pending.watched.record
-      if (sought.includes(pending)) sought.splice(sought.indexOf(pending), 1)
+      this.#seekNoMore(pending)
       if (isComparable(pending.watched)) this.#judgeLate(pending)
     }
     if (due > 0) this.#pending = this.#pending.slice(due)
@@ -180,7 +183,7 @@ export class TruthCheck {
     const record = this.record(worker)
     record.heard(this.#o.clock(), storedBlocks, removedBlocks)
     // Between the batch that stores its blocks and the one that evicts them, a prompt is there as a whole.
-    for (const pending of record.sought) if (isComparable(pending.watched)) this.#seek(pending)
+    for (const pending of this.#sought.get(worker) ?? []) if (isComparable(pending.watched)) this.#seek(pending)
   }
 
   /** The first block of a chain was announced: now and then it is verified by recomputing the engine's name for it. */
@@ -237,6 +240,7 @@ export class TruthCheck {
 
   forget(worker: Worker): void {
     this.#records.delete(worker)
+    this.#sought.delete(worker)
     this.#pending = this.#pending.filter(({ watched }) => watched.worker !== worker)
   }
 
@@ -278,6 +282,14 @@ export class TruthCheck {
       heldBlocks: heldBlocks(worker),
       removedUnseen: removedUnseen ?? record.removedBlocks - removedBefore,
     })
+  }
+
+  #seekNoMore(pending: Sought): void {
+    const { worker } = pending.watched
+    const left = this.#sought.get(worker)?.filter((other) => other !== pending)
+    if (left === undefined) return
+    if (left.length > 0) this.#sought.set(worker, left)
+    else this.#sought.delete(worker)
   }
 
   #seek(pending: Sought): void {

@@ -1,7 +1,27 @@
 import { agree } from '../workers/agreement.ts'
 import type { PrefixCounters } from '../workers/load.ts'
-import type { WorkerRecord } from './record.ts'
-import type { Watched } from './watched.ts'
+import type { Worker } from '../workers/worker.ts'
+import type { Share } from './share.ts'
+
+/** What is counted of a request. */
+interface Prompt {
+  readonly tokens: Uint32Array
+  readonly runBlocks: number
+  readonly blocks: number
+  readonly blockSize: number
+  /** Whether the cached tokens that it reports are those of this one prompt. */
+  readonly reports: boolean
+}
+
+/** What is known of the worker, and where the judgement goes. */
+interface Judged {
+  readonly worker: Worker
+  readonly storedBlocks: number
+  readonly removedBlocks: number
+  readonly clears: number
+  readonly cached: Share
+  lean: number
+}
 
 /** Sums over the requests of one worker since the router knows it, in tokens. */
 interface Sums {
@@ -49,19 +69,19 @@ export class HitCounters {
   }
   #window: Window | null = null
 
-  sent({ tokens }: Watched): void {
+  sent({ tokens }: Prompt): void {
     this.#sums.onTheirWay += tokens.length
   }
 
   /** Nothing more will come of a request: answered, or not. */
-  ended({ tokens, reports }: Watched, answered: boolean): void {
+  ended({ tokens, reports }: Prompt, answered: boolean): void {
     this.#sums.onTheirWay -= tokens.length
     if (!answered || !reports) this.#sums.unclear += tokens.length
   }
 
-  answered(watched: Watched, foundTokens: number | null, isVerified: boolean): void {
-    if (!watched.reports) return
-    const { tokens, runBlocks, blocks, blockSize } = watched
+  answered(prompt: Prompt, foundTokens: number | null, isVerified: boolean): void {
+    if (!prompt.reports) return
+    const { tokens, runBlocks, blocks, blockSize } = prompt
     const predicted = Math.min(runBlocks, blocks) * blockSize
     this.#sums.answered += tokens.length
     this.#sums.predicted += predicted
@@ -76,7 +96,7 @@ export class HitCounters {
    *
    * @param isWhole whether the map knows all that the worker holds
    */
-  read(record: WorkerRecord, counters: PrefixCounters, blockSize: number, isWhole: () => boolean): boolean {
+  read(record: Judged, counters: PrefixCounters, blockSize: number, isWhole: () => boolean): boolean {
     const window = this.#window
     const restarted = window !== null && counters.queriedTokens < window.counters.queriedTokens
     if (window === null || restarted || window.clears !== record.clears) {
@@ -112,12 +132,12 @@ export class HitCounters {
   }
 
   /** As much as that many requests of its average. */
-  #weigh(record: WorkerRecord, blocks: number, wrongBlocks: number, requests: number): void {
+  #weigh(record: Judged, blocks: number, wrongBlocks: number, requests: number): void {
     const times = Math.min(requests, mostWeight)
     for (let i = 0; i < times; i++) record.cached.add(blocks / times, wrongBlocks / times)
   }
 
-  #open(record: WorkerRecord, counters: PrefixCounters): void {
+  #open(record: Judged, counters: PrefixCounters): void {
     const { storedBlocks, removedBlocks, clears } = record
     this.#window = { ...this.#sums, counters, storedBlocks, removedBlocks, clears }
   }

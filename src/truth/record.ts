@@ -6,18 +6,6 @@ import type { NativeHash, NativeResult } from './native/result.ts'
 import { RecentRoots } from './roots.ts'
 import { Share } from './share.ts'
 import { Stratum } from './stratum.ts'
-import type { Watched } from './watched.ts'
-
-/** An answer of which the map does not have all blocks yet. */
-export interface Sought {
-  readonly watched: Watched
-  readonly found: number | null
-  /** The longest run of its prompt since then. */
-  run: number | null
-  readonly answeredMs: number
-  /** Blocks removed before anybody looked for its own; null while nobody does. */
-  readonly removedUnseen: number | null
-}
 
 /** Reasons of skipped events that are kept of a worker. */
 const maxReasons = 32
@@ -38,8 +26,6 @@ export class WorkerRecord {
   skips = 0
   readonly skipReasons = new Set<string>()
   readonly roots = new RecentRoots()
-  /** Answers whose blocks are looked for after each batch. */
-  readonly sought: Sought[] = []
 
   configuredBlockSize: number | null = null
   native: NativeResult | { readonly kind: 'pending' } = { kind: 'pending' }

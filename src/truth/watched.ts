@@ -41,6 +41,17 @@ export interface Answered {
   readonly stream: boolean
 }
 
+/** An answer of which the map does not have all blocks yet. */
+export interface Sought {
+  readonly watched: Watched
+  readonly found: number | null
+  /** The longest run of its prompt since then. */
+  run: number | null
+  readonly answeredMs: number
+  /** Blocks removed before anybody looked for its own; null while nobody does. */
+  readonly removedUnseen: number | null
+}
+
 /** How much of what was expected cannot be explained by what the events have told in between; in blocks. */
 export interface Difference {
   /** Blocks of the prompt that should have been stored by now and are not in the map. */
