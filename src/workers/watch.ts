@@ -56,6 +56,8 @@ export class EndpointWatch {
   #checking = false
   /** A request broke off: the process behind the address may be another one. */
   #suspect = false
+  /** The engine's load could be read when it was asked last. */
+  #readsLoad = false
   #healthTimer: NodeJS.Timeout | null = null
   #loadTimer: NodeJS.Timeout | null = null
 
@@ -165,6 +167,9 @@ export class EndpointWatch {
     if (this.#up && engine !== null && this.#o.wantsLoad()) {
       this.#o.onLoadAsked()
       const read = await engine.load(http, baseUrl, headers, timing.load.intervalMs * 2)
+      // Between two checks another engine may have taken the place, of which these questions make nothing.
+      if (read === null && this.#readsLoad) this.#suspect = true
+      this.#readsLoad = read !== null
       if (read !== null && this.#isUp() && !this.#isStopped()) {
         this.#o.onLoad(read.byRank)
         const { startedAt } = read

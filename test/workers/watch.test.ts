@@ -9,6 +9,8 @@ interface Stage {
   /** What the endpoint is now, and what it tells; null: it does not answer. */
   engine: Engine | null
   startedAt: number
+  /** How often its load was read. */
+  loads: number
   readonly seen: string[]
   readonly asked: string[]
   readonly watch: EndpointWatch
@@ -26,7 +28,8 @@ function kind(name: string, stage: () => Stage, more: Partial<Engine> = {}): Eng
     countsStores: false,
     recognizes: () => true,
     facts: () => Promise.resolve(facts()),
-    load: () => Promise.resolve({ byRank: new Map(), startedAt: stage().startedAt }),
+    load: () =>
+      Promise.resolve(stage().engine?.name === name ? { byRank: new Map(), startedAt: stage().startedAt } : null),
     ...more,
   }
 }
@@ -38,6 +41,7 @@ function watching(t: TestContext, first: (stage: () => Stage) => Engine | null, 
   const stage: Stage = {
     engine: null,
     startedAt: 1,
+    loads: 0,
     seen,
     asked,
     watch: new EndpointWatch({
@@ -63,7 +67,7 @@ function watching(t: TestContext, first: (stage: () => Stage) => Engine | null, 
       },
       wantsLoad: () => true,
       onLoadAsked: () => undefined,
-      onLoad: () => undefined,
+      onLoad: () => stage.loads++,
     }),
   }
   stage.engine = first(() => stage)
@@ -116,6 +120,14 @@ test('an engine of another kind is noticed although it tells the former one’s 
   await until(() => stage.seen.includes('up one'), 'it is up')
   stage.engine = kind('other', () => stage)
   stage.watch.reportUnreachable(false)
+  await until(() => stage.seen.includes('restarted other'), 'it is noticed')
+  assert(!stage.seen.includes('down'))
+})
+
+test('an engine of another kind is noticed although no request and no check failed, as its load cannot be read', async (t) => {
+  const stage = watching(t, (of) => kind('one', of))
+  await until(() => stage.loads > 0, 'its load has been read')
+  stage.engine = kind('other', () => stage)
   await until(() => stage.seen.includes('restarted other'), 'it is noticed')
   assert(!stage.seen.includes('down'))
 })
