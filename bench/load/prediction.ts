@@ -33,7 +33,8 @@ export async function run(): Promise<BenchResult[]> {
     let left = requests
     const client = async (): Promise<void> => {
       while (left-- > 0) {
-        const body = { model, prompt: conversations.next(), max_tokens: 1 + Math.floor(random() * 24) }
+        const [, prompt] = conversations.next()
+        const body = { model, prompt, max_tokens: 1 + Math.floor(random() * 24) }
         const answer = await fleet.post('/v1/completions', body)
         const predicted = Number(answer.headers.get('x-warmroute-cached-tokens'))
         const { usage } = (await answer.json()) as {

@@ -56,17 +56,21 @@ export class Approximate {
     this.#o = options
   }
 
-  /** A worker has computed a prompt, or is done with it: its blocks are there, and the last ones used. */
-  computed(prompt: Computed, nowMs: number): void {
+  /**
+   * A worker has computed a prompt, or is done with it: its blocks are there, and the last ones used. False where its own
+   * events tell.
+   */
+  computed(prompt: Computed, nowMs: number): boolean {
     const { slot, keys, believedBlocks } = prompt
     const assumed = this.#of(slot)
-    if (assumed === null) return
+    if (assumed === null) return false
     const held = assumed.tree.use(keys, nowMs)
     const events: KvEvent[] = []
     // The map may have given up for its budget what is still in the tree.
     hold(keys, Math.min(held, believedBlocks), events)
     assumed.tree.shrink(this.#capacityBlocks(prompt, assumed), (gone) => events.push(removal(gone)))
     if (events.length > 0) this.#o.map.assume(slot, events)
+    return true
   }
 
   /** The engine has reported how many leading blocks of the prompt it found in its cache. */

@@ -1,7 +1,7 @@
 import { sharedBlocks } from '../kv/keys.ts'
 import type { MatchQuery, PrefixMatch } from './map.ts'
 
-/** The blocks of one request that is on its way to a worker, which will hold them once it has computed them. */
+/** The blocks of a prompt that is on its way to a worker, which will hold them once it has computed them. */
 export interface Expected {
   readonly slot: number
   readonly blockSize: number
@@ -9,6 +9,8 @@ export interface Expected {
   readonly keys: Uint32Array
   /** From then on it is no longer believed. */
   untilMs: number
+  /** Requests of this very prompt that are under way there. */
+  requests: number
 }
 
 /**
@@ -23,19 +25,42 @@ export class Coming {
   readonly #limits: { readonly requests: number }
   /** The oldest first. */
   readonly #expected: Expected[] = []
+  /** By worker and last key: equal prompts are kept once. */
+  readonly #byEnd = new Map<number, Expected>()
   #isFilled = false
 
-  /** @param limits Requests that are remembered at a time; beyond that the oldest is forgotten. Read anew each time. */
+  /** @param limits Prompts that are remembered at a time; beyond that the oldest is forgotten. Read anew each time. */
   constructor(limits: { readonly requests: number }) {
     this.#limits = limits
   }
 
   expect(slot: number, blockSize: number, keys: Uint32Array, untilMs: number): Expected {
-    const expected: Expected = { slot, blockSize, keys, untilMs }
     const { requests } = this.#limits
-    if (this.#expected.length >= requests) this.#expected.shift()
-    if (requests > 0) this.#expected.push(expected)
+    if (requests === 0 || keys.length === 0) return { slot, blockSize, keys, untilMs, requests: 1 }
+    const end = endOf(slot, keys)
+    const twin = this.#byEnd.get(end)
+    if (twin !== undefined && isTwin(twin, slot, keys)) {
+      twin.untilMs = Math.max(twin.untilMs, untilMs)
+      twin.requests++
+      return twin
+    }
+    const expected: Expected = { slot, blockSize, keys, untilMs, requests: 1 }
+    const oldest = this.#expected.length >= requests ? this.#expected.shift() : undefined
+    if (oldest !== undefined) this.#drop(oldest)
+    this.#expected.push(expected)
+    this.#byEnd.set(end, expected)
     return expected
+  }
+
+  /** The worker has computed the prompt: events tell of it by then, if they do at all. */
+  computed(expected: Expected, untilMs: number): void {
+    expected.untilMs = Math.min(expected.untilMs, untilMs)
+    expected.requests--
+  }
+
+  /** A request ended before its prompt was computed; an equal one may still bring it. */
+  failed(expected: Expected): void {
+    if (--expected.requests <= 0) expected.untilMs = -Infinity
   }
 
   /** The worker went down, was started anew or left: nothing of what it was sent is coming any more. */
@@ -54,7 +79,10 @@ export class Coming {
     let kept = 0
     let query: MatchQuery | undefined
     for (const expected of all) {
-      if (expected.untilMs <= nowMs) continue
+      if (expected.untilMs <= nowMs) {
+        this.#drop(expected)
+        continue
+      }
       all[kept++] = expected
       if (query?.blockSize !== expected.blockSize)
         query = queries.find(({ blockSize }) => blockSize === expected.blockSize)
@@ -70,9 +98,29 @@ export class Coming {
     all.length = kept
   }
 
+  #drop(expected: Expected): void {
+    const end = endOf(expected.slot, expected.keys)
+    if (this.#byEnd.get(end) === expected) this.#byEnd.delete(end)
+  }
+
   get count(): number {
     return this.#expected.length
   }
+}
+
+/** Keys name all that is before them, so that the last one tells a prompt's blocks apart from others. */
+function endOf(slot: number, keys: Uint32Array): number {
+  return ((keys[keys.length - 2] as number) ^ Math.imul(slot, 0x9e3779b1)) >>> 0
+}
+
+function isTwin({ slot, keys }: Expected, otherSlot: number, otherKeys: Uint32Array): boolean {
+  const last = keys.length - 1
+  return (
+    slot === otherSlot &&
+    keys.length === otherKeys.length &&
+    keys[last] === otherKeys[last] &&
+    keys[last - 1] === otherKeys[last - 1]
+  )
 }
 
 function heldBlocks({ gpu, host, disk, shared }: PrefixMatch, slot: number): number {

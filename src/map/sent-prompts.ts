@@ -54,8 +54,9 @@ export class SentPrompts {
     if (underWay.computed) return
     underWay.computed = true
     const { expected } = underWay
-    expected.untilMs = Math.min(expected.untilMs, nowMs + eventsDelayMs)
-    this.#parts.approximate.computed(underWay.prompt, nowMs)
+    const isHeld = this.#parts.approximate.computed(underWay.prompt, nowMs)
+    // What is concluded is in the map at once, and what events tell a moment later.
+    this.#parts.coming.computed(expected, isHeld ? nowMs : nowMs + eventsDelayMs)
   }
 
   /** The whole answer has come, with the cached tokens that the engine reported, if it did. */
@@ -67,13 +68,13 @@ export class SentPrompts {
       const isWhole = believedBlocks * blockSize - cachedTokens < coarsestTokens
       approximate.found(prompt, isWhole ? believedBlocks : Math.floor(cachedTokens / blockSize))
     }
-    underWay.computed = false
-    this.computed(underWay, nowMs)
+    if (underWay.computed) approximate.computed(prompt, nowMs)
+    else this.computed(underWay, nowMs)
   }
 
   /** It ended in another way. What was computed stays; what was not will not come. */
   ended(underWay: UnderWay): void {
-    if (!underWay.computed) underWay.expected.untilMs = -Infinity
+    if (!underWay.computed) this.#parts.coming.failed(underWay.expected)
   }
 
   /** The worker went down, was started anew or left. */

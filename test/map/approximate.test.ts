@@ -25,7 +25,7 @@ function setUp({ capacityBlocks = 100, ttlMs = 1000, budgetBytes = 4 * 1024 * 10
     believedBlocks: heldBy(path, slot),
     capacityBlocks: null,
   })
-  const computed = (path: readonly number[], nowMs = 0, slot = 0): void =>
+  const computed = (path: readonly number[], nowMs = 0, slot = 0): boolean =>
     approximate.computed(promptOf(path, slot), nowMs)
   return { map, announced, approximate, tree, heldBy, promptOf, computed }
 }

@@ -49,10 +49,24 @@ test('an expectation ends at its time, with its request, and with its worker', (
   coming.expect(2, 16, keysOf(prompt), 1000)
   assert.deepEqual(comingOf(coming, prompt, [], 99), [10, 10, 10, 0])
   assert.deepEqual(comingOf(coming, prompt, [], 100), [0, 10, 10, 0])
-  second.untilMs = -Infinity
+  coming.failed(second)
   coming.forget(2)
   assert.deepEqual(comingOf(coming, prompt, [], 100), [0, 0, 0, 0])
   assert.equal(coming.count, 0)
+})
+
+test('equal prompts on one worker are kept once, and one that fails takes nothing from the others', () => {
+  const coming = new Coming({ requests: 2 })
+  const [first, second] = [coming.expect(1, 16, keysOf(prompt), 100), coming.expect(1, 16, keysOf(prompt), 200)]
+  coming.expect(2, 16, keysOf(prompt), 100)
+  assert.equal(coming.count, 2)
+  coming.failed(first)
+  assert.deepEqual(comingOf(coming, prompt, [], 99), [0, 10, 10, 0])
+  assert.deepEqual(comingOf(coming, prompt, [], 150), [0, 10, 0, 0])
+  coming.failed(second)
+  assert.deepEqual(comingOf(coming, prompt, [], 150), [0, 0, 0, 0])
+  coming.expect(1, 16, keysOf(prompt), 300)
+  assert.deepEqual(comingOf(coming, prompt, [], 250), [0, 10, 0, 0])
 })
 
 test('blocks of another size are not compared', () => {

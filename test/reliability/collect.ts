@@ -3,6 +3,6 @@
  * is left is what it holds.
  */
 process.on('SIGUSR2', () => {
-  globalThis.gc?.()
+  globalThis.gc?.({ type: 'major', execution: 'sync', flavor: 'last-resort' })
   process.stderr.write('collected\n')
 })

@@ -42,6 +42,8 @@ export interface LogLine {
 
 export interface WorkerView {
   readonly id: string
+  readonly url: string
+  readonly pool: string
   readonly engine: string
   readonly rank: number | null
   readonly state: string

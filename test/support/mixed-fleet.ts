@@ -2,6 +2,7 @@ import { startRouter } from '../../src/main.ts'
 import { sglang } from '../../src/simulator/flavours/sglang.ts'
 import { trtllm } from '../../src/simulator/flavours/trtllm.ts'
 import { vllm } from '../../src/simulator/flavours/vllm.ts'
+import { SharedStore } from '../../src/simulator/shared-store.ts'
 import { startSimulators, type Simulators, type SimulatorsOptions } from '../../src/simulator/simulate.ts'
 import { loadTokenizer } from '../../src/tokenize/tokenizer.ts'
 import { collectingLog, configOf, demoTokenizer, Fleet, model, type LogLine } from './fleet.ts'
@@ -9,6 +10,8 @@ import { seededRandom } from './random.ts'
 import { until } from './until.ts'
 
 export const blockSize = 16
+/** Model of the workers that share a store: what a pool's store holds, each of its workers can load. */
+export const storedModel = 'stored'
 /** Small enough to be overrun all the time. */
 const engine = {
   blockSize,
@@ -20,8 +23,8 @@ const engine = {
   hostLoadMsPerBlock: 0.001,
 }
 
-/** Two engines of each kind; the last one tells nothing of its cache. */
-const kinds: readonly (Partial<SimulatorsOptions> & { readonly config?: object })[] = [
+/** Two engines of each kind, two of another model that share a store, and one that tells nothing of its cache. */
+const kinds = (): readonly (Partial<SimulatorsOptions> & { readonly config?: object })[] => [
   { workers: 2, engine: { ...engine, hostBlocks: 256 }, worker: { flavour: vllm } },
   {
     workers: 2,
@@ -33,6 +36,17 @@ const kinds: readonly (Partial<SimulatorsOptions> & { readonly config?: object }
     engine: { ...engine, hostBlocks: 256, hostWrites: 'evicted' },
     worker: { flavour: trtllm({ slidingWindow: 512, partialBlocks: true }) },
   },
+  {
+    workers: 2,
+    model: storedModel,
+    engine: {
+      ...engine,
+      hostBlocks: 256,
+      sharedStore: new SharedStore({ capacityChunks: 60, chunkTokens: 4 * blockSize }),
+      sharedLoadMsPerBlock: 0.001,
+    },
+    worker: { flavour: vllm },
+  },
   { workers: 1, engine, eventsPort: null, worker: { flavour: vllm }, config: { events: false } },
 ]
 
@@ -40,11 +54,16 @@ const kinds: readonly (Partial<SimulatorsOptions> & { readonly config?: object }
 export async function startMixedFleet(): Promise<Fleet> {
   const tokenizer = await loadTokenizer({ path: demoTokenizer })
   const groups: Simulators[] = []
-  const workers: object[] = []
-  for (const { config, ...kind } of kinds) {
+  const pools = [model, storedModel].map((name) => ({
+    model: name,
+    tokenizer: demoTokenizer,
+    workers: [] as object[],
+  }))
+  for (const { config, ...kind } of kinds()) {
     const group = await startSimulators({ workers: 1, model, tokenizer, ...kind })
     groups.push(group)
-    workers.push(...group.urls.map((url) => ({ url, ...config })))
+    const pool = pools.find((candidate) => candidate.model === (kind.model ?? model))
+    pool?.workers.push(...group.urls.map((url) => ({ url, ...config })))
   }
   const simulators: Simulators = {
     urls: groups.flatMap(({ urls }) => urls),
@@ -54,7 +73,7 @@ export async function startMixedFleet(): Promise<Fleet> {
     },
   }
   const log: LogLine[] = []
-  const config = configOf({ pool: {}, config: { pools: [{ model, tokenizer: demoTokenizer, workers }] } }, [])
+  const config = configOf({ config: { pools } }, [])
   const router = await startRouter(config, { log: collectingLog(log), random: seededRandom(7) })
   const fleet = new Fleet(router, simulators, log)
   await until(async () => (await fleet.workers()).every(({ state }) => state === 'healthy'), 'all workers are healthy')
@@ -73,13 +92,14 @@ export class Conversations {
     for (let i = 0; i < 48; i++) this.prompts.push([...(systems[i % systems.length] ?? []), ...this.#tokens(20)])
   }
 
-  next(): readonly number[] {
+  /** One of them with its next turn: its place and its prompt. */
+  next(): readonly [at: number, prompt: readonly number[]] {
     const at = this.#below(this.prompts.length)
     const prompt = this.prompts[at] ?? []
     const grown = [...prompt, ...this.#tokens(1 + this.#below(120))]
     if (grown.length < 1200) this.prompts[at] = grown
     else this.prompts[at] = grown.slice(0, 150)
-    return this.prompts[at] ?? []
+    return [at, this.prompts[at] ?? []]
   }
 
   #tokens(count: number): number[] {
