@@ -8,3 +8,8 @@ export type Tier = (typeof tiers)[number]
 /** A tier as a number, the form in which the map and the batch records hold it. */
 export const tierIndex = { gpu: 0, host: 1, disk: 2, shared: 3 } as const satisfies Record<Tier, number>
 export type TierIndex = (typeof tierIndex)[Tier]
+
+/** Blocks of one slot in all tiers together, where each tier has an array by slot. */
+export function blocksOf({ gpu, host, disk, shared }: Readonly<Record<Tier, Uint32Array>>, slot: number): number {
+  return (gpu[slot] as number) + (host[slot] as number) + (disk[slot] as number) + (shared[slot] as number)
+}

@@ -1,4 +1,5 @@
 import { sharedBlocks } from '../kv/keys.ts'
+import { blocksOf } from '../kv/tier.ts'
 import type { MatchQuery, PrefixMatch } from './map.ts'
 
 /** The blocks of a prompt that is on its way to a worker, which will hold them once it has computed them. */
@@ -89,7 +90,7 @@ export class Coming {
       if (query === undefined) continue
       const { slot } = expected
       // What an earlier one brings need not be compared again.
-      const from = heldBlocks(match, slot) + (out[slot] as number)
+      const from = blocksOf(match, slot) + (out[slot] as number)
       const further = sharedBlocks(expected.keys, from, query.keys, from)
       if (further === 0) continue
       out[slot] = (out[slot] as number) + further
@@ -121,8 +122,4 @@ function isTwin({ slot, keys }: Expected, otherSlot: number, otherKeys: Uint32Ar
     keys[last] === otherKeys[last] &&
     keys[last - 1] === otherKeys[last - 1]
   )
-}
-
-function heldBlocks({ gpu, host, disk, shared }: PrefixMatch, slot: number): number {
-  return (gpu[slot] as number) + (host[slot] as number) + (disk[slot] as number) + (shared[slot] as number)
 }

@@ -20,6 +20,12 @@ export interface PrefixMatch {
   readonly shared: Uint32Array
 }
 
+/** A match of so many slots to be filled. */
+export function newPrefixMatch(slots: number): PrefixMatch {
+  const counts = (): Uint32Array => new Uint32Array(slots)
+  return { gpu: counts(), host: counts(), disk: counts(), shared: counts() }
+}
+
 /** What the request path needs of the map; safe on any thread while thread 0 writes (decision 26). */
 export interface MapReader {
   /** Fills `out` for all workers in one walk, whatever it held before; without queries with zeros. Exact under any order of events, holes included. */

@@ -3,7 +3,7 @@ import type { WorkerSlot } from '../kv/batch.ts'
 import type { KeyMaker } from '../kv/keys.ts'
 import { PromptKeys } from '../kv/prompt-keys.ts'
 import type { Coming } from '../map/coming.ts'
-import type { MapReader, MatchQuery } from '../map/map.ts'
+import { newPrefixMatch, type MapReader, type MatchQuery } from '../map/map.ts'
 import type { SentPrompt } from '../map/sent-prompts.ts'
 import { Candidates, type MatchBySlot } from '../routing/candidates.ts'
 import type { DecisionLog } from '../routing/decisions.ts'
@@ -76,13 +76,7 @@ export class Decider {
   constructor(parts: DeciderParts) {
     this.#o = parts
     const { mapSlots } = parts
-    this.#match = {
-      gpu: new Uint32Array(mapSlots),
-      host: new Uint32Array(mapSlots),
-      disk: new Uint32Array(mapSlots),
-      shared: new Uint32Array(mapSlots),
-      coming: new Uint32Array(mapSlots),
-    }
+    this.#match = { ...newPrefixMatch(mapSlots), coming: new Uint32Array(mapSlots) }
     this.#promptKeys = new PromptKeys(parts.keys)
   }
 
@@ -116,6 +110,7 @@ export class Decider {
     const chosenMs = clock()
 
     const worker = candidates.workers[chosen] as Worker
+    const query = queries.find(({ blockSize }) => blockSize === worker.blockSize)
     const predictedCachedTokens = this.#predicted(request, worker, candidates.cachedTokens[chosen] as number)
     const { reason, fallback, best } = reasonOf(candidates, chosen, request.fallback)
     const facts = {
@@ -149,8 +144,8 @@ export class Decider {
       attempt,
       predictedCachedTokens,
       predictedPrefillMs: predictedMs(profile, chosen) ?? uncached / assumedTokensPerMs,
-      watched: log === this.#o.decisions ? this.#watched(request, candidates, chosen, queries) : null,
-      prompt: promptFor(worker, queries, candidates.gpu[chosen] as number, promptTokens),
+      watched: log === this.#o.decisions ? this.#watched(request, candidates, chosen, query) : null,
+      prompt: promptFor(worker, query, candidates.gpu[chosen] as number, promptTokens),
       dispatch: {
         serial: worker.serial,
         promptTokens: promptTokensOf(request),
@@ -170,10 +165,9 @@ export class Decider {
     { longest, prompts, fallback, unknownTokens, incoming, read, target }: Prepared,
     candidates: Candidates,
     chosen: number,
-    queries: readonly MatchQuery[],
+    query: MatchQuery | undefined,
   ): Watched | null {
     const worker = candidates.workers[chosen] as Worker
-    const query = queries.find(({ blockSize }) => blockSize === worker.blockSize)
     if (longest === null || query === undefined || fallback !== null || unknownTokens > 0) return null
     // A hint that proves wrong says nothing of the worker's own events.
     if (worker.exact && candidates.exact[chosen] === 0) return null
@@ -261,11 +255,10 @@ export class Decider {
 /** @param heldBlocks leading blocks that the worker itself holds by the map; engines never find the last token's cached */
 function promptFor(
   worker: Worker,
-  queries: readonly MatchQuery[],
+  query: MatchQuery | undefined,
   heldBlocks: number,
   promptTokens: number,
 ): SentPrompt | null {
-  const query = queries.find(({ blockSize }) => blockSize === worker.blockSize)
   if (query === undefined) return null
   const { keys, blockSize } = query
   const { slot, capacityBlocks } = worker

@@ -1,3 +1,4 @@
+import { blocksOf } from '../kv/tier.ts'
 import { freshLoad, type InFlightFigures } from '../workers/fleet-load.ts'
 import type { StoreRef, Worker } from '../workers/worker.ts'
 import { heldBlocks, type HeldBlocks } from './held-blocks.ts'
@@ -118,7 +119,7 @@ export class Candidates implements PolicyFleet, PolicyMatch {
       const { gpu, host, disk, shared } = held
       const blocks = gpu + host + disk + shared
       // What is coming follows what the map alone knows; stores may already reach further.
-      this.coming[i] = Math.max(0, mapBlocks(match, slot) + (match.coming[slot] as number) - blocks)
+      this.coming[i] = Math.max(0, blocksOf(match, slot) + (match.coming[slot] as number) - blocks)
       const matchedTokens = cappedTokens(worker, blocks, options.promptTokens)
       const soonTokens = cappedTokens(worker, blocks + (this.coming[i] as number), options.promptTokens)
       this.matchedTokens[i] = matchedTokens
@@ -139,10 +140,6 @@ export class Candidates implements PolicyFleet, PolicyMatch {
     tokens.shared = (this.shared[candidate] as number) * blockSize
     return this.#credit.worth(tokens, this.cachedTokens[candidate] as number, prefillMsPerToken)
   }
-}
-
-function mapBlocks({ gpu, host, disk, shared }: MatchBySlot, slot: number): number {
-  return (gpu[slot] as number) + (host[slot] as number) + (disk[slot] as number) + (shared[slot] as number)
 }
 
 /**

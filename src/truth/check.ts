@@ -1,6 +1,6 @@
 import type { KeyMaker } from '../kv/keys.ts'
 import type { RootBlock } from '../kv/root-block.ts'
-import type { MapReader, PrefixMatch } from '../map/map.ts'
+import { newPrefixMatch, type MapReader, type PrefixMatch } from '../map/map.ts'
 import type { Log } from '../telemetry/log.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
 import { agree, type AgreementLimits } from '../workers/agreement.ts'
@@ -87,13 +87,7 @@ export class TruthCheck {
   constructor(options: TruthOptions) {
     this.#o = options
     this.#diagnosis = new Diagnosis(options.keys)
-    const { slots } = options
-    this.#match = {
-      gpu: new Uint32Array(slots),
-      host: new Uint32Array(slots),
-      disk: new Uint32Array(slots),
-      shared: new Uint32Array(slots),
-    }
+    this.#match = newPrefixMatch(options.slots)
   }
 
   /** A request is about to be sent. Null where nothing can be expected of its worker. */
