@@ -69,7 +69,6 @@ export async function run(): Promise<BenchResult[]> {
     model: 'm',
     blockSize,
     countsStores: true,
-    sink: () => undefined,
     counters: {
       event: () => undefined,
       blocks: () => undefined,
@@ -81,7 +80,7 @@ export async function run(): Promise<BenchResult[]> {
     onBlockSize: () => assert.fail(),
   })
   const store = (): void => {
-    for (let index = 0; index < payloads.length; index++) ingest.apply(index, payloads[index]!)
+    for (let index = 0; index < payloads.length; index++) ingest.apply(index, 0, payloads[index]!)
   }
   const samples: Record<string, number[]> = { decode: [], 'decode and locals': [], 'decode, locals and store': [] }
   const blocksPerSecond = (work: () => void): number => {
@@ -90,7 +89,7 @@ export async function run(): Promise<BenchResult[]> {
     return (batches * blocks * 1000) / (performance.now() - startedAt)
   }
   for (let round = 0; round < rounds + 2; round++) {
-    ingest.clear()
+    ingest.clear('start')
     while (map.sweep(10_000));
     // The parts in turn within one round, so that a busy moment of the machine meets all of them.
     const rates = [...Object.values(parts), store].map(blocksPerSecond)

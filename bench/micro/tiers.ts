@@ -67,7 +67,6 @@ function eventParts(keys: KeyMaker): Part[] {
     kin: () => [worker],
     forget: [undefined, ...[1, 2, 3].map(() => ({ afterMs: 600_000, tokens: Infinity }))],
     clock: () => performance.now(),
-    sink: undefinedly,
     onBlockSize: undefinedly,
   })
   const ingest = new Ingest({
@@ -78,14 +77,13 @@ function eventParts(keys: KeyMaker): Part[] {
     blockSize,
     countsStores: true,
     stores: () => store,
-    sink: undefinedly,
     counters,
     onBlockSize: () => assert.fail(),
   })
   const events = 2_000
   let sequence = 0
   const send = (events: readonly DecodedEvent[]): number => {
-    for (const event of events) ingest.applyEvents(sequence++, [event])
+    for (const event of events) ingest.applyEvents(sequence++, 0, [event])
     return events.length
   }
   const made = (round: number, medium: string, size: number, describes = true): DecodedStore[] =>

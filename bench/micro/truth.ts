@@ -33,7 +33,7 @@ function ofRequests(keys: KeyMaker): BenchResult[] {
     return [true, false].map((settled): BenchResult => {
       const { truth, worker, ingest } = checked(keys)
       const promptKeys = new PromptKeys(keys).of(tokens, { model: 'model', adapter: null, blockSize, cacheSalt: null })
-      ingest.apply(0, storing(tokens, 0))
+      ingest.apply(0, 0, storing(tokens, 0))
       const blocks = length / blockSize - 1
       const request = (): void => {
         const watched = truth.watch(worker, {
@@ -72,7 +72,7 @@ function ofEvents(keys: KeyMaker): BenchResult[] {
     let sequence = 0
     const of = witnessed ? 'with the check' : 'without it'
     return timed(`a batch that stores the first 8 blocks of a chain, ${of}`, 5000, () => {
-      ingest.apply(sequence++, payload)
+      ingest.apply(sequence++, 0, payload)
     })
   })
   const { truth, worker } = checked(keys)
@@ -135,7 +135,6 @@ function checked(keys: KeyMaker, witnessed = true): { truth: TruthCheck; worker:
     model: 'model',
     blockSize,
     countsStores: false,
-    sink: () => undefined,
     counters: countingCounters().counters,
     onBlockSize: () => undefined,
     ...(witnessed ? { witness } : {}),

@@ -1,4 +1,4 @@
-import type { KvBatch, KvEvent, WorkerSlot } from '../kv/batch.ts'
+import type { KvEvent, WorkerSlot } from '../kv/batch.ts'
 import type { ApplyOutcome, CacheMap } from '../map/map.ts'
 import { Forgetting, type ForgetLimit } from './forgetting.ts'
 
@@ -12,8 +12,6 @@ export interface ChunkStoreOptions {
   readonly forget: readonly (ForgetLimit | undefined)[]
   /** Monotonic milliseconds. */
   readonly clock: () => number
-  /** Gets each batch that was applied, as `IngestOptions.sink`. */
-  readonly sink: (batch: KvBatch) => void
   /** Something was stored that may be the parent of others' blocks. */
   readonly onStored?: () => void
   /** The store holds blocks of this size from now on, and none yet; null: it is closed. */
@@ -93,11 +91,10 @@ export class ChunkStore {
   /** Forgets everything: what the store holds is not known any more. */
   clear(): void {
     if (this.#blockSize === null) return
-    const { map, slot, sink } = this.#o
+    const { map, slot } = this.#o
     this.#epoch++
     this.#forgetting.clear()
     map.clear(slot, this.#epoch)
-    sink({ worker: slot, epoch: this.#epoch, sequence: -1, events: [{ kind: 'clear' }] })
   }
 
   close(): void {
@@ -110,10 +107,7 @@ export class ChunkStore {
   }
 
   #apply(events: readonly KvEvent[]): ApplyOutcome {
-    const { map, slot, sink } = this.#o
-    const batch: KvBatch = { worker: slot, epoch: this.#epoch, sequence: this.#sequence++, events }
-    const outcome = map.apply(batch)
-    sink(batch)
-    return outcome
+    const { map, slot } = this.#o
+    return map.apply({ worker: slot, epoch: this.#epoch, sequence: this.#sequence++, events })
   }
 }

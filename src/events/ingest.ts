@@ -1,12 +1,13 @@
 import { RouterError } from '../errors.ts'
-import type { KvBatch, KvEvent, WorkerSlot } from '../kv/batch.ts'
+import type { EventPosition, KvEvent, NamedBatch, StoreEvent, StorePart, WorkerSlot } from '../kv/batch.ts'
 import type { KeyMaker } from '../kv/keys.ts'
 import { tiers, type Tier } from '../kv/tier.ts'
 import type { ApplyOutcome, CacheMap } from '../map/map.ts'
 import type { EventCounters, EventsWitness } from './counters.ts'
 import { decodeBatch, type DecodedBatch, type DecodedEvent } from './decode.ts'
 import type { ChunkStore } from './chunk-store.ts'
-import { Normalizer, type Part, type PartEvent } from './normalize.ts'
+import { Normalizer, type LearnedOfEngine } from './normalize.ts'
+import type { ClearReason } from './sequence.ts'
 
 export interface IngestOptions {
   readonly worker: WorkerSlot
@@ -22,16 +23,27 @@ export interface IngestOptions {
   /** Where media are that mean something else here than by default; names in lower case. */
   readonly media?: Readonly<Record<string, Tier>>
   /** Where a worker's blocks go that are not its engine's own; null where there is no place left. */
-  readonly stores?: (part: Exclude<Part, 'engine'>) => ChunkStore | null
+  readonly stores?: (part: StorePart) => ChunkStore | null
   /** Epoch of the first batch, at least 1: higher than any that replicas may still know of this worker. */
   readonly firstEpoch?: number
-  /** Gets each batch that was applied, for the other replicas; a clear is a batch that opens a new epoch. */
-  readonly sink: (batch: KvBatch) => void
+  /** Hears of what came from the engine, for the other replicas. */
+  readonly sink?: IngestSink
   readonly counters: EventCounters
   readonly witness?: EventsWitness
   /** Block size that the engine's own events show; the map knows it already. */
   readonly onBlockSize: (tokens: number) => void
 }
+
+/** Where the batches of an engine go beside the map. */
+export interface IngestSink {
+  /** A batch was applied. */
+  batch(batch: NamedBatch): void
+  /** What was known is not believed any more. */
+  cleared(reason: ForgetReason): void
+}
+
+/** Why a worker's blocks are forgotten. */
+export type ForgetReason = ClearReason | 'start' | 'window'
 
 /**
  * THE event in four calls: decode the engine's bytes, name its blocks by our own hashes, apply them to the map, hand
@@ -43,6 +55,7 @@ export class Ingest {
   /** Stores beside the engine's own blocks, once something was stored there. */
   readonly #stores: { chunks?: ChunkStore; shared?: ChunkStore } = {}
   #epoch: number
+  #position: EventPosition | null = null
   /** Of one batch, by tier and then in all tiers. */
   readonly #blocksStored = new Float64Array(tiers.length + 1)
   readonly #blocksRemoved = new Float64Array(tiers.length + 1)
@@ -66,32 +79,60 @@ export class Ingest {
     return this.#epoch
   }
 
+  /** The last batch that was applied; null where nothing is. */
+  get position(): EventPosition | null {
+    return this.#position
+  }
+
+  /** What the engine's batches have shown of it. */
+  get learned(): LearnedOfEngine {
+    return this.#normalizer.learned
+  }
+
+  /** Goes on from what another one had applied, and the map holds. */
+  resume(position: EventPosition | null, learned: LearnedOfEngine): void {
+    this.#position = position
+    this.#normalizer.recall(learned)
+  }
+
   /** Applies one payload of the engine. One that cannot be decoded is passed over and counted. */
-  apply(sequence: number, payload: Buffer): void {
+  apply(sequence: number, timestamp: number, payload: Buffer): void {
     const decoded = this.#decode(payload)
-    if (decoded !== null) this.applyEvents(sequence, decoded.events)
+    this.applyEvents(sequence, timestamp, decoded?.events ?? [])
   }
 
   /** Applies events that are decoded already: not every engine publishes payloads. */
-  applyEvents(sequence: number, decoded: readonly DecodedEvent[]): void {
-    const { worker, map, sink } = this.#options
-    const { events, others, removedTwice } = this.#normalizer.normalize(decoded)
+  applyEvents(sequence: number, timestamp: number, decoded: readonly DecodedEvent[]): void {
+    const previous = this.#position
+    const named = this.#normalizer.normalize(decoded)
+    const batch = { sequence, timestamp, previous, blockSize: this.#normalizer.blockSize, ...named }
+    this.#enter(batch)
+    this.#options.sink?.batch(batch)
+  }
+
+  /** Applies a batch that another router had from the engine. */
+  follow(batch: NamedBatch): void {
+    this.#normalizer.observe(batch)
+    this.#enter(batch)
+  }
+
+  #enter({ sequence, timestamp, events, others, removedTwice }: NamedBatch): void {
+    const { worker, map, counters, witness } = this.#options
+    this.#position = { sequence, timestamp }
     const unknownElsewhere = others.length === 0 ? 0 : this.#applyOthers(others)
     if (events.length === 0) {
-      if (unknownElsewhere > 0) this.#options.counters.skipped('unknown_removal', unknownElsewhere)
-      this.#options.witness?.applied(0, 0)
+      if (unknownElsewhere > 0) counters.skipped('unknown_removal', unknownElsewhere)
+      witness?.applied(0, 0)
       return
     }
-    const batch: KvBatch = { worker, epoch: this.#epoch, sequence, events }
-    const outcome = map.apply(batch)
+    const outcome = map.apply({ worker, epoch: this.#epoch, sequence, events })
     outcome.unknownRemovals = Math.max(0, outcome.unknownRemovals + unknownElsewhere - removedTwice)
     this.#count(events, outcome)
     this.#tell(events)
-    sink(batch)
   }
 
   /** Applies what is not the engine's own; answers how many removals named what is not there. */
-  #applyOthers(others: readonly PartEvent[]): number {
+  #applyOthers(others: readonly StoreEvent[]): number {
     let unknownRemovals = 0
     for (const part of ['chunks', 'shared'] as const) {
       const own = others.filter((other) => other.part === part)
@@ -113,18 +154,24 @@ export class Ingest {
     return unknownRemovals
   }
 
-  /** Forgets the worker's blocks, here and in the replicas, and opens a new epoch. */
-  clear(): void {
-    const { worker, map, sink } = this.#options
+  /** Forgets the worker's blocks, since the engine is not known to hold them, and tells the other replicas. */
+  clear(reason: ForgetReason): void {
+    this.forget()
+    this.#options.sink?.cleared(reason)
+  }
+
+  /** Forgets the worker's blocks, here only, and opens a new epoch. */
+  forget(): void {
+    const { worker, map } = this.#options
     const { chunks, shared } = this.#stores
     this.#epoch++
+    this.#position = null
     map.clear(worker, this.#epoch)
     this.#normalizer.reset()
     chunks?.clear()
     // What others may still hold is kept, unless something that left it may not have been heard.
     if (shared?.tellsRemovals === true) shared.clear()
     this.#options.witness?.cleared()
-    sink({ worker, epoch: this.#epoch, sequence: -1, events: [{ kind: 'clear' }] })
   }
 
   #decode(payload: Buffer): DecodedBatch | null {
@@ -179,6 +226,7 @@ export class Ingest {
     if (outcome.orphaned > 0) counters.skipped('parent_unknown', outcome.orphaned)
     if (outcome.parentEvicted > 0) counters.skipped('parent_evicted', outcome.parentEvicted)
   }
+
   /** A tier whose stream is missing shows at once where blocks are counted by tier. */
   #countBlocks(events: readonly KvEvent[]): void {
     const { counters } = this.#options
@@ -199,6 +247,6 @@ export class Ingest {
 }
 
 /** Whether an event still means something in a store of this size: what was stored in a smaller one is forgotten. */
-function isOfSize({ event, blockSize }: PartEvent, size: number): boolean {
+function isOfSize({ event, blockSize }: StoreEvent, size: number): boolean {
   return blockSize === size || event.kind === 'remove' || event.kind === 'clear'
 }

@@ -1,4 +1,4 @@
-import type { KvEvent, KvParent, KvPresent, KvRemove, KvStore } from '../kv/batch.ts'
+import type { KvEvent, KvParent, KvPresent, KvRemove, KvStore, NamedBatch, StoreEvent, StorePart } from '../kv/batch.ts'
 import { localHashes, type BlockExtras, type KeyMaker, type KeyScope } from '../kv/keys.ts'
 import type { RootBlock } from '../kv/root-block.ts'
 import { tierIndex, type Tier, type TierIndex } from '../kv/tier.ts'
@@ -22,26 +22,21 @@ export interface NormalizerOptions {
   readonly onRoot?: (block: RootBlock) => void
 }
 
-/**
- * What an event is about: the engine's own blocks, chunks of a store beside it that has a size and names of its own, or
- * a store that no worker owns.
- */
-export type Part = 'engine' | 'chunks' | 'shared'
-
-export interface PartEvent {
-  readonly part: Exclude<Part, 'engine'>
-  /** Tokens in each of the store's blocks. */
-  readonly blockSize: number
-  readonly event: KvEvent
+/** What a normalizer has learned of an engine, as plain data. */
+export interface LearnedOfEngine {
+  readonly blockSize: number | null
+  readonly groups: readonly number[]
+  readonly otherGroups: readonly number[]
+  readonly sizingGroup: number | null
+  readonly chunkTokens: number | null
+  readonly sharedTokens: number | null
+  readonly engineTiers: readonly number[]
+  readonly chunkTiers: readonly number[]
 }
 
-export interface Normalized {
-  /** Of the engine's own blocks. */
-  readonly events: KvEvent[]
-  readonly others: readonly PartEvent[]
-  /** Blocks whose removal is among both, since either may hold them. */
-  readonly removedTwice: number
-}
+type Part = 'engine' | StorePart
+
+export type Normalized = Pick<NamedBatch, 'events' | 'others' | 'removedTwice'>
 
 /** Names of places where a block can be, in lower case, as vLLM, SGLang and NVIDIA Dynamo's connectors write them. */
 const tierByMedium: ReadonlyMap<string, TierIndex> = new Map([
@@ -81,12 +76,17 @@ export class Normalizer {
   readonly #tiersOf = { engine: new Set<number>(), chunks: new Set<number>() }
   /** Blocks whose stores were left out, by tier: nobody misses them when they are removed. */
   readonly #leftOut = new Map<TierIndex, HashSet>()
-  #others: PartEvent[] = []
+  #others: StoreEvent[] = []
   #removedTwice = 0
 
   constructor(options: NormalizerOptions) {
     this.#options = options
     this.#blockSize = options.blockSize
+  }
+
+  /** Tokens in a block of the engine's own; null while that is unknown. */
+  get blockSize(): number | null {
+    return this.#blockSize
   }
 
   normalize(events: readonly DecodedEvent[]): Normalized {
@@ -109,6 +109,54 @@ export class Normalizer {
     this.#tiersOf.engine.clear()
     this.#tiersOf.chunks.clear()
     this.#leftOut.clear()
+  }
+
+  /** Learns what it would have learned, had it named the blocks of this batch itself. */
+  observe({ blockSize, events, others }: NamedBatch): void {
+    if (blockSize !== null && blockSize !== this.#blockSize) {
+      this.#blockSize = blockSize
+      this.#options.onBlockSize(blockSize)
+    }
+    for (const event of events) {
+      if (event.kind !== 'store' && event.kind !== 'present') continue
+      this.#groups.add(event.group)
+      if (event.tier === tierIndex.gpu) this.#sizingGroup ??= event.group
+      else this.#tiersOf.engine.add(event.tier)
+    }
+    for (const { part, blockSize: tokens, event } of others) {
+      this.#partSizes[part] = Math.max(tokens, this.#partSizes[part] ?? 0)
+      if (part === 'chunks' && (event.kind === 'store' || event.kind === 'present'))
+        this.#tiersOf.chunks.add(event.tier)
+    }
+  }
+
+  /** What is known of the engine's ways; the blocks themselves are the map's. */
+  get learned(): LearnedOfEngine {
+    return {
+      blockSize: this.#blockSize,
+      groups: [...this.#groups],
+      otherGroups: [...this.#otherGroups],
+      sizingGroup: this.#sizingGroup,
+      chunkTokens: this.#partSizes.chunks,
+      sharedTokens: this.#partSizes.shared,
+      engineTiers: [...this.#tiersOf.engine],
+      chunkTiers: [...this.#tiersOf.chunks],
+    }
+  }
+
+  /** Takes over what another normalizer had learned of the same engine. */
+  recall(learned: LearnedOfEngine): void {
+    this.reset()
+    if (learned.blockSize !== null && learned.blockSize !== this.#blockSize) {
+      this.#blockSize = learned.blockSize
+      this.#options.onBlockSize(learned.blockSize)
+    }
+    for (const group of learned.groups) this.#groups.add(group)
+    for (const group of learned.otherGroups) this.#otherGroups.add(group)
+    this.#sizingGroup = learned.sizingGroup
+    this.#partSizes = { chunks: learned.chunkTokens, shared: learned.sharedTokens }
+    for (const tier of learned.engineTiers) this.#tiersOf.engine.add(tier)
+    for (const tier of learned.chunkTiers) this.#tiersOf.chunks.add(tier)
   }
 
   /** An engine that drops its cache leaves the shared store as it is. */
@@ -210,7 +258,7 @@ export class Normalizer {
     return this.#push(part, blockSize, event)
   }
 
-  #push(part: Exclude<Part, 'engine'>, blockSize: number, event: KvEvent): null {
+  #push(part: StorePart, blockSize: number, event: KvEvent): null {
     this.#others.push({ part, blockSize, event })
     return null
   }

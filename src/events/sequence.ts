@@ -1,3 +1,5 @@
+import type { EventPosition } from '../kv/batch.ts'
+
 /** A batch on its way to being applied; `batch` is opaque here. */
 export interface Arrival<Batch> {
   readonly sequence: number
@@ -113,6 +115,19 @@ export class Sequence<Batch> {
   /** True while a failed load is to be tried again after a rest. */
   get reloadWanted(): boolean {
     return this.#reloadWanted
+  }
+
+  /** Begins anew from what somebody else has applied: it must be proved like what was before a lost subscription. */
+  resume(position: EventPosition | null, partial: boolean): void {
+    this.#connected = false
+    this.#everConnected = position !== null
+    this.#lastLive = null
+    this.#resting = false
+    this.#reloadWanted = false
+    this.#forgetReplay()
+    this.#next = position === null ? null : position.sequence + 1
+    this.#appliedAt = position?.timestamp ?? null
+    this.#partial = partial
   }
 
   connected(): void {

@@ -44,7 +44,7 @@ export class SharedIngest implements PayloadIngest {
     return this.#epoch
   }
 
-  apply(_sequence: number, payload: Buffer): void {
+  apply(_sequence: number, _timestamp: number, payload: Buffer): void {
     const decoded = this.#decode(payload)
     if (decoded === null) return
     for (const event of decoded.events) this.#applyEvent(event)

@@ -1,11 +1,22 @@
+import type { EventPosition } from '../kv/batch.ts'
+
 /** The KV events of one worker: where they come from is the implementation's own affair (`sources/`). */
 export interface EventSource {
-  start(): void
+  /**
+   * @param from What is applied already, which must be proved before it counts; omitted: nothing, and the map forgets
+   *   what it may hold of the worker.
+   */
+  start(from?: StartingPoint): void
   /** Ends; what the map holds of the worker stays until it is removed there. */
   stop(): Promise<void>
   status(): EventSourceState
   /** The worker cannot be reached: what is known of it must be proved before it counts again, or is forgotten. */
   workerDown(): void
+}
+
+export interface StartingPoint {
+  readonly position: EventPosition | null
+  readonly partial: boolean
 }
 
 export interface EventSourceState {

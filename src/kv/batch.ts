@@ -78,3 +78,39 @@ export interface KvRemove {
 export interface KvClear {
   readonly kind: 'clear'
 }
+
+/**
+ * Where a worker's events stand: the last batch of its engine that was applied. Engines number their batches, and start
+ * again at 0 as a new process; with the time that the batch itself carries, a number names one state of one process.
+ */
+export interface EventPosition {
+  readonly sequence: number
+  readonly timestamp: number
+}
+
+export function isSamePosition(one: EventPosition | null, other: EventPosition | null): boolean {
+  if (one === null || other === null) return one === other
+  return one.sequence === other.sequence && Object.is(one.timestamp, other.timestamp)
+}
+
+/** What an event may be about beside the engine's own blocks: a store of larger chunks, or one that no worker owns. */
+export type StorePart = 'chunks' | 'shared'
+
+export interface StoreEvent {
+  readonly part: StorePart
+  /** Tokens in each of the store's blocks. */
+  readonly blockSize: number
+  readonly event: KvEvent
+}
+
+/** A batch of an engine once its blocks have our names: what one router hands to others. */
+export interface NamedBatch extends EventPosition {
+  /** The batch before; null where what is known begins with this one. */
+  readonly previous: EventPosition | null
+  /** Tokens in a block of the engine's own; null while that is unknown. */
+  readonly blockSize: number | null
+  readonly events: readonly KvEvent[]
+  readonly others: readonly StoreEvent[]
+  /** Blocks whose removal is among both, since either may hold them. */
+  readonly removedTwice: number
+}

@@ -108,7 +108,6 @@ export class ChunkStores {
       clock,
       forget,
       kin: () => kin().filter((other) => other !== slot),
-      sink: () => undefined,
       ...(onStored === undefined ? {} : { onStored }),
       onBlockSize: (tokens) => {
         ref.blockSize = tokens ?? 0

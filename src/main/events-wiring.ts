@@ -1,8 +1,9 @@
 import { isIP } from 'node:net'
-import type { IngestOptions } from '../events/ingest.ts'
+import type { EventCounters } from '../events/counters.ts'
+import { Ingest } from '../events/ingest.ts'
 import { ReplayGate } from '../events/replay.ts'
 import type { EventSource } from '../events/source.ts'
-import { createZmqEvents } from '../events/sources/zmq.ts'
+import { createZmqSource } from '../events/sources/zmq.ts'
 import { PublisherListener } from '../events/subscription.ts'
 import type { WorkerSlot } from '../kv/batch.ts'
 import type { KeyMaker } from '../kv/keys.ts'
@@ -78,10 +79,12 @@ export class EventsWiring {
   start(worker: Worker, place: EventsPlace, reading: EventReading): WorkerEvents {
     const slot = worker.slot as WorkerSlot
     this.#o.map.addWorker(slot, { countsStores: countsStores(worker), blockSize: worker.blockSize })
+    const counters = this.#counters(worker)
+    const ingest = this.#ingest(worker, reading, counters)
     const source =
       place.kind === 'zmq'
-        ? this.#zmq(worker, place, reading)
-        : this.#polled.source(place.url, worker, this.#ingest(worker, reading))
+        ? this.#zmq(worker, place, ingest, counters)
+        : this.#polled.source(place.url, worker, ingest, counters)
     source.start()
     this.#sources.set(worker, source)
     this.#bySlot.set(slot, source)
@@ -113,10 +116,9 @@ export class EventsWiring {
     await Promise.all([...this.#listeners.values()].map((listener) => listener.close()))
   }
 
-  #zmq(worker: Worker, place: ZmqPlace, reading: EventReading): EventSource {
+  #zmq(worker: Worker, place: ZmqPlace, ingest: Ingest, counters: EventCounters): EventSource {
     const { log, random } = this.#o
-    return createZmqEvents({
-      ...this.#ingest(worker, reading),
+    const options = {
       name: worker.id,
       endpoint: place.endpoint,
       ...(place.bind === null ? {} : { listener: { at: this.#listener(place.bind), address: addressOf(worker) } }),
@@ -125,15 +127,32 @@ export class EventsWiring {
       clock: systemClock,
       random,
       log,
+      counters,
       replayGate: this.#gate,
       onRestart: () => delete worker.announcedBlockSize,
-    })
+    }
+    return createZmqSource(options, ingest)
   }
 
-  /** What every kind of source needs to bring a worker's events into the map. */
-  #ingest(worker: Worker, { media, forget }: EventReading): IngestOptions {
-    const { map, keys, metrics, log, truth } = this.#o
+  #counters(worker: Worker): EventCounters {
+    const { metrics, truth } = this.#o
     return {
+      event: (kind, count) => metrics.kvEvents.add(count, worker.id, kind),
+      blocks: (tier, kind, count) => metrics.kvEventBlocks.add(count, worker.id, tier, kind),
+      skipped: (reason, count) => {
+        metrics.kvEventsSkipped.add(count, reason)
+        truth.skipped(worker, reason, count)
+      },
+      gap: () => metrics.kvEventGaps.add(1, worker.id),
+      restart: () => metrics.kvEventRestarts.add(1, worker.id),
+      disconnect: () => metrics.kvEventReconnects.add(1, worker.id),
+    }
+  }
+
+  /** What brings a worker's events into the map, wherever they come from. */
+  #ingest(worker: Worker, { media, forget }: EventReading, counters: EventCounters): Ingest {
+    const { map, keys, log, truth } = this.#o
+    return new Ingest({
       worker: worker.slot as WorkerSlot,
       map,
       keys,
@@ -142,18 +161,7 @@ export class EventsWiring {
       countsStores: countsStores(worker),
       media,
       stores: (part) => this.#o.stores.of(worker, part, forget),
-      sink: () => undefined,
-      counters: {
-        event: (kind, count) => metrics.kvEvents.add(count, worker.id, kind),
-        blocks: (tier, kind, count) => metrics.kvEventBlocks.add(count, worker.id, tier, kind),
-        skipped: (reason, count) => {
-          metrics.kvEventsSkipped.add(count, reason)
-          truth.skipped(worker, reason, count)
-        },
-        gap: () => metrics.kvEventGaps.add(1, worker.id),
-        restart: () => metrics.kvEventRestarts.add(1, worker.id),
-        disconnect: () => metrics.kvEventReconnects.add(1, worker.id),
-      },
+      counters,
       witness: {
         applied: (stored, removed) => truth.applied(worker, stored, removed),
         cleared: () => truth.cleared(worker),
@@ -170,7 +178,7 @@ export class EventsWiring {
         worker.blockSize = blockSize
         if (worker.degraded === 'block_size_unknown') worker.degraded = null
       },
-    }
+    })
   }
 
   #listener(endpoint: string): PublisherListener {

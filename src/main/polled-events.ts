@@ -1,4 +1,5 @@
-import type { IngestOptions } from '../events/ingest.ts'
+import type { EventCounters } from '../events/counters.ts'
+import type { Ingest } from '../events/ingest.ts'
 import type { EventSource } from '../events/source.ts'
 import { TrtllmEvents, type PollTiming } from '../events/sources/trtllm.ts'
 import type { Log } from '../telemetry/log.ts'
@@ -29,7 +30,7 @@ export class PolledEvents {
   }
 
   /** The source of a worker's part of the events at a URL. */
-  source(url: string, worker: Worker, ingest: IngestOptions): EventSource {
+  source(url: string, worker: Worker, ingest: Ingest, counters: EventCounters): EventSource {
     let engine = this.#engines.get(url)
     if (engine === undefined) {
       engine = this.#engine(url, worker)
@@ -38,7 +39,9 @@ export class PolledEvents {
     // Capacity that the engine's own figures tell comes before that of its events.
     let learnedBlocks: number | null = null
     return engine.worker({
-      ...ingest,
+      ingest,
+      counters,
+      blockSize: worker.blockSize,
       rank: worker.rank,
       name: worker.id,
       onRestart: () => undefined,

@@ -20,7 +20,6 @@ function rig(limits: Partial<LookupLimits> = {}) {
     kin: () => [],
     forget: [undefined, limit, limit, limit],
     clock: () => now.ms,
-    sink: () => undefined,
     onBlockSize: () => undefined,
   })
   const lookup = new ChunkLookup({

@@ -36,7 +36,6 @@ function rig({ limit = { afterMs: 1000, tokens: Infinity } }: { limit?: ForgetLi
       kin: () => [slotOf(worker), ...[...shared.values()].map((ref) => slotOf(ref.slot))].filter((kin) => kin !== slot),
       forget: [undefined, limit, limit, limit],
       clock: () => now.ms,
-      sink: () => undefined,
       onStored: () => [...shared.keys()].forEach((other) => other.adopt()),
       onBlockSize: (tokens) => {
         const ref = tokens === null ? null : { slot, blockSize: tokens }
@@ -59,14 +58,13 @@ function rig({ limit = { afterMs: 1000, tokens: Infinity } }: { limit?: ForgetLi
       blockSize,
       countsStores: true,
       stores: (part) => store(worker, part),
-      sink: () => undefined,
       counters: counted.counters,
       onBlockSize: () => undefined,
     })
   })
   let sequence = 0
   const send = (worker: number, ...events: Encodable[]): void =>
-    ingests[worker]?.apply(sequence++, encodeMsgpack([1, events, 0]))
+    ingests[worker]?.apply(sequence++, 0, encodeMsgpack([1, events, 0]))
   const heldOf = (tokens: readonly number[], worker = 0): [gpu: number, host: number, disk: number, shared: number] => {
     const out = emptyMatch(8)
     const sizes = new Set([blockSize, ...chunks.flatMap((ref) => ref?.blockSize ?? [])])
@@ -143,10 +141,10 @@ test('the shared store outlives a worker’s clear, unless removals may have bee
   const { send, heldOf, ingests } = rig()
   send(1, stored(prompt(16), 8, 'EXTERNAL'))
   send(1, { type: 'AllBlocksCleared' })
-  ingests[1]?.clear()
+  ingests[1]?.clear('distrust')
   assert.deepEqual(heldOf(prompt(16)), [0, 0, 0, 8])
   send(1, stored(prompt(8, 50), 8, 'EXTERNAL'), removed([8050], 'EXTERNAL'))
-  ingests[1]?.clear()
+  ingests[1]?.clear('distrust')
   assert.deepEqual(heldOf(prompt(16)), [0, 0, 0, 0])
 })
 

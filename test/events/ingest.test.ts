@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { before, test } from 'node:test'
 import { Ingest } from '../../src/events/ingest.ts'
-import type { KvBatch, WorkerSlot } from '../../src/kv/batch.ts'
+import type { NamedBatch, WorkerSlot } from '../../src/kv/batch.ts'
 import { blockKeys, createKeyMaker, type KeyMaker } from '../../src/kv/keys.ts'
 import { FlatMap } from '../../src/map/flat-map.ts'
 import type { CacheMap } from '../../src/map/map.ts'
@@ -19,7 +19,7 @@ before(async () => {
 
 function setUp(blockSize: number | null, map: CacheMap = new NaiveMap()) {
   const counted = countingCounters()
-  const sunk: KvBatch[] = []
+  const sunk: (NamedBatch | string)[] = []
   const sizes: number[] = []
   map.addWorker(worker, { countsStores: true, blockSize })
   const ingest = new Ingest({
@@ -29,7 +29,7 @@ function setUp(blockSize: number | null, map: CacheMap = new NaiveMap()) {
     model: 'model',
     blockSize,
     countsStores: true,
-    sink: (batch) => sunk.push(batch),
+    sink: { batch: (batch) => sunk.push(batch), cleared: (reason) => sunk.push(reason) },
     counters: counted.counters,
     onBlockSize: (size) => sizes.push(size),
   })
@@ -67,7 +67,7 @@ for (const [name, makeMap] of [
     for (const { step, request, prompt_token_ids: prompt, generated_token_ids: generated, event_seqs } of steps) {
       const options = { size: 32, ...(request?.cache_salt !== undefined && { salt: request.cache_salt }) }
       if (prompt !== null) cached.set(step, blocksOf(prompt, options))
-      for (const seq of event_seqs) ingest.apply(seq, batches[seq]!.payload)
+      for (const seq of event_seqs) ingest.apply(seq, 0, batches[seq]!.payload)
       if (prompt === null || generated === null) continue
       // The last generated token has no keys and values yet.
       const all = step === '17_batch_two_prompts' ? prompt : [...prompt, ...generated.slice(0, -1)]
@@ -99,7 +99,7 @@ test('a block that was stored twice survives its first removal', () => {
   const { ingest, blocksOf } = setUp(128)
   const prompt = Array.from({ length: 256 }, () => 31)
   const held = readBatches('vllm/events_B2_dup_refcount.jsonl').map(({ seq, payload }) => {
-    ingest.apply(seq, payload)
+    ingest.apply(seq, 0, payload)
     return blocksOf(prompt, { size: 128 })
   })
   assert.deepEqual(held, [2, 2, 2, 2, 2, 2, 2, 0, 0, 0, 0, 2])
@@ -111,7 +111,7 @@ test('adapters and salts share nothing with the base model or each other', () =>
   const held = readBatches('vllm/events_C_xxhashcbor_bs64_seed0.jsonl')
     .slice(0, 4)
     .map(({ seq, payload }) => {
-      ingest.apply(seq, payload)
+      ingest.apply(seq, 0, payload)
       return [{}, { adapter: 'sql-lora' }, { adapter: 'sql-lora', salt: 'tenant-A' }, { adapter: 'dyn-lora' }].map(
         (own) => blocksOf(prompt, { size: 64, ...own }),
       )
@@ -133,7 +133,7 @@ test('a recorded replay leads to the same map as the live stream', () => {
   }[]) {
     const frames = line.frames_base64.map((frame) => Buffer.from(frame, 'base64'))
     if (line.socket === 'DEALER' && line.start_seq === 0 && frames.at(-1)!.length > 0)
-      ingest.apply(Number(frames.at(-2)!.readBigUInt64BE()), frames.at(-1)!)
+      ingest.apply(Number(frames.at(-2)!.readBigUInt64BE()), 0, frames.at(-1)!)
   }
   assert.deepEqual(counted.skipped(), {})
   assert.ok(map.workerBlocks(worker).gpu > 0)
@@ -145,7 +145,7 @@ test('recorded events of SGLang: tiers one by one, salts, adapters, a short last
   for (const path of sglangRecordings) {
     for (const { case: name, payload, seq } of readBatches(path)) {
       const { ingest, map, counted } = setUp(4)
-      ingest.apply(seq, payload)
+      ingest.apply(seq, 0, payload)
       held[name ?? ''] = { ...map.workerBlocks(worker), skipped: counted.skipped() }
     }
   }
@@ -162,29 +162,46 @@ test('recorded events of SGLang: tiers one by one, salts, adapters, a short last
 })
 
 test('what comes out of the sink makes the same map elsewhere, clears included', () => {
-  const { ingest, sunk, map } = setUp(null)
-  const twin = new NaiveMap()
-  twin.addWorker(worker, { countsStores: true, blockSize: null })
+  const { ingest, sunk, map, sizes } = setUp(null)
+  const twin = setUp(null)
   const [first, second] = vllmRecordings
-  for (const { seq, payload } of readBatches(first!)) ingest.apply(seq, payload)
+  for (const { seq, payload } of readBatches(first!)) ingest.apply(seq, 1, payload)
   const epoch = ingest.epoch
-  ingest.clear()
+  ingest.clear('gap')
   assert.equal(ingest.epoch, epoch + 1)
   assert.deepEqual(map.workerBlocks(worker), { gpu: 0, host: 0, disk: 0 })
-  for (const { seq, payload } of readBatches(second!)) ingest.apply(seq, payload)
-  for (const batch of sunk) twin.apply(batch)
-  assert.deepEqual(twin.workerBlocks(worker), map.workerBlocks(worker))
+  for (const { seq, payload } of readBatches(second!)) ingest.apply(seq, 2, payload)
+  for (const told of sunk) {
+    if (typeof told === 'string') twin.ingest.forget()
+    else twin.ingest.follow(told)
+  }
+  assert.deepEqual(twin.map.workerBlocks(worker), map.workerBlocks(worker))
   assert.ok(map.workerBlocks(worker).gpu > 0)
+  assert.deepEqual(twin.sizes, sizes)
+  assert.deepEqual(twin.ingest.position, ingest.position)
+  assert.deepEqual(twin.ingest.learned, ingest.learned)
+  assert.deepEqual(twin.sunk, [], 'what was had from others is not told again')
+})
+
+test('each batch names the one before it, and the first after a clear names none', () => {
+  const { ingest, sunk } = setUp(32)
+  const { payload } = readBatches(vllmRecordings[0]!)[0]!
+  ingest.apply(4, 0.5, payload)
+  ingest.apply(5, 0.75, Buffer.alloc(0))
+  ingest.clear('restart')
+  ingest.apply(0, 1.5, payload)
+  const previous = sunk.map((told) => (typeof told === 'string' ? told : told.previous))
+  assert.deepEqual(previous, [null, { sequence: 4, timestamp: 0.5 }, 'restart', null])
 })
 
 test('a batch that cannot be decoded is counted and changes nothing', () => {
   const { ingest, map, counted, sunk } = setUp(32)
-  ingest.apply(0, readBatches(vllmRecordings[0]!)[0]!.payload)
+  ingest.apply(0, 0, readBatches(vllmRecordings[0]!)[0]!.payload)
   const before = map.workerBlocks(worker)
-  ingest.apply(1, Buffer.from('not msgpack'))
-  ingest.apply(2, encodeMsgpack([1, [{ type: 'Unheard' }, ['BlockRemoved', 'x']], 0]))
-  ingest.apply(2, Buffer.alloc(0))
+  ingest.apply(1, 0, Buffer.from('not msgpack'))
+  ingest.apply(2, 0, encodeMsgpack([1, [{ type: 'Unheard' }, ['BlockRemoved', 'x']], 0]))
+  ingest.apply(2, 0, Buffer.alloc(0))
   assert.deepEqual(map.workerBlocks(worker), before)
   assert.deepEqual(counted.skipped(), { batch_malformed: 2, unknown_kind: 1, event_malformed: 1 })
-  assert.equal(sunk.length, 1)
+  assert.equal(sunk.length, 4, 'it has its place in the order all the same')
 })

@@ -338,6 +338,42 @@ test('a full buffer drops what comes, which is asked for again', () => {
   assert.equal(bytes.log.filter((line) => line === 'drop buffer_full').length, 1)
 })
 
+test('what somebody else has applied is proved by the replay before live batches follow it', () => {
+  const { sequence, log } = watched(true)
+  sequence.resume(batch('a', 2), false)
+  assert.equal(sequence.state, 'unknown')
+  sequence.connected()
+  live(sequence, 'a', 5)
+  replay(sequence, 'a', 2, 3, 4)
+  assert.deepEqual(log, ['replay 2', 'apply a3', 'apply a4', 'apply a5'])
+  assert.equal(sequence.state, 'live')
+})
+
+test('what somebody else had applied of another process is cleared', () => {
+  const { sequence, log, names } = watched(true)
+  sequence.resume(batch('a', 2), false)
+  sequence.connected()
+  replay(sequence, 'b', 2, 3)
+  assert.deepEqual(log.slice(0, 4), ['replay 2', 'restart', 'clear restart', 'replay 0'])
+  replay(sequence, 'b', 0, 1, 2, 3)
+  assert.deepEqual(names(), ['b0', 'b1', 'b2', 'b3'])
+})
+
+test('what somebody else has applied cannot be proved without a replay endpoint and is cleared', () => {
+  const { sequence, log } = watched(false)
+  sequence.resume(batch('a', 2), false)
+  sequence.connected()
+  live(sequence, 'a', 3)
+  assert.deepEqual(log, ['clear unverified', 'apply a3'])
+})
+
+test('resuming from nothing is first contact', () => {
+  const { sequence, log } = watched(true)
+  sequence.resume(null, false)
+  sequence.connected()
+  assert.deepEqual(log, ['replay 0'])
+})
+
 test('distrust clears, and loads anew while the subscription stands', () => {
   const { sequence, names, log } = loaded()
   sequence.distrust()

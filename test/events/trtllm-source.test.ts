@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { before, test, type TestContext } from 'node:test'
+import { Ingest } from '../../src/events/ingest.ts'
 import { TrtllmEvents, type PollOutcome, type PollTiming } from '../../src/events/sources/trtllm.ts'
 import type { WorkerSlot } from '../../src/kv/batch.ts'
 import { blockKeys, createKeyMaker, type KeyMaker } from '../../src/kv/keys.ts'
@@ -91,15 +92,18 @@ function rigFor(t: TestContext, { ranks = [null], mayPoll = () => true }: RigOpt
   const sources = ranks.map((rank, i) => {
     map.addWorker(i as WorkerSlot, { countsStores: false, blockSize: 4 })
     return engine.worker({
-      worker: i as WorkerSlot,
-      map,
-      keys,
-      model: 'm',
+      ingest: new Ingest({
+        worker: i as WorkerSlot,
+        map,
+        keys,
+        model: 'm',
+        blockSize: 4,
+        countsStores: false,
+        counters: counted[i]!.counters,
+        onBlockSize: () => undefined,
+      }),
       blockSize: 4,
-      countsStores: false,
-      sink: () => undefined,
       counters: counted[i]!.counters,
-      onBlockSize: () => undefined,
       rank,
       name: `w${i}`,
       onRestart: () => undefined,

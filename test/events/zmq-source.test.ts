@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict'
 import { before, test, type TestContext } from 'node:test'
-import { createZmqEvents, type ZmqEventsOptions } from '../../src/events/sources/zmq.ts'
+import { Ingest, type IngestOptions } from '../../src/events/ingest.ts'
+import { createZmqSource, type ZmqSourceOptions } from '../../src/events/sources/zmq.ts'
 import { PublisherListener } from '../../src/events/subscription.ts'
 import { ReplayGate } from '../../src/events/replay.ts'
-import type { KvBatch, WorkerSlot } from '../../src/kv/batch.ts'
+import type { NamedBatch, WorkerSlot } from '../../src/kv/batch.ts'
 import { blockKeys, createKeyMaker, type KeyMaker } from '../../src/kv/keys.ts'
 import { silentLog } from '../../src/telemetry/log.ts'
 import { systemClock } from '../../src/zmtp/clock.ts'
@@ -30,22 +31,29 @@ function subscribe(
   t: TestContext,
   engine: { port: number; replayPort: number } | null,
   replay: boolean,
-  own: Partial<ZmqEventsOptions> = {},
+  own: Partial<ZmqSourceOptions> = {},
+  ownIngest: Partial<IngestOptions> = {},
 ) {
   const map = new NaiveMap()
   const counted = countingCounters()
-  const sunk: KvBatch[] = []
+  const sunk: (NamedBatch | string)[] = []
   const sizes: number[] = []
   let restarts = 0
   const worker = 0 as WorkerSlot
   map.addWorker(worker, { countsStores: true, blockSize: 4 })
-  const source = createZmqEvents({
+  const ingest = new Ingest({
     worker,
     map,
     keys,
     model: 'm',
     blockSize: 4,
     countsStores: true,
+    counters: counted.counters,
+    sink: { batch: (batch) => sunk.push(batch), cleared: (reason) => sunk.push(reason) },
+    onBlockSize: (size) => sizes.push(size),
+    ...ownIngest,
+  })
+  const options: ZmqSourceOptions = {
     endpoint: engine === null ? null : `tcp://127.0.0.1:${engine.port}`,
     replayEndpoint: replay && engine !== null ? `tcp://127.0.0.1:${engine.replayPort}` : null,
     topic: 'kv@',
@@ -54,13 +62,12 @@ function subscribe(
     log: silentLog,
     name: 'w',
     counters: counted.counters,
-    sink: (batch) => sunk.push(batch),
-    onBlockSize: (size) => sizes.push(size),
     onRestart: () => restarts++,
     limits,
     zmtpLimits,
     ...own,
-  })
+  }
+  const source = createZmqSource(options, ingest)
   t.after(() => source.stop())
   source.start()
   /** Whether the worker holds the one block of these tokens. */
@@ -159,7 +166,14 @@ for (const replay of [true, false]) {
     assert.equal(counted.totals.disconnects, 1)
     const twin = new NaiveMap()
     twin.addWorker(0 as WorkerSlot, { countsStores: true, blockSize: 4 })
-    for (const batch of sunk) twin.apply(batch)
+    const other = new Ingest({
+      ...{ worker: 0 as WorkerSlot, map: twin, keys, model: 'm', blockSize: 4, countsStores: true },
+      ...{ counters: countingCounters().counters, onBlockSize: () => undefined },
+    })
+    for (const told of sunk) {
+      if (typeof told === 'string') other.forget()
+      else other.follow(told)
+    }
     assert.equal(twin.workerBlocks(0 as WorkerSlot).gpu, blocks(), 'the sink tells the clear, too')
   })
 }
@@ -223,7 +237,7 @@ test('at most so many engines replay at once', async (t) => {
 
 test('the block size is learned from the events', async (t) => {
   const engine = await startEngine(t)
-  const { sizes, holds } = subscribe(t, engine, true, { blockSize: null })
+  const { sizes, holds } = subscribe(t, engine, true, {}, { blockSize: null })
   const tokens = [1, 2, 3, 4, 5, 6, 7, 8]
   engine.store(tokens)
   await until(() => holds(tokens), 'the block is there')

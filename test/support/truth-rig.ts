@@ -91,7 +91,6 @@ export class TruthRig {
       model: 'model',
       blockSize: 16,
       countsStores: true,
-      sink: () => undefined,
       counters: {
         ...countingCounters().counters,
         skipped: (reason, count) => this.truth.skipped(this.worker, reason, count),
@@ -103,7 +102,7 @@ export class TruthRig {
         root: (block) => this.truth.root(this.worker, block),
       },
     })
-    this.#ingest.clear()
+    this.#ingest.clear('distrust')
     this.#engine = this.#newEngine()
   }
 
@@ -189,7 +188,7 @@ export class TruthRig {
     this.#onAnswer.clear()
     this.#later = []
     this.#engine = this.#newEngine()
-    this.#ingest.clear()
+    this.#ingest.clear('distrust')
   }
 
   /** As POST /reset_prefix_cache: false while requests run. */
@@ -221,7 +220,7 @@ export class TruthRig {
     const payload = encodeBatch(events, this.nowMs / 1000, { hashes: 'int', rank: 0 })
     this.#eventsAtMs = Math.max(this.#eventsAtMs, this.nowMs + this.#o.random() * (this.#o.eventDelayMs ?? 0))
     const sequence = this.#sequence++
-    this.#after(this.#eventsAtMs - this.nowMs, () => this.#ingest.apply(sequence, payload))
+    this.#after(this.#eventsAtMs - this.nowMs, () => this.#ingest.apply(sequence, 0, payload))
   }
 
   #finished(id: string, cachedTokens: number): void {

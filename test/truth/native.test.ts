@@ -38,7 +38,6 @@ function rootsOfBatches(payloads: readonly Buffer[]): RootBlock[] {
     model: 'model',
     blockSize: null,
     countsStores: true,
-    sink: () => undefined,
     counters: countingCounters().counters,
     onBlockSize: () => undefined,
     witness: {
@@ -47,7 +46,7 @@ function rootsOfBatches(payloads: readonly Buffer[]): RootBlock[] {
       root: (block) => roots.push({ ...block, tokens: block.tokens.slice() }),
     },
   })
-  payloads.forEach((payload, at) => ingest.apply(at, payload))
+  payloads.forEach((payload, at) => ingest.apply(at, 0, payload))
   return roots
 }
 

@@ -78,9 +78,9 @@ export class TrtllmEvents {
   worker(options: TrtllmWorkerOptions): EventSource {
     const worker = new TrtllmWorker(options, this.#o)
     return {
-      start: () => {
+      start: (from) => {
         if (this.#workers.get(options.rank) === worker) return
-        worker.start()
+        worker.start(from)
         this.#workers.set(options.rank, worker)
         // Workers of further ranks start in the same turn, and the first answer is for all of them.
         if (this.#workers.size === 1 && this.#polling === null) this.#plan(0)

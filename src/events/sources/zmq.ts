@@ -3,7 +3,7 @@ import type { Cancel, Clock } from '../../zmtp/clock.ts'
 import type { ZmtpLimits } from '../../zmtp/limits.ts'
 import type { EventCounters } from '../counters.ts'
 import { readTimestamp } from '../decode.ts'
-import { Ingest, type IngestOptions } from '../ingest.ts'
+import type { ForgetReason } from '../ingest.ts'
 import { Replay, ReplayGate, replayLimits, type ReplayLimits } from '../replay.ts'
 import { readSequence } from '../sequence-number.ts'
 import { Sequence, type Arrival } from '../sequence.ts'
@@ -13,9 +13,9 @@ import { dialPublisher, type PublisherHandlers, type PublisherListener, type Sub
 /** Where decoded batches go. */
 export interface PayloadIngest {
   readonly epoch: number
-  apply(sequence: number, payload: Buffer): void
+  apply(sequence: number, timestamp: number, payload: Buffer): void
   /** What was known is not believed any more. */
-  clear(): void
+  clear(reason: ForgetReason): void
 }
 
 export interface ZmqSourceOptions {
@@ -38,8 +38,6 @@ export interface ZmqSourceOptions {
   readonly zmtpLimits?: Partial<ZmtpLimits>
 }
 
-export type ZmqEventsOptions = ZmqSourceOptions & IngestOptions
-
 export interface ZmqEventsLimits extends ReplayLimits {
   /** After a failed replay, before the next. */
   readonly restMs: number
@@ -58,12 +56,7 @@ export const zmqEventsLimits: ZmqEventsLimits = {
   maxBufferedBytes: 64 * 1024 * 1024,
 }
 
-/** The KV events that an engine publishes over ZeroMQ, for one rank: subscription, replay, sequence and ingest joined. */
-export function createZmqEvents(options: ZmqEventsOptions): EventSource {
-  return createZmqSource(options, new Ingest(options))
-}
-
-/** The same for any publisher that numbers its batches as engines do. */
+/** The KV events that a publisher numbers as engines do, over ZeroMQ: subscription, replay and sequence joined. */
 export function createZmqSource(options: ZmqSourceOptions, ingest: PayloadIngest): EventSource {
   const { clock, counters, log, name, random, replayEndpoint, topic } = options
   const limits = { ...zmqEventsLimits, ...options.limits }
@@ -80,9 +73,9 @@ export function createZmqSource(options: ZmqSourceOptions, ingest: PayloadIngest
       maxBufferedBytes: limits.maxBufferedBytes,
     },
     {
-      apply: ({ sequence: number, batch }) => ingest.apply(number, batch),
+      apply: ({ sequence: number, timestamp, batch }) => ingest.apply(number, timestamp, batch),
       clear: (reason) => {
-        ingest.clear()
+        ingest.clear(reason)
         log.info({ worker: name, reason, epoch: ingest.epoch }, 'KV events: cleared')
       },
       requestReplay: (from) => replay?.start(from),
@@ -143,9 +136,10 @@ export function createZmqSource(options: ZmqSourceOptions, ingest: PayloadIngest
   }
 
   return {
-    start() {
+    start(from) {
       if (subscription !== null) return
-      ingest.clear()
+      if (from === undefined) ingest.clear('start')
+      sequence.resume(from?.position ?? null, from?.partial ?? false)
       subscription =
         options.endpoint !== null
           ? dialPublisher(

@@ -64,6 +64,13 @@ export class TrtllmRank {
     return this.#partial
   }
 
+  /** Goes on behind the events that somebody else has polled. */
+  resume(last: number | null, partial: boolean): void {
+    this.#last = last
+    this.#partial = partial
+    this.#opening = last === null
+  }
+
   /**
    * The events of one answer, in any order.
    *

@@ -1,11 +1,16 @@
 import type { Log } from '../../telemetry/log.ts'
 import type { Clock } from '../../zmtp/clock.ts'
-import { Ingest, type IngestOptions } from '../ingest.ts'
-import type { EventSourceState } from '../source.ts'
+import type { EventCounters } from '../counters.ts'
+import type { Ingest } from '../ingest.ts'
+import type { EventSourceState, StartingPoint } from '../source.ts'
 import type { TrtllmEvent } from './decode.ts'
 import { TrtllmRank } from './rank.ts'
 
-export interface TrtllmWorkerOptions extends IngestOptions {
+export interface TrtllmWorkerOptions {
+  readonly ingest: Ingest
+  readonly counters: EventCounters
+  /** Tokens a block, where it is known before the first event. */
+  readonly blockSize: number | null
   /** Null: the worker is all of the engine, which then must not have several ranks. */
   readonly rank: number | null
   readonly name: string
@@ -22,7 +27,6 @@ const maxLeftOut = 1_000_000
 /** What one rank's worker makes of its part of the answers. */
 export class TrtllmWorker {
   readonly #o: TrtllmWorkerOptions
-  readonly #ingest: Ingest
   readonly #rank: TrtllmRank
   #state: 'absent' | 'unknown' | 'live' = 'absent'
   #unusable = false
@@ -33,18 +37,18 @@ export class TrtllmWorker {
 
   constructor(options: TrtllmWorkerOptions, { clock, log }: { readonly clock: Clock; readonly log: Log }) {
     this.#o = options
-    const { counters, name } = options
-    this.#ingest = new Ingest(options)
+    const { counters, name, ingest } = options
     this.#rank = new TrtllmRank(
       { blockSize: options.blockSize, maxLeftOut },
       {
         apply: (id, events) => {
-          if (!this.#stopped) this.#ingest.applyEvents(id, events)
+          // Events carry no time; one of the poll's own tells the batches of two processes apart.
+          if (!this.#stopped) ingest.applyEvents(id, clock.now(), events)
         },
         clear: (reason) => {
           if (this.#stopped) return
-          this.#ingest.clear()
-          log.debug({ worker: name, reason, epoch: this.#ingest.epoch }, 'KV events: cleared')
+          ingest.clear(reason)
+          log.debug({ worker: name, reason, epoch: ingest.epoch }, 'KV events: cleared')
         },
         gap: () => {
           this.#gaps++
@@ -70,9 +74,10 @@ export class TrtllmWorker {
     )
   }
 
-  start(): void {
+  start(from?: StartingPoint): void {
     this.#state = 'unknown'
-    this.#ingest.clear()
+    if (from === undefined) this.#o.ingest.clear('start')
+    else this.#rank.resume(from.position?.sequence ?? null, from.partial)
   }
 
   stop(): void {
@@ -88,7 +93,7 @@ export class TrtllmWorker {
       gaps: this.#gaps,
       restarts: this.#restarts,
       partial: this.#rank.partial,
-      epoch: this.#ingest.epoch,
+      epoch: this.#o.ingest.epoch,
     }
   }
 
