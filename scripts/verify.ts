@@ -1,6 +1,7 @@
 /** The whole test suite: what CI runs, on any machine, after the install. Ends with the first step that fails. */
 import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
+import { provideRedisServer, thisMachine } from './redis-server.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 
@@ -8,6 +9,12 @@ const steps = [
   { name: 'types, lint, format, imports', command: ['npm', 'run', '--silent', 'check'] },
   { name: 'tests', command: ['npm', 'test', '--silent'] },
 ] as const
+
+const missing = provideRedisServer(thisMachine())
+if (missing !== null) {
+  console.error(missing)
+  process.exit(1)
+}
 
 for (const { name, command } of steps) {
   const startMs = performance.now()
