@@ -28,6 +28,8 @@ export interface DecodedStore {
   readonly parent: Uint32Array | null
   /** Token ids of all blocks in a row; empty where the engine announces presence by hash alone. */
   readonly tokens: Uint32Array
+  /** In place of tokens: what `localHashes` of kv/keys.ts makes of them and of what else sets a block apart. */
+  readonly locals?: Uint32Array
   /** Each token was told together with the next one (EAGLE on SGLang); `tokens` has the first of each pair. */
   readonly pairs: boolean
   readonly blockSize: number
@@ -67,7 +69,7 @@ export type ExtraKey =
   | { readonly kind: 'other'; readonly hex: string }
 
 /** A batch with more events than this is no engine's. */
-const maxEvents = 100_000
+export const maxEvents = 100_000
 /** After so many events with wrong types the whole payload is taken for foreign. */
 const maxMalformedEvents = 100
 

@@ -199,12 +199,11 @@ export class Normalizer {
       return this.#skip('group_kind')
     }
     if (this.#otherGroups.has(group)) return this.#skip('group_kind')
-    if (event.tokens.length === 0) return this.#present(event, tier, group)
+    if (event.tokens.length === 0 && event.locals === undefined) return this.#present(event, tier, group)
     const blocks = event.hashes.length / 2
     // Pairs of neighbouring tokens: blocks end within a token of where a prompt's blocks do.
     if (event.pairs) return this.#leaveOut(event, tier, 'eagle')
-    if (event.blockSize === 0 || event.tokens.length !== blocks * event.blockSize)
-      return this.#leaveOut(event, tier, 'tokens_mismatch')
+    if (event.blockSize === 0 || !describesBlocks(event, blocks)) return this.#leaveOut(event, tier, 'tokens_mismatch')
     // An adapter that is only numbered is unknown outside its process; as the base model's its blocks would be wrong.
     if (event.loraName === null && (event.loraId ?? 0) > 0) return this.#leaveOut(event, tier, 'lora_unnamed')
     if (tier === tierIndex.gpu && !this.#isOfSize(event.blockSize, blocks, group)) return null
@@ -213,8 +212,9 @@ export class Normalizer {
     const scope = this.#scope(event.blockSize, event.loraName)
     const parent = this.#parent(event.parent, scope)
     const extras = extrasOf(event, blocks, parent.kind === 'root')
-    const locals = localHashes(event.tokens, scope, extras)
-    if (parent.kind === 'root' && tier === tierIndex.gpu) this.#tellRoot(event, scope, locals, extras?.[0] ?? [])
+    const locals = event.locals ?? localHashes(event.tokens, scope, extras)
+    if (parent.kind === 'root' && tier === tierIndex.gpu && event.locals === undefined)
+      this.#tellRoot(event, scope, locals, extras?.[0] ?? [])
     if (part === 'engine' && blocks === 1 && event.blockSize < (this.#blockSize ?? 0))
       return this.#leaveOut(event, tier, 'short_page')
     this.#noLongerLeftOut(event.hashes, tier)
@@ -360,6 +360,10 @@ export class Normalizer {
     this.#options.skipped(reason, 1)
     return null
   }
+}
+
+function describesBlocks({ tokens, locals, blockSize }: DecodedStore, blocks: number): boolean {
+  return locals === undefined ? tokens.length === blocks * blockSize : locals.length === 2 * blocks
 }
 
 /** What sets blocks apart besides tokens and adapter: the salt of the first block first, then media and embeddings. */

@@ -130,13 +130,15 @@ export class Sequence<Batch> {
     this.#partial = partial
   }
 
-  connected(): void {
+  /** @param isProved The process is known to be still the same, and nothing was missed. */
+  connected(isProved = false): void {
     const first = !this.#everConnected
     this.#connected = true
     this.#everConnected = true
     this.#lastLive = null
     this.#resting = false
     this.#forgetReplay()
+    if (isProved) return
     if (this.#options.replay) {
       const known = this.#appliedAt !== null
       // A partial state that a load is to replace is not worth proving.
