@@ -42,8 +42,14 @@ function sentence(schema: Type.TSchema, value: unknown, error: Fault): string | 
     case 'enum':
       return `${at}${shown(valueAt(value, error.instancePath))} is not one of ${error.params.allowedValues.map(String).join(', ')}`
     default:
+      if (isSecret(error.instancePath)) return `${at}${error.message}`
       return `${at}${error.message}, not ${shown(valueAt(value, error.instancePath))}`
   }
+}
+
+/** Whether a value at this place must not be repeated. */
+function isSecret(pointer: string): boolean {
+  return /\/(password|secret|apiKey|redis\/url)$/.test(pointer)
 }
 
 function placeOf(pointer: string): string {

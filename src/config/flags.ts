@@ -72,6 +72,10 @@ export const flags: readonly Flag[] = [
   { name: 'map-budget-bytes', path: ['map', 'budgetBytes'], kind: 'integer', help: 'most memory for the map' },
   { name: 'tokenizer-threads', path: ['tokenizer', 'threads'], kind: 'integer', help: 'threads for long prompts' },
   { name: 'key-secret', path: ['keys', 'secret'], kind: 'text', help: 'secret in every block key' },
+  { name: 'redis-url', path: ['redis', 'url'], kind: 'text', help: 'Redis that replicas share their map through' },
+  { name: 'redis-username', path: ['redis', 'username'], kind: 'text', help: 'user at Redis' },
+  { name: 'redis-password', path: ['redis', 'password'], kind: 'text', help: 'password at Redis' },
+  { name: 'redis-prefix', path: ['redis', 'prefix'], kind: 'text', help: 'what all keys in Redis begin with' },
   { name: 'expose', path: ['expose'], kind: 'text', help: 'who sees x-warmroute-* headers: loopback, keys or all' },
 ]
 

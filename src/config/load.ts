@@ -7,6 +7,7 @@ import { LineCounter, parseDocument } from 'yaml'
 import { RouterError } from '../errors.ts'
 import { environmentName, flags } from './flags.ts'
 import { faultsOf } from './faults.ts'
+import { redisFaults } from './redis-faults.ts'
 import {
   addedWorkerSchema,
   configSchema,
@@ -190,6 +191,7 @@ function crossFaults(config: Config): string[] {
     faults.push(...urlFaults(url, `workerUrls[${index}]`), ...once(url, `workerUrls[${index}]`))
   }
   faults.push(...apiKeyFaults(config), ...doorFaults(config))
+  if (config.redis !== undefined) faults.push(...redisFaults(config.redis))
   if (config.pools.length === 0 && (config.workerUrls ?? []).length === 0) {
     faults.push('no workers: give --worker-urls http://HOST:PORT … or a config file with pools')
   }
@@ -284,6 +286,7 @@ function withAbsolutePaths(config: Config, file: string | undefined): Config {
     ...config,
     listen: withAbsoluteTls(config.listen, absolute),
     admin: withAbsoluteTls(config.admin, absolute),
+    ...(config.redis === undefined ? {} : { redis: withAbsoluteTls(config.redis, absolute) }),
     ...(config.modelPath === undefined ? {} : { modelPath: resolve(config.modelPath) }),
     pools: config.pools.map((pool) => ({
       ...withAbsoluteTls(pool, absolute),

@@ -9,6 +9,10 @@ export function printedConfig(config: Config): string {
   if (shown.keys.secret !== undefined) shown.keys.secret = hidden
   for (const key of shown.apiKeys) key.hash = hidden
   if (shown.admin.keyHash !== undefined) shown.admin.keyHash = hidden
+  if (shown.redis !== undefined) {
+    if (shown.redis.url !== undefined) shown.redis.url = withoutCredentials(shown.redis.url)
+    for (const door of [shown.redis, shown.redis.sentinel]) if (door?.password !== undefined) door.password = hidden
+  }
   for (const pool of shown.pools) {
     for (const worker of pool.workers) worker.url = withoutCredentials(worker.url)
     for (const worker of [...pool.workers, ...(pool.discovery?.worker === undefined ? [] : [pool.discovery.worker])]) {

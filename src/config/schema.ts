@@ -1,5 +1,6 @@
 import Type, { type Static } from 'typebox'
 import { pool, profile, tiers } from './schema/pool.ts'
+import { redis } from './schema/redis.ts'
 import { GiB, hourMs, integer, object, oneOf, text } from './schema/words.ts'
 import type { addedWorkerSchema, workerChangeSchema } from './schema/worker.ts'
 
@@ -385,6 +386,7 @@ export const configSchema = object({
     },
     { default: {}, description: 'Block keys.' },
   ),
+  redis: Type.Optional(redis),
   tokenizer: object(
     {
       threads: Type.Optional(
@@ -434,6 +436,7 @@ export const configSchema = object({
 export type Config = Static<typeof configSchema>
 export type ApiKeyConfig = Config['apiKeys'][number]
 export type PoolConfig = Config['pools'][number]
+export type RedisConfig = NonNullable<Config['redis']>
 export type WorkerConfig = PoolConfig['workers'][number]
 export type LookupConfig = NonNullable<PoolConfig['lookup']>
 export type SharedSourceConfig = PoolConfig['shared'][number]
