@@ -133,6 +133,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     ...{ map, keys, metrics, log, random, truth, stores },
     http: engineHttp,
     polling: () => live.config.eventPolling,
+    streams: null,
   })
 
   const own = createSentPrompts({

@@ -5,6 +5,7 @@ import type Type from 'typebox'
 import { Value } from 'typebox/value'
 import { LineCounter, parseDocument } from 'yaml'
 import { RouterError } from '../errors.ts'
+import { eventFaults, workerEventFaults } from './event-faults.ts'
 import { environmentName, flags } from './flags.ts'
 import { faultsOf } from './faults.ts'
 import { redisFaults } from './redis-faults.ts'
@@ -59,6 +60,8 @@ export function checkAddedWorker(given: unknown): AddedWorker {
   const worker = checkBody(addedWorkerSchema, given) as AddedWorker
   const [fault] = urlFaults(worker.url, 'url')
   if (fault !== undefined) throw new RouterError('BODY_INVALID', fault, { param: 'url' })
+  const [eventFault] = workerEventFaults(worker, '')
+  if (eventFault !== undefined) throw new RouterError('BODY_INVALID', eventFault, { param: 'events' })
   return worker
 }
 
@@ -76,6 +79,7 @@ export function parseWorkerList(source: string, file: string): WorkerConfig[] {
     typeof worker === 'string' ? { url: worker } : withAbsoluteTls(worker, (path) => resolve(dirname(file), path)),
   )
   faults.push(...list.flatMap(({ url }, index) => urlFaults(url, `[${index}].url`)))
+  faults.push(...list.flatMap((worker, index) => workerEventFaults(worker, `[${index}].`)))
   if (faults.length > 0) throw new RouterError('CONFIG_INVALID', faults.map((fault) => `${file}: ${fault}`).join('\n'))
   return list
 }
@@ -192,6 +196,7 @@ function crossFaults(config: Config): string[] {
   }
   faults.push(...apiKeyFaults(config), ...doorFaults(config))
   if (config.redis !== undefined) faults.push(...redisFaults(config.redis))
+  faults.push(...eventFaults(config))
   if (config.pools.length === 0 && (config.workerUrls ?? []).length === 0) {
     faults.push('no workers: give --worker-urls http://HOST:PORT … or a config file with pools')
   }

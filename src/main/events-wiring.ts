@@ -1,9 +1,12 @@
 import { isIP } from 'node:net'
+import { RouterError } from '../errors.ts'
 import type { EventCounters } from '../events/counters.ts'
 import { Ingest } from '../events/ingest.ts'
 import { ReplayGate } from '../events/replay.ts'
 import type { EventSource } from '../events/source.ts'
+import { createRedisSource } from '../events/sources/redis.ts'
 import { createZmqSource } from '../events/sources/zmq.ts'
+import type { StreamReader } from '../events/stream/reader.ts'
 import { PublisherListener } from '../events/subscription.ts'
 import type { WorkerSlot } from '../kv/batch.ts'
 import type { KeyMaker } from '../kv/keys.ts'
@@ -31,9 +34,12 @@ export interface EventsWiringOptions {
   /** Of events that are polled by HTTP; asked before each poll. */
   readonly polling: PolledEventsOptions['timing']
   readonly stores: ChunkStores
+  /** Of events that bridges write to Redis; null where there is none. */
+  readonly streams: StreamReader | null
 }
 
 type ZmqPlace = Extract<EventsPlace, { kind: 'zmq' }>
+type StreamPlace = Extract<EventsPlace, { kind: 'stream' }>
 
 /** How often a worker is asked whether its events are live: what decisions call `exact`. */
 const refreshMs = 100
@@ -81,10 +87,7 @@ export class EventsWiring {
     this.#o.map.addWorker(slot, { countsStores: countsStores(worker), blockSize: worker.blockSize })
     const counters = this.#counters(worker)
     const ingest = this.#ingest(worker, reading, counters)
-    const source =
-      place.kind === 'zmq'
-        ? this.#zmq(worker, place, ingest, counters)
-        : this.#polled.source(place.url, worker, ingest, counters)
+    const source = this.#source(worker, place, ingest, counters)
     source.start()
     this.#sources.set(worker, source)
     this.#bySlot.set(slot, source)
@@ -114,6 +117,32 @@ export class EventsWiring {
   async close(): Promise<void> {
     clearInterval(this.#refresh)
     await Promise.all([...this.#listeners.values()].map((listener) => listener.close()))
+  }
+
+  #source(worker: Worker, place: EventsPlace, ingest: Ingest, counters: EventCounters): EventSource {
+    switch (place.kind) {
+      case 'zmq':
+        return this.#zmq(worker, place, ingest, counters)
+      case 'poll':
+        return this.#polled.source(place.url, worker, ingest, counters)
+      case 'stream':
+        return this.#stream(worker, place, ingest, counters)
+      default:
+        return place satisfies never
+    }
+  }
+
+  #stream(worker: Worker, { name, retainMs }: StreamPlace, ingest: Ingest, counters: EventCounters): EventSource {
+    const { log, streams } = this.#o
+    if (streams === null)
+      throw new RouterError('CONFIG_INVALID', `There is no Redis to read "${name}" from; give redis.url.`)
+    return createRedisSource(
+      {
+        ...{ reader: streams, stream: name, retainMs, counters, log, name: worker.id },
+        onRestart: () => delete worker.announcedBlockSize,
+      },
+      ingest,
+    )
   }
 
   #zmq(worker: Worker, place: ZmqPlace, ingest: Ingest, counters: EventCounters): EventSource {

@@ -1,5 +1,6 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { WorkerConfig } from '../config/schema.ts'
+import { streamName } from '../config/stream-name.ts'
 import type { ForgetLimit } from '../events/forgetting.ts'
 import type { Tier } from '../kv/tier.ts'
 import type { ToldFacts } from '../truth/check.ts'
@@ -84,10 +85,18 @@ export function toldFacts(
   }
 }
 
-/** Where a worker's events are: as configured (port + rank for data-parallel ranks), else as the engine tells. */
+/** Where a worker's events are: as configured (each data-parallel rank at its own place), else as the engine tells. */
 export function eventsPlace(given: WorkerConfig, rank: number | null, facts: RankFacts | null): EventsPlace | null {
   const { events } = given
   if (events === false) return null
+  if (events?.redis !== undefined) {
+    const { redis, retainSeconds = 0 } = events
+    return {
+      kind: 'stream',
+      name: streamName(redis, given.url, rank),
+      retainMs: retainSeconds === 0 ? null : retainSeconds * 1000,
+    }
+  }
   if (events?.endpoint !== undefined || events?.bind !== undefined) {
     const shifted = (endpoint: string | undefined): string | null =>
       endpoint === undefined ? null : endpoint.replace(/:(\d+)$/, (_, port: string) => `:${Number(port) + (rank ?? 0)}`)

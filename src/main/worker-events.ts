@@ -26,3 +26,5 @@ export type EventsPlace =
     }
   /** Taken by HTTP requests, for all ranks of the engine at once. */
   | { readonly kind: 'poll'; readonly url: string }
+  /** A Redis stream that somebody else writes; `retainMs` null: and trims. */
+  | { readonly kind: 'stream'; readonly name: string; readonly retainMs: number | null }

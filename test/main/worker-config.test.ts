@@ -30,3 +30,9 @@ test('a configured publisher comes before what the engine offers, on port + rank
   const place = placeOf({ endpoint: 'tcp://h:7000' }, polled, 3)
   assert.deepEqual(place, { kind: 'zmq', endpoint: 'tcp://h:7003', replay: null, topic: '', bind: null })
 })
+
+test('a stream that somebody writes comes before what the engine offers; each rank has its own', () => {
+  const place = placeOf({ redis: 'kv:%h', retainSeconds: 60 }, published, 2)
+  assert.deepEqual(place, { kind: 'stream', name: 'kv:h:2', retainMs: 60_000 })
+  assert.deepEqual(placeOf({ redis: 'kv', retainSeconds: 0 }, polled), { kind: 'stream', name: 'kv', retainMs: null })
+})

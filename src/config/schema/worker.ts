@@ -35,6 +35,21 @@ const workerEvents = object(
           'Poll KV events by HTTP (TensorRT-LLM): true for `/kv_cache_events` of the engine, a URL where that is elsewhere, false for not at all.',
       }),
     ),
+    redis: Type.Optional(
+      text(
+        'Redis stream that a bridge writes the events to (docs/event-stream.md); `%h`, `%p`, `%r` stand for the worker’s host, port and rank.',
+      ),
+    ),
+    retainSeconds: Type.Optional(
+      integer(
+        'Entries of that stream older than its newest by more are removed; 0: left to the writer.',
+        0,
+        30 * 24 * 3600,
+        {
+          default: 600,
+        },
+      ),
+    ),
     media: Type.Optional(
       Type.Record(Type.String(), oneOf(['gpu', 'host', 'disk', 'shared'], 'Tier.'), {
         description:
