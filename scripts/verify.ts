@@ -1,7 +1,9 @@
 /** The whole test suite: what CI runs, on any machine, after the install. Ends with the first step that fails. */
 import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
-import { provideRedisServer, thisMachine } from './redis-server.ts'
+import { thisMachine } from './machine.ts'
+import { providePython } from './python.ts'
+import { provideRedisServer } from './redis-server.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 
@@ -10,7 +12,7 @@ const steps = [
   { name: 'tests', command: ['npm', 'test', '--silent'] },
 ] as const
 
-const missing = provideRedisServer(thisMachine())
+const missing = provideRedisServer(thisMachine()) ?? providePython(thisMachine())
 if (missing !== null) {
   console.error(missing)
   process.exit(1)
