@@ -11,7 +11,7 @@ import { Decider, type DeciderParts, type Decision } from './pipeline/decider.ts
 import { addedHeaders, bodyFor, requestIdHeaders } from './pipeline/forwarding.ts'
 import { promptTokensOf, type Incoming, type Prepared } from './pipeline/incoming.ts'
 import { Preparation } from './pipeline/preparation.ts'
-import { ResponseOwners } from './pipeline/response-owners.ts'
+import { ResponseOwners, type OwnersElsewhere } from './pipeline/response-owners.ts'
 import type { Forwarder } from './proxy/forward.ts'
 import { requestHeaders } from './proxy/headers.ts'
 import type { ForwardOutcome } from './proxy/outcome.ts'
@@ -38,6 +38,8 @@ export interface PipelineOptions extends DeciderParts, AttemptsParts {
   readonly log: Log
   /** Responses of the Responses API whose worker is remembered. */
   readonly responsesKept: number
+  /** Absent where this router is the only one. */
+  readonly ownersElsewhere?: OwnersElsewhere
 }
 
 /** THE request in six calls: read, tokenize, keys, match, choose, forward. */
@@ -56,7 +58,7 @@ export class Pipeline {
     this.#decider = new Decider(options)
     this.#attempts = new Attempts(options)
     this.#release = new LinearRelease(options.clock)
-    this.#owners = new ResponseOwners(options.fleet, options.responsesKept)
+    this.#owners = new ResponseOwners(options.fleet, options.responsesKept, options.ownersElsewhere)
     this.#preparation = new Preparation({ ...options, owners: this.#owners })
     this.#accounting = new Accounting(options)
   }

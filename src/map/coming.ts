@@ -6,7 +6,9 @@ import type { MatchQuery, PrefixMatch } from './map.ts'
 export interface Expected {
   readonly slot: number
   readonly blockSize: number
-  /** All blocks of its prompt in chain order, two words a block. */
+  /** Which block of the prompt the first key names. */
+  readonly firstBlock: number
+  /** The blocks of its prompt from there on in chain order, two words a block. */
   readonly keys: Uint32Array
   /** From then on it is no longer believed. */
   untilMs: number
@@ -35,17 +37,18 @@ export class Coming {
     this.#limits = limits
   }
 
-  expect(slot: number, blockSize: number, keys: Uint32Array, untilMs: number): Expected {
+  /** @param firstBlock Blocks of the prompt before the first key, which are known to be there. */
+  expect(slot: number, blockSize: number, keys: Uint32Array, untilMs: number, firstBlock = 0): Expected {
     const { requests } = this.#limits
-    if (requests === 0 || keys.length === 0) return { slot, blockSize, keys, untilMs, requests: 1 }
+    const expected: Expected = { slot, blockSize, firstBlock, keys, untilMs, requests: 1 }
+    if (requests === 0 || keys.length === 0) return expected
     const end = endOf(slot, keys)
     const twin = this.#byEnd.get(end)
-    if (twin !== undefined && isTwin(twin, slot, keys)) {
+    if (twin !== undefined && isTwin(twin, expected)) {
       twin.untilMs = Math.max(twin.untilMs, untilMs)
       twin.requests++
       return twin
     }
-    const expected: Expected = { slot, blockSize, keys, untilMs, requests: 1 }
     const oldest = this.#expected.length >= requests ? this.#expected.shift() : undefined
     if (oldest !== undefined) this.#drop(oldest)
     this.#expected.push(expected)
@@ -88,12 +91,14 @@ export class Coming {
       if (query?.blockSize !== expected.blockSize)
         query = queries.find(({ blockSize }) => blockSize === expected.blockSize)
       if (query === undefined) continue
-      const { slot } = expected
+      const { slot, firstBlock } = expected
       // What an earlier one brings need not be compared again.
-      const from = blocksOf(match, slot) + (out[slot] as number)
-      const further = sharedBlocks(expected.keys, from, query.keys, from)
-      if (further === 0) continue
-      out[slot] = (out[slot] as number) + further
+      const known = blocksOf(match, slot) + (out[slot] as number)
+      const from = Math.max(known, firstBlock)
+      const shared = sharedBlocks(expected.keys, from - firstBlock, query.keys, from)
+      if (shared === 0) continue
+      // Where one key is shared, so are the blocks before it.
+      out[slot] = (out[slot] as number) + (from - known) + shared
       this.#isFilled = true
     }
     all.length = kept
@@ -114,12 +119,13 @@ function endOf(slot: number, keys: Uint32Array): number {
   return ((keys[keys.length - 2] as number) ^ Math.imul(slot, 0x9e3779b1)) >>> 0
 }
 
-function isTwin({ slot, keys }: Expected, otherSlot: number, otherKeys: Uint32Array): boolean {
-  const last = keys.length - 1
+function isTwin(one: Expected, other: Expected): boolean {
+  const last = one.keys.length - 1
+  const otherLast = other.keys.length - 1
   return (
-    slot === otherSlot &&
-    keys.length === otherKeys.length &&
-    keys[last] === otherKeys[last] &&
-    keys[last - 1] === otherKeys[last - 1]
+    one.slot === other.slot &&
+    one.firstBlock + one.keys.length / 2 === other.firstBlock + other.keys.length / 2 &&
+    one.keys[last] === other.keys[otherLast] &&
+    one.keys[last - 1] === other.keys[otherLast - 1]
   )
 }

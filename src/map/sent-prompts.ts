@@ -3,6 +3,18 @@ import type { Coming, Expected } from './coming.ts'
 
 export interface SentPrompt extends Computed {
   readonly blockSize: number
+  /** Which block of the prompt the first key names; absent: the first. Of a prompt that is not whole nothing is assumed. */
+  readonly firstBlock?: number
+}
+
+/** Hears what becomes of the prompts that are sent, so that other replicas of the router can be told. */
+export interface SentPromptsListener {
+  sent(underWay: UnderWay, predictedMs: number): void
+  computed(underWay: UnderWay): void
+  /** @param foundBlocks leading blocks that the engine found cached; null: it did not say */
+  answered(underWay: UnderWay, foundBlocks: number | null): void
+  /** Always the last one, whether it was computed or not. */
+  ended(underWay: UnderWay): void
 }
 
 /** A prompt that a worker was sent and is not done with. */
@@ -15,6 +27,8 @@ export interface UnderWay {
 export interface SentPromptsParts {
   readonly coming: Coming
   readonly approximate: Approximate
+  /** Absent where nobody else need know. */
+  readonly listener?: SentPromptsListener
 }
 
 /** A prompt is expected for this many times as long as its prefill was predicted to take, but not less than a while. */
@@ -43,38 +57,45 @@ export class SentPrompts {
   }
 
   sent(prompt: SentPrompt, predictedMs: number, nowMs: number): UnderWay {
-    const { coming } = this.#parts
+    const { coming, listener } = this.#parts
     const untilMs = nowMs + Math.max(leastPatienceMs, patience * predictedMs)
-    const expected = coming.expect(prompt.slot, prompt.blockSize, prompt.keys, untilMs)
-    return { prompt, expected, computed: false }
+    const expected = coming.expect(prompt.slot, prompt.blockSize, prompt.keys, untilMs, prompt.firstBlock)
+    const underWay = { prompt, expected, computed: false }
+    listener?.sent(underWay, predictedMs)
+    return underWay
   }
 
   /** The first token has come: the prompt's blocks are there. */
   computed(underWay: UnderWay, nowMs: number): void {
     if (underWay.computed) return
     underWay.computed = true
-    const { expected } = underWay
-    const isHeld = this.#parts.approximate.computed(underWay.prompt, nowMs)
+    const { expected, prompt } = underWay
+    const isHeld = isWhole(prompt) && this.#parts.approximate.computed(prompt, nowMs)
     // What is concluded is in the map at once, and what events tell a moment later.
     this.#parts.coming.computed(expected, isHeld ? nowMs : nowMs + eventsDelayMs)
+    this.#parts.listener?.computed(underWay)
   }
 
   /** The whole answer has come, with the cached tokens that the engine reported, if it did. */
   answered(underWay: UnderWay, cachedTokens: number | null, nowMs: number): void {
-    const { approximate } = this.#parts
-    const { prompt } = underWay
-    if (cachedTokens !== null) {
-      const { believedBlocks, blockSize } = prompt
-      const isWhole = believedBlocks * blockSize - cachedTokens < coarsestTokens
-      approximate.found(prompt, isWhole ? believedBlocks : Math.floor(cachedTokens / blockSize))
-    }
-    if (underWay.computed) approximate.computed(prompt, nowMs)
-    else this.computed(underWay, nowMs)
+    const foundBlocks = cachedTokens === null ? null : foundOf(underWay.prompt, cachedTokens)
+    this.found(underWay, foundBlocks, nowMs)
+    this.#parts.listener?.answered(underWay, foundBlocks)
   }
 
-  /** It ended in another way. What was computed stays; what was not will not come. */
+  /** The same in whole blocks. */
+  found(underWay: UnderWay, foundBlocks: number | null, nowMs: number): void {
+    const { approximate } = this.#parts
+    const { prompt } = underWay
+    if (foundBlocks !== null && isWhole(prompt)) approximate.found(prompt, foundBlocks)
+    if (!underWay.computed) this.computed(underWay, nowMs)
+    else if (isWhole(prompt)) approximate.computed(prompt, nowMs)
+  }
+
+  /** It ended, in whatever way. What was computed stays; what was not will not come. */
   ended(underWay: UnderWay): void {
     if (!underWay.computed) this.#parts.coming.failed(underWay.expected)
+    this.#parts.listener?.ended(underWay)
   }
 
   /** The worker went down, was started anew or left. */
@@ -82,4 +103,13 @@ export class SentPrompts {
     this.#parts.coming.forget(slot)
     this.#parts.approximate.forget(slot)
   }
+}
+
+function isWhole({ firstBlock }: SentPrompt): boolean {
+  return firstBlock === undefined || firstBlock === 0
+}
+
+function foundOf({ believedBlocks, blockSize }: SentPrompt, cachedTokens: number): number {
+  const isAllFound = believedBlocks * blockSize - cachedTokens < coarsestTokens
+  return isAllFound ? believedBlocks : Math.floor(cachedTokens / blockSize)
 }

@@ -1,5 +1,5 @@
 import { count } from './count.ts'
-import type { InFlightCounters } from './fleet.ts'
+import { mostShown, type InFlightCounters } from './fleet.ts'
 import type { MeasuredLoad, Worker } from './worker.ts'
 
 /** What is in flight on a worker, by slot; whole numbers, never below zero. */
@@ -19,11 +19,16 @@ export interface ReplicaShare {
   readonly ageMs: number
 }
 
+/** The most that one replica's share counts in any figure. */
+export const mostPerShare = 2 ** 24 - 1
+
 /** Where the shares of other replicas come from. */
 export interface ReplicaShares {
-  /** Calls `add` for each other replica's share of a worker. */
+  /** Calls `add` for each other replica's share of a worker, which is the caller's only until it returns. */
   each(slot: number, add: (share: ReplicaShare) => void): void
 }
+
+type Figure = Exclude<keyof ReplicaShare, 'ageMs'>
 
 const noReplicas: ReplicaShares = { each: () => undefined }
 
@@ -56,6 +61,13 @@ export class FleetLoad implements InFlightFigures {
   readonly #o: FleetLoadOptions
   readonly #replicas: ReplicaShares
   readonly #noted: (Noted | undefined)[] = []
+  #summed: Figure = 'requests'
+  #staleMs = 0
+  #sum = 0
+  /** Made once: decisions ask for three sums of every candidate. */
+  readonly #add = (share: ReplicaShare): void => {
+    if (share.ageMs <= this.#staleMs) this.#sum += count(share[this.#summed], mostPerShare)
+  }
 
   constructor(options: FleetLoadOptions) {
     this.#o = options
@@ -63,15 +75,15 @@ export class FleetLoad implements InFlightFigures {
   }
 
   requests(slot: number): number {
-    return this.#o.counters.requests(slot) + this.#shared(slot, 'requests')
+    return this.#withShared(this.#o.counters.requests(slot), slot, 'requests')
   }
 
   prefillTokens(slot: number): number {
-    return this.#o.counters.prefillTokens(slot) + this.#shared(slot, 'prefillTokens')
+    return this.#withShared(this.#o.counters.prefillTokens(slot), slot, 'prefillTokens')
   }
 
   decodeBlocks(slot: number): number {
-    return this.#o.counters.decodeBlocks(slot) + this.#shared(slot, 'decodeBlocks')
+    return this.#withShared(this.#o.counters.decodeBlocks(slot), slot, 'decodeBlocks')
   }
 
   /** The worker's engine is about to be asked for its load. */
@@ -104,17 +116,17 @@ export class FleetLoad implements InFlightFigures {
   }
 
   #sequences(slot: number): number {
-    return this.#o.counters.sequences(slot) + this.#shared(slot, 'sequences')
+    return this.#withShared(this.#o.counters.sequences(slot), slot, 'sequences')
   }
 
-  #shared(slot: number, figure: Exclude<keyof ReplicaShare, 'ageMs'>): number {
-    if (this.#replicas === noReplicas) return 0
-    const staleMs = this.#o.staleMs()
-    let sum = 0
-    this.#replicas.each(slot, (share) => {
-      if (share.ageMs <= staleMs) sum += count(share[figure])
-    })
-    return sum
+  /** With `own`, of this router's. */
+  #withShared(own: number, slot: number, figure: Figure): number {
+    if (this.#replicas === noReplicas) return own
+    this.#summed = figure
+    this.#staleMs = this.#o.staleMs()
+    this.#sum = own
+    this.#replicas.each(slot, this.#add)
+    return Math.min(mostShown, this.#sum)
   }
 
   #of({ slot, serial }: Worker): Noted {

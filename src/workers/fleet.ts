@@ -8,7 +8,7 @@ const prefillTokensAt = 1
 const decodeBlocksAt = 2
 const sequencesAt = 3
 /** What readers can hold in 32 bits with a sign. */
-const mostShown = 2 ** 31 - 1
+export const mostShown = 2 ** 31 - 1
 
 /**
  * What is in flight on every worker, by slot, on shared memory so that request threads can count and read without
@@ -16,6 +16,8 @@ const mostShown = 2 ** 31 - 1
  */
 export class InFlightCounters {
   readonly #words: Int32Array
+  /** Told the slot whenever requests or prefill tokens change; what is decoded changes all the time. */
+  onChange: ((slot: number) => void) | null = null
 
   constructor(workers: number, buffer = new SharedArrayBuffer(workers * stride * 4)) {
     this.#words = new Int32Array(buffer)
@@ -48,6 +50,7 @@ export class InFlightCounters {
     if (prefillTokens !== 0) Atomics.add(this.#words, at + prefillTokensAt, prefillTokens)
     if (decodeBlocks !== 0) Atomics.add(this.#words, at + decodeBlocksAt, decodeBlocks)
     if (sequences !== 0) Atomics.add(this.#words, at + sequencesAt, sequences)
+    if (this.onChange !== null && (requests !== 0 || prefillTokens !== 0)) this.onChange(slot)
   }
 
   #read(at: number): number {

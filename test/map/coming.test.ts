@@ -127,3 +127,14 @@ test('for any prompts it finds what a comparison block by block finds', () => {
     }),
   )
 })
+
+test('keys that begin within a prompt tell of all that is before them', () => {
+  const coming = new Coming({ requests: 8 })
+  coming.expect(1, 16, keysOf(prompt).subarray(2 * 6), 100, 6)
+  assert.deepEqual(comingOf(coming, prompt, [0, 6]), [0, 4, 0, 0])
+  assert.deepEqual(comingOf(coming, prompt, [0, 8]), [0, 2, 0, 0])
+  assert.deepEqual(comingOf(coming, prompt, [0, 2]), [0, 8, 0, 0], 'what was there has not been told of here')
+  assert.deepEqual(comingOf(coming, other, [0, 4]), [0, 0, 0, 0])
+  const twin = coming.expect(1, 16, keysOf(prompt), 100)
+  assert.deepEqual([coming.count, twin.requests], [1, 2])
+})

@@ -442,15 +442,16 @@ class Subscription {
   #replay(from: number): void {
     const replay = ++this.#replays
     this.#world.after(this.#world.between(1, 20), () => {
-      if (this.#stopped || replay !== this.#replays) return
       const { batches } = this.#world.engine
       const oldest = Math.max(0, batches.length - (this.#world.options.replayBatches ?? 0))
-      for (const batch of batches.slice(Math.max(from, oldest))) {
-        if (replay !== this.#replays || this.#stopped) return
-        this.#sequence.replayBatch(arrival(batch))
-      }
-      if (replay === this.#replays && !this.#stopped) this.#sequence.replayEnd()
+      for (const batch of batches.slice(Math.max(from, oldest)))
+        if (this.#isAwaited(replay)) this.#sequence.replayBatch(arrival(batch))
+      if (this.#isAwaited(replay)) this.#sequence.replayEnd()
     })
+  }
+
+  #isAwaited(replay: number): boolean {
+    return replay === this.#replays && !this.#stopped
   }
 }
 

@@ -72,6 +72,13 @@ test('what other replicas have in flight adds to our own while it is young, and 
   assert.equal(read(6).foreignRequests, 2)
 })
 
+test('however much replicas say that they have, sums stay within 32 bits', () => {
+  const share = { requests: 2 ** 40, sequences: 1, prefillTokens: Infinity, decodeBlocks: 2 ** 24, ageMs: 0 }
+  const { counters, load } = setUp(Array.from({ length: 200 }, () => share))
+  counters.add(0, 1, 2 ** 30, 0)
+  assert.deepEqual([load.requests(0), load.prefillTokens(0), load.decodeBlocks(0)], Array(3).fill(2 ** 31 - 1))
+})
+
 test('a restart forgets what was measured of the old process, and no count of our own', () => {
   const { load, worker, read, send } = setUp()
   send()
