@@ -1,0 +1,153 @@
+import type { NamedBatch } from '../kv/batch.ts'
+import type { LogFrame } from '../replication/frame.ts'
+import { decodeFrames, FrameEncoder } from '../replication/frame-codec.ts'
+import type { Log } from '../telemetry/log.ts'
+import { FollowedEvents, type FollowedEventsOptions, type FollowedTiming } from './followed-events.ts'
+
+export interface EventPlaneOptions {
+  /** Appends a frame to the log; false: it is dropped. */
+  readonly append: (frame: Buffer, blocks: number) => void
+  readonly leases: {
+    want(name: string): void
+    drop(name: string): void
+    /** Gives a lease back for a while, if it is ours. */
+    yield(name: string): void
+  }
+  readonly timing: FollowedTiming
+  readonly random: () => number
+  /** Monotonic milliseconds. */
+  readonly clock: () => number
+  readonly log: Log
+  /** Frames of the log that could not be read. */
+  readonly unread: (frames: number) => void
+}
+
+/** What a worker's events are shared by. */
+export type FollowedParts = Pick<
+  FollowedEventsOptions,
+  'worker' | 'ingest' | 'listen' | 'isHeardByMany' | 'onRestart'
+> & {
+  /** Workers whose events only one replica can take, and only together, have one lease. */
+  readonly lease: string
+}
+
+/**
+ * The workers' events as several replicas share them: hands the frames of the log to the workers that they are about, and
+ * the leases to those whose events this replica is to write.
+ */
+export class EventPlane {
+  readonly #o: EventPlaneOptions
+  readonly #encoder = new FrameEncoder()
+  readonly #byWorker = new Map<string, FollowedEvents>()
+  readonly #byLease = new Map<string, Set<FollowedEvents>>()
+  readonly #owned = new Map<string, number>()
+  #isOpen = false
+  #state: 'up' | 'away' = 'away'
+
+  constructor(options: EventPlaneOptions) {
+    this.#o = options
+  }
+
+  /** A worker's events; they wait until the plane is open. */
+  source(parts: FollowedParts): FollowedEvents {
+    const { lease } = parts
+    const events: FollowedEvents = new FollowedEvents({
+      ...parts,
+      timing: this.#o.timing,
+      log: this.#o.log,
+      publish: (frame) => this.#o.append(this.#encoder.encode(frame), blocksIn(frame)),
+      yield: () => this.#o.leases.yield(lease),
+      onStart: () => this.#add(events, lease),
+      onStop: () => this.#remove(events, lease),
+    })
+    return events
+  }
+
+  /** Those that wait for the plane to open, or have. */
+  followed(): IterableIterator<FollowedEvents> {
+    return this.#byWorker.values()
+  }
+
+  /** Whether every worker's events are as they are now, as far as one can tell. */
+  get isSettled(): boolean {
+    return [...this.#byWorker.values()].every((events) => events.isSettled)
+  }
+
+  /** Leases that are ours. */
+  get owned(): ReadonlySet<string> {
+    return new Set(this.#owned.keys())
+  }
+
+  /** From now on the log is read, and leases are taken. */
+  open(state: 'up' | 'away'): void {
+    this.#isOpen = true
+    this.#state = state
+    for (const [lease, sharers] of this.#byLease) for (const events of sharers) this.#admit(events, lease)
+  }
+
+  /** An entry of the log. */
+  received(bytes: Buffer): void {
+    const unread = decodeFrames(bytes, (frame) => this.#byWorker.get(frame.worker)?.frame(frame))
+    if (unread > 0) this.#o.unread(unread)
+  }
+
+  acquired(lease: string): void {
+    const session = Math.floor(this.#o.random() * Number.MAX_SAFE_INTEGER)
+    this.#owned.set(lease, session)
+    for (const events of this.#byLease.get(lease) ?? []) events.own(session)
+  }
+
+  lost(lease: string): void {
+    if (!this.#owned.delete(lease)) return
+    for (const events of this.#byLease.get(lease) ?? []) events.disown()
+  }
+
+  logIs(state: 'up' | 'away'): void {
+    this.#state = state
+    if (!this.#isOpen) return
+    for (const events of this.#byWorker.values()) events.logIs(state, this.#o.clock())
+  }
+
+  logBegan(): void {
+    for (const events of this.#byWorker.values()) events.logBegan()
+  }
+
+  /** To be called some ten times a second. */
+  tick(isCaughtUp: boolean): void {
+    if (!this.#isOpen) return
+    const nowMs = this.#o.clock()
+    for (const events of this.#byWorker.values()) events.tick(nowMs, isCaughtUp)
+  }
+
+  #add(events: FollowedEvents, lease: string): void {
+    this.#byWorker.set(events.worker, events)
+    const sharers = this.#byLease.get(lease) ?? new Set()
+    this.#byLease.set(lease, sharers.add(events))
+    if (this.#isOpen) this.#admit(events, lease)
+  }
+
+  #admit(events: FollowedEvents, lease: string): void {
+    // With nobody to wait for, the engine is asked at once.
+    if (this.#state === 'away') events.logIs('away', -Infinity)
+    this.#o.leases.want(lease)
+    const session = this.#owned.get(lease)
+    if (session !== undefined) events.own(session)
+  }
+
+  #remove(events: FollowedEvents, lease: string): void {
+    if (this.#byWorker.get(events.worker) === events) this.#byWorker.delete(events.worker)
+    const sharers = this.#byLease.get(lease)
+    if (sharers?.delete(events) !== true || sharers.size > 0) return
+    this.#byLease.delete(lease)
+    this.#owned.delete(lease)
+    this.#o.leases.drop(lease)
+  }
+}
+
+function blocksIn(frame: LogFrame): number {
+  return frame.kind === 'batch' ? frame.batch.events.reduce(addBlocks, 0) : 0
+}
+
+function addBlocks(sum: number, event: NamedBatch['events'][number]): number {
+  return 'engineHashes' in event ? sum + event.engineHashes.length / 2 : sum
+}
