@@ -1,6 +1,6 @@
 import type { NamedBatch } from '../kv/batch.ts'
 import type { LogFrame } from '../replication/frame.ts'
-import { decodeFrames, FrameEncoder } from '../replication/frame-codec.ts'
+import { decodeFrames, encodeFrame } from '../replication/frame-codec.ts'
 import type { Log } from '../telemetry/log.ts'
 import { FollowedEvents, type FollowedEventsOptions, type FollowedTiming } from './followed-events.ts'
 
@@ -37,7 +37,6 @@ export type FollowedParts = Pick<
  */
 export class EventPlane {
   readonly #o: EventPlaneOptions
-  readonly #encoder = new FrameEncoder()
   readonly #byWorker = new Map<string, FollowedEvents>()
   readonly #byLease = new Map<string, Set<FollowedEvents>>()
   readonly #owned = new Map<string, number>()
@@ -55,7 +54,7 @@ export class EventPlane {
       ...parts,
       timing: this.#o.timing,
       log: this.#o.log,
-      publish: (frame) => this.#o.append(this.#encoder.encode(frame), blocksIn(frame)),
+      publish: (frame) => this.#o.append(encodeFrame(frame), blocksIn(frame)),
       yield: () => this.#o.leases.yield(lease),
       onStart: () => this.#add(events, lease),
       onStop: () => this.#remove(events, lease),

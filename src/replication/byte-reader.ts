@@ -27,10 +27,14 @@ export class ByteReader {
     return this.#bytes.readUIntLE(this.#take(6), 6)
   }
 
+  f64(): number {
+    return this.#bytes.readDoubleLE(this.#take(8))
+  }
+
   words(count: number): Uint32Array {
     const from = this.#take(4 * count)
     const words = new Uint32Array(count)
-    for (let i = 0; i < count; i++) words[i] = this.#bytes.readUInt32LE(from + 4 * i)
+    new Uint8Array(words.buffer).set(this.#bytes.subarray(from, from + 4 * count))
     return words
   }
 

@@ -1,3 +1,8 @@
+import assert from 'node:assert/strict'
+import { endianness } from 'node:os'
+
+assert.equal(endianness(), 'LE', 'arrays are copied as they lie in memory')
+
 /** Bytes that grow as they are written; numbers are little-endian. */
 export class ByteWriter {
   #bytes: Buffer
@@ -21,9 +26,10 @@ export class ByteWriter {
     this.#at = this.#bytes.writeUInt16LE(value, this.#at)
   }
 
+  /** A word with or without a sign. */
   u32(value: number): void {
     this.#room(4)
-    this.#at = this.#bytes.writeUInt32LE(value, this.#at)
+    this.#at = this.#bytes.writeUInt32LE(value >>> 0, this.#at)
   }
 
   u48(value: number): void {
@@ -31,9 +37,15 @@ export class ByteWriter {
     this.#at = this.#bytes.writeUIntLE(value, this.#at, 6)
   }
 
+  f64(value: number): void {
+    this.#room(8)
+    this.#at = this.#bytes.writeDoubleLE(value, this.#at)
+  }
+
   words(words: Uint32Array): void {
-    this.#room(4 * words.length)
-    for (const word of words) this.#at = this.#bytes.writeUInt32LE(word, this.#at)
+    this.#room(words.byteLength)
+    this.#bytes.set(new Uint8Array(words.buffer, words.byteOffset, words.byteLength), this.#at)
+    this.#at += words.byteLength
   }
 
   hex(digits: string): void {

@@ -1,298 +1,202 @@
 import assert from 'node:assert/strict'
-import { endianness } from 'node:os'
-import type { EventPosition, KvEvent, KvParent, StoreEvent, StorePart } from '../kv/batch.ts'
+import type { EventPosition, KvEvent, KvParent, NamedBatch, StoreEvent, StorePart } from '../kv/batch.ts'
 import { tiers } from '../kv/tier.ts'
+import { ByteReader } from './byte-reader.ts'
+import { ByteWriter } from './byte-writer.ts'
 import type { LogFrame } from './frame.ts'
 
 /**
- * Frames as bytes, little-endian, each a multiple of 4 long:
+ * Frames of the log as bytes, one behind the other; all numbers are little-endian, a text is a u16 with its bytes and then
+ * these, in UTF-8:
  *
- *     length u32 | kind u8, version u8, id length u16 | session f64 | id, padded
- *     batch:  sequence f64, timestamp f64 | has previous u32, its sequence f64, its timestamp f64
- *             | block size u32 (0: unknown) | removed twice u32 | events u32 | others u32 | events | others
- *     clear:  reason length u32 | reason, padded
- *     mark:   has position u32, its sequence f64, its timestamp f64
- *     event:  kind u8, tier u8 (255: all), group u16 | blocks u32
- *             | store: parent kind u32, its two words | hashes, locals     present, remove: hashes     clear: nothing
- *     other:  part u32 | block size u32 | event
+ *     frame      u8 version | u32 bytes that follow | u8 kind | text worker | f64 session | body
+ *     batch      f64 sequence, f64 timestamp | position of the batch before | u32 tokens in a block (0: unknown)
+ *                | u32 removed twice | u32 events, event … | u32 others, other …
+ *     clear      text reason
+ *     mark       position
+ *     position   u8 whether there is one | f64 sequence, f64 timestamp, if there is
+ *     event      u8 kind | of all but clear: u8 tier (255: all), u16 group, u32 blocks, two words of each engine hash
+ *                | of a store: u8 parent kind and its two words, two words of each local hash
+ *     other      u8 part | u32 tokens in a block | event
  *
- * Hashes and keys only: there is no place for a token id (decision 2).
+ * The first five bytes hold for every version. Hashes and keys only: there is no place for a token id (decision 2).
  */
-const version = 1
+export const frameVersion = 1
 
 const kinds = ['batch', 'clear', 'mark'] as const
 const eventKinds = ['store', 'present', 'remove', 'clear'] as const
 const parts: readonly StorePart[] = ['chunks', 'shared']
+const parents = ['root', 'block'] as const
 const allTiers = 255
-const headBytes = 16
-const minimumBytes = 64 * 1024
-/** Readers keep text of this length at most. */
-const maxTextBytes = 4096
+/** Of ids and reasons. */
+const mostTextBytes = 4096
 
-assert.equal(endianness(), 'LE', 'block hashes are copied as they lie in memory')
-
-/** Writes frames into a buffer of its own, which grows to the largest. */
-export class FrameEncoder {
-  #bytes = Buffer.allocUnsafe(minimumBytes)
-  #at = 0
-
-  /** The frame's bytes; a copy, to be kept. */
-  encode(frame: LogFrame): Buffer {
-    this.#at = 0
-    const id = Buffer.from(frame.worker)
-    assert.ok(id.length <= maxTextBytes, 'a worker id is too long')
-    this.#reserve(headBytes + id.length + 64)
-    this.#u32(0)
-    this.#u32(kinds.indexOf(frame.kind) | (version << 8) | (id.length << 16))
-    this.#f64(frame.session)
-    this.#text(id)
+export function encodeFrame(frame: LogFrame): Buffer {
+  const writer = new ByteWriter()
+  writer.u8(frameVersion)
+  writer.measured(() => {
+    writer.u8(kinds.indexOf(frame.kind))
+    writer.text(frame.worker)
+    writer.f64(frame.session)
     switch (frame.kind) {
-      case 'batch': {
-        const { batch } = frame
-        this.#f64(batch.sequence)
-        this.#f64(batch.timestamp)
-        this.#position(batch.previous)
-        this.#u32(batch.blockSize ?? 0)
-        this.#u32(batch.removedTwice)
-        this.#u32(batch.events.length)
-        this.#u32(batch.others.length)
-        for (const event of batch.events) this.#event(event)
-        for (const other of batch.others) this.#other(other)
+      case 'batch':
+        writeBatch(writer, frame.batch)
         break
-      }
-      case 'clear': {
-        const reason = Buffer.from(frame.reason)
-        this.#reserve(reason.length + 8)
-        this.#u32(reason.length)
-        this.#text(reason)
+      case 'clear':
+        writer.text(frame.reason)
         break
-      }
       case 'mark':
-        this.#position(frame.position)
+        writePosition(writer, frame.position)
         break
       default:
         frame satisfies never
     }
-    this.#bytes.writeUInt32LE(this.#at, 0)
-    return Buffer.from(this.#bytes.subarray(0, this.#at))
-  }
-
-  #other({ part, blockSize, event }: StoreEvent): void {
-    this.#reserve(8)
-    this.#u32(parts.indexOf(part))
-    this.#u32(blockSize)
-    this.#event(event)
-  }
-
-  #event(event: KvEvent): void {
-    assert.ok(event.kind !== 'hold', 'what a router concludes itself is not for others')
-    const blocks = event.kind === 'clear' ? 0 : event.engineHashes.length / 2
-    this.#reserve(24 + 16 * blocks)
-    const place = event.kind === 'clear' ? 0 : ((event.tier ?? allTiers) << 8) | (event.group << 16)
-    this.#u32(eventKinds.indexOf(event.kind) | place)
-    this.#u32(blocks)
-    if (event.kind === 'clear') return
-    if (event.kind === 'store') this.#parent(event.parent)
-    this.#words(event.engineHashes)
-    if (event.kind === 'store') this.#words(event.locals)
-  }
-
-  #parent(parent: KvParent): void {
-    const isRoot = parent.kind === 'root'
-    this.#u32(isRoot ? 0 : 1)
-    this.#u32(isRoot ? parent.keyLow : parent.hashLow)
-    this.#u32(isRoot ? parent.keyHigh : parent.hashHigh)
-  }
-
-  #position(position: EventPosition | null): void {
-    this.#reserve(24)
-    this.#u32(position === null ? 0 : 1)
-    this.#f64(position?.sequence ?? 0)
-    this.#f64(position?.timestamp ?? 0)
-  }
-
-  #text(text: Buffer): void {
-    this.#at += text.copy(this.#bytes, this.#at)
-    while (this.#at % 4 !== 0) this.#bytes[this.#at++] = 0
-  }
-
-  #words(words: Uint32Array): void {
-    this.#bytes.set(new Uint8Array(words.buffer, words.byteOffset, words.byteLength), this.#at)
-    this.#at += words.byteLength
-  }
-
-  #u32(value: number): void {
-    this.#at = this.#bytes.writeUInt32LE(value >>> 0, this.#at)
-  }
-
-  #f64(value: number): void {
-    this.#at = this.#bytes.writeDoubleLE(value, this.#at)
-  }
-
-  #reserve(bytes: number): void {
-    if (this.#at + bytes <= this.#bytes.length) return
-    const grown = Buffer.allocUnsafe(Math.max(2 * this.#bytes.length, this.#at + bytes))
-    this.#bytes.copy(grown, 0, 0, this.#at)
-    this.#bytes = grown
-  }
+  })
+  return writer.done()
 }
 
-/** Reads what lies one behind the other in an entry of the log. Answers how many frames could not be read. */
-export function decodeFrames(bytes: Buffer, visit: (frame: LogFrame) => void): number {
-  let at = 0
+/** Reads the frames of an entry of the log. Answers how many could not be read: of another version or kind, or damaged. */
+export function decodeFrames(bytes: Uint8Array, visit: (frame: LogFrame) => void): number {
+  const all = new ByteReader(bytes)
   let unread = 0
-  while (at + headBytes <= bytes.length) {
-    const length = bytes.readUInt32LE(at)
-    if (length < headBytes || length % 4 !== 0 || at + length > bytes.length) return unread + 1
-    const frame = decodeFrame(bytes.subarray(at, at + length))
-    if (frame === null) unread++
-    else visit(frame)
-    at += length
-  }
-  return at === bytes.length ? unread : unread + 1
-}
-
-/** Null where it is of another version or kind, or damaged. */
-function decodeFrame(bytes: Buffer): LogFrame | null {
-  const reader = new Reader(bytes)
-  reader.u32()
-  const head = reader.u32()
-  if (((head >>> 8) & 255) !== version) return null
-  const session = reader.f64()
-  const worker = reader.text(head >>> 16)
-  const frame = bodyOf(kinds[head & 255], worker, session, reader)
-  return reader.isWhole ? frame : null
-}
-
-function bodyOf(
-  kind: (typeof kinds)[number] | undefined,
-  worker: string,
-  session: number,
-  reader: Reader,
-): LogFrame | null {
-  switch (kind) {
-    case undefined:
-      return null
-    case 'batch': {
-      const sequence = reader.f64()
-      const timestamp = reader.f64()
-      const previous = reader.position()
-      const blockSize = reader.u32()
-      const removedTwice = reader.u32()
-      const [events, others] = [reader.u32(), reader.u32()]
-      const batch = {
-        ...{ sequence, timestamp, previous, removedTwice },
-        blockSize: blockSize === 0 ? null : blockSize,
-        events: reader.list(events, () => reader.event()),
-        others: reader.list(others, () => reader.other()),
-      }
-      return { kind, worker, session, batch }
+  try {
+    while (all.left > 0) {
+      const version = all.u8()
+      const body = all.measured()
+      const frame = version === frameVersion ? decodeFrame(body) : null
+      if (frame === null) unread++
+      else visit(frame)
     }
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error
+    return unread + 1
+  }
+  return unread
+}
+
+function decodeFrame(reader: ByteReader): LogFrame | null {
+  try {
+    const frame = readFrame(reader)
+    return reader.left === 0 ? frame : null
+  } catch (error) {
+    if (error instanceof RangeError) return null
+    throw error
+  }
+}
+
+function readFrame(reader: ByteReader): LogFrame {
+  const kind = oneOf(kinds, reader.u8())
+  const worker = reader.text(mostTextBytes)
+  const session = reader.f64()
+  switch (kind) {
+    case 'batch':
+      return { kind, worker, session, batch: readBatch(reader) }
     case 'clear':
-      return { kind, worker, session, reason: reader.text(reader.u32()) }
+      return { kind, worker, session, reason: reader.text(mostTextBytes) }
     case 'mark':
-      return { kind, worker, session, position: reader.position() }
+      return { kind, worker, session, position: readPosition(reader) }
     default:
       return kind satisfies never
   }
 }
 
-/** Reads on; past the end it answers zeros, and is not whole any more. */
-class Reader {
-  readonly #bytes: Buffer
-  #at = 0
-  #damaged = false
-
-  constructor(bytes: Buffer) {
-    this.#bytes = bytes
-  }
-
-  /** Whether everything was there, and nothing more. */
-  get isWhole(): boolean {
-    return !this.#damaged && this.#at === this.#bytes.length
-  }
-
-  u32(): number {
-    return this.#has(4) ? this.#bytes.readUInt32LE(this.#at - 4) : 0
-  }
-
-  f64(): number {
-    return this.#has(8) ? this.#bytes.readDoubleLE(this.#at - 8) : 0
-  }
-
-  text(length: number): string {
-    const padded = Math.ceil(length / 4) * 4
-    if (length > maxTextBytes || !this.#has(padded)) return ''
-    return this.#bytes.toString('utf8', this.#at - padded, this.#at - padded + length)
-  }
-
-  position(): EventPosition | null {
-    const isThere = this.u32() === 1
-    const sequence = this.f64()
-    const timestamp = this.f64()
-    return isThere ? { sequence, timestamp } : null
-  }
-
-  /** Each element takes a byte at least, so that a wrong number cannot ask for more than is there. */
-  list<Element>(length: number, read: () => Element | null): Element[] {
-    const elements: Element[] = []
-    for (let i = 0; i < length && !this.#damaged; i++) {
-      const element = read()
-      if (element === null) this.#damaged = true
-      else elements.push(element)
-    }
-    return elements
-  }
-
-  other(): StoreEvent | null {
-    const part = parts[this.u32()]
-    const blockSize = this.u32()
-    const event = this.event()
-    return part === undefined || event === null ? null : { part, blockSize, event }
-  }
-
-  event(): KvEvent | null {
-    const head = this.u32()
-    const blocks = this.u32()
-    const kind = eventKinds[head & 255]
-    if (kind === undefined) return null
-    if (kind === 'clear') return { kind }
-    const named = (head >>> 8) & 255
-    const tier = named === allTiers ? null : named
-    const group = head >>> 16
-    const parent = kind === 'store' ? this.#parent() : null
-    const engineHashes = this.#words(2 * blocks)
-    if (kind === 'remove') return tier === null || isTier(tier) ? { kind, tier, group, engineHashes } : null
-    if (!isTier(tier)) return null
-    if (parent === null) return { kind: 'present', tier, group, engineHashes }
-    return { kind: 'store', tier, group, engineHashes, locals: this.#words(2 * blocks), parent }
-  }
-
-  #parent(): KvParent {
-    const isRoot = this.u32() === 0
-    const low = this.u32()
-    const high = this.u32()
-    return isRoot ? { kind: 'root', keyLow: low, keyHigh: high } : { kind: 'block', hashLow: low, hashHigh: high }
-  }
-
-  #words(count: number): Uint32Array {
-    if (!this.#has(4 * count)) return new Uint32Array(0)
-    const words = new Uint32Array(count)
-    new Uint8Array(words.buffer).set(this.#bytes.subarray(this.#at - 4 * count, this.#at))
-    return words
-  }
-
-  /** Moves on, if so many bytes are left. */
-  #has(bytes: number): boolean {
-    if (this.#damaged || this.#at + bytes > this.#bytes.length) {
-      this.#damaged = true
-      return false
-    }
-    this.#at += bytes
-    return true
+function writeBatch(writer: ByteWriter, batch: NamedBatch): void {
+  writer.f64(batch.sequence)
+  writer.f64(batch.timestamp)
+  writePosition(writer, batch.previous)
+  writer.u32(batch.blockSize ?? 0)
+  writer.u32(batch.removedTwice)
+  writer.u32(batch.events.length)
+  for (const event of batch.events) writeEvent(writer, event)
+  writer.u32(batch.others.length)
+  for (const { part, blockSize, event } of batch.others) {
+    writer.u8(parts.indexOf(part))
+    writer.u32(blockSize)
+    writeEvent(writer, event)
   }
 }
 
-function isTier(tier: number | null): tier is number {
-  return tier !== null && tier < tiers.length
+function readBatch(reader: ByteReader): NamedBatch {
+  const sequence = reader.f64()
+  const timestamp = reader.f64()
+  const previous = readPosition(reader)
+  const blockSize = reader.u32()
+  const removedTwice = reader.u32()
+  const events = list(reader, readEvent)
+  const others = list(reader, readOther)
+  return { sequence, timestamp, previous, blockSize: blockSize === 0 ? null : blockSize, removedTwice, events, others }
+}
+
+function writePosition(writer: ByteWriter, position: EventPosition | null): void {
+  writer.u8(position === null ? 0 : 1)
+  if (position === null) return
+  writer.f64(position.sequence)
+  writer.f64(position.timestamp)
+}
+
+function readPosition(reader: ByteReader): EventPosition | null {
+  return reader.u8() === 0 ? null : { sequence: reader.f64(), timestamp: reader.f64() }
+}
+
+function writeEvent(writer: ByteWriter, event: KvEvent): void {
+  assert.ok(event.kind !== 'hold', 'what a router concludes itself is not for others')
+  writer.u8(eventKinds.indexOf(event.kind))
+  if (event.kind === 'clear') return
+  writer.u8(event.tier ?? allTiers)
+  writer.u16(event.group)
+  writer.u32(event.engineHashes.length / 2)
+  writer.words(event.engineHashes)
+  if (event.kind !== 'store') return
+  writeParent(writer, event.parent)
+  writer.words(event.locals)
+}
+
+function readEvent(reader: ByteReader): KvEvent {
+  const kind = oneOf(eventKinds, reader.u8())
+  if (kind === 'clear') return { kind }
+  const place = reader.u8()
+  const group = reader.u16()
+  const blocks = reader.u32()
+  const engineHashes = reader.words(2 * blocks)
+  if (kind === 'remove') return { kind, tier: place === allTiers ? null : tierOf(place), group, engineHashes }
+  const tier = tierOf(place)
+  if (kind === 'present') return { kind, tier, group, engineHashes }
+  const parent = readParent(reader)
+  return { kind, tier, group, engineHashes, locals: reader.words(2 * blocks), parent }
+}
+
+function readOther(reader: ByteReader): StoreEvent {
+  return { part: oneOf(parts, reader.u8()), blockSize: reader.u32(), event: readEvent(reader) }
+}
+
+function writeParent(writer: ByteWriter, parent: KvParent): void {
+  writer.u8(parents.indexOf(parent.kind))
+  writer.u32(parent.kind === 'root' ? parent.keyLow : parent.hashLow)
+  writer.u32(parent.kind === 'root' ? parent.keyHigh : parent.hashHigh)
+}
+
+function readParent(reader: ByteReader): KvParent {
+  const kind = oneOf(parents, reader.u8())
+  const low = reader.u32()
+  const high = reader.u32()
+  return kind === 'root' ? { kind, keyLow: low, keyHigh: high } : { kind, hashLow: low, hashHigh: high }
+}
+
+/** Each element takes a byte at least, so that a wrong length ends with the bytes. */
+function list<Element>(reader: ByteReader, read: (reader: ByteReader) => Element): Element[] {
+  const length = reader.u32()
+  const elements: Element[] = []
+  for (let i = 0; i < length; i++) elements.push(read(reader))
+  return elements
+}
+
+function tierOf(place: number): number {
+  if (place >= tiers.length) throw new RangeError(`tier ${place}`)
+  return place
+}
+
+function oneOf<Name>(names: readonly Name[], index: number): Name {
+  const name = names[index]
+  if (name === undefined) throw new RangeError(`kind ${index}`)
+  return name
 }

@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 import type { KvEvent, KvParent, StoreEvent } from '../../src/kv/batch.ts'
 import type { LogFrame } from '../../src/replication/frame.ts'
-import { decodeFrames, FrameEncoder } from '../../src/replication/frame-codec.ts'
+import { decodeFrames, encodeFrame } from '../../src/replication/frame-codec.ts'
 
 const record = <T>(model: { [Key in keyof T]: fc.Arbitrary<T[Key]> }): fc.Arbitrary<T> =>
   fc.record(model, { noNullPrototype: true })
@@ -65,31 +65,28 @@ function decoded(bytes: Buffer): { frames: LogFrame[]; unread: number } {
 }
 
 test('frames come back from their bytes as they were, wherever the bytes lie', () => {
-  const encoder = new FrameEncoder()
   fc.assert(
     fc.property(fc.array(frame, { maxLength: 5 }), fc.integer({ min: 0, max: 7 }), (frames, offset) => {
-      const bytes = Buffer.concat([Buffer.alloc(offset), ...frames.map((one) => encoder.encode(one))])
+      const bytes = Buffer.concat([Buffer.alloc(offset), ...frames.map((one) => encodeFrame(one))])
       assert.deepEqual(decoded(bytes.subarray(offset)), { frames, unread: 0 })
     }),
   )
 })
 
 test('a frame of another version or kind is passed over, and those beside it are read', () => {
-  const encoder = new FrameEncoder()
   const mark: LogFrame = { kind: 'mark', worker: 'http://w:1', session: 7, position: null }
-  for (const place of [4, 5]) {
-    const foreign = encoder.encode(mark)
+  for (const place of [0, 5]) {
+    const foreign = encodeFrame(mark)
     foreign[place] = 99
-    const bytes = Buffer.concat([encoder.encode(mark), foreign, encoder.encode(mark)])
+    const bytes = Buffer.concat([encodeFrame(mark), foreign, encodeFrame(mark)])
     assert.deepEqual(decoded(bytes), { frames: [mark, mark], unread: 1 })
   }
 })
 
 test('bytes of any kind are read to their end without harm', () => {
-  const encoder = new FrameEncoder()
   fc.assert(
     fc.property(frame, fc.nat(), fc.integer({ min: 0, max: 255 }), fc.nat(), (one, at, value, cut) => {
-      const bytes = encoder.encode(one)
+      const bytes = encodeFrame(one)
       bytes[at % bytes.length] = value
       const { frames, unread } = decoded(bytes.subarray(0, cut % (bytes.length + 1)))
       assert.ok(frames.length <= 1 || unread > 0, 'no frame is made of thin air')

@@ -10,7 +10,7 @@ import type { NamedBatch, WorkerSlot } from '../../src/kv/batch.ts'
 import { blockKeys, type KeyMaker } from '../../src/kv/keys.ts'
 import { newPrefixMatch } from '../../src/map/map.ts'
 import { Feed } from '../../src/replication/feed.ts'
-import { decodeFrames, FrameEncoder } from '../../src/replication/frame-codec.ts'
+import { decodeFrames, encodeFrame } from '../../src/replication/frame-codec.ts'
 import { countingCounters } from '../events/counting.ts'
 import { NaiveMap } from './naive-map.ts'
 
@@ -191,7 +191,6 @@ export class Replica {
   readonly #world: World
   readonly #map = new NaiveMap()
   readonly #ingest: Ingest
-  readonly #encoder = new FrameEncoder()
   readonly #terms = { session: 0 }
   subscription: Subscription | null = null
   /** Cut off from Redis. */
@@ -255,7 +254,7 @@ export class Replica {
           this.clears++
           this.#ingest.forget()
         },
-        publish: (frame) => this.#append(this.#encoder.encode(frame)),
+        publish: (frame) => this.#append(encodeFrame(frame)),
         apart: () => undefined,
       },
     )
