@@ -35,7 +35,7 @@ const table = {
   'http/': ['pipeline(\\.ts$|/model-target\\.ts$)', 'protocol/', 'tokenize/', 'kv/', 'workers/', 'admission/'],
   'simulator/': ['kv/', 'tokenize/', 'zmtp/'],
   'gateway/': ['kv/'],
-  'replay/': ['kv/', 'map/', 'routing/', 'workers/', 'simulator/', 'sizing/'],
+  'replay/': ['kv/', 'map/', 'routing/', 'workers/', 'replication/', 'simulator/', 'sizing/'],
   '(cli\\.ts$|commands/)': [
     'commands/',
     'main\\.ts$',

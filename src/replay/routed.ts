@@ -8,6 +8,7 @@ import { Candidates, type MatchBySlot } from '../routing/candidates.ts'
 import type { Dispatch } from '../routing/policy.ts'
 import type { Profile } from '../routing/profile.ts'
 import { predictedMs } from '../routing/reason.ts'
+import { SharedState } from '../replication/shared-state.ts'
 import type { KvEvent } from '../simulator/kv-event.ts'
 import { Fleet, InFlight } from '../workers/fleet.ts'
 import { Standing } from '../workers/standing.ts'
@@ -34,12 +35,26 @@ export interface RoutedOptions {
   /** Whether prompts count as coming once they were sent. */
   readonly predictsOnRoute: boolean
   readonly capacityBlocks: number
+  /** Absent where this replica knows of no other one. */
+  readonly sharing?: Sharing
+}
+
+/** What one replica of several is joined to the others by. */
+export interface Sharing {
+  /** 16 hexadecimal digits. */
+  readonly replica: string
+  /** Least time between two messages. */
+  readonly shareMs: number
+  readonly append: (message: Buffer) => void
+  readonly later: (ms: number, run: () => void) => void
+  readonly clock: () => number
 }
 
 /** More than a run ever has under way. */
 const expectedRequests = 4096
 const approximateTtlMs = 3_600_000
 const staleLoadMs = 3000
+const shareTtlMs = 2000
 
 /** The router's own parts, joined as the request path joins them: map from events, counters, profile. */
 export class Routed implements Chooser {
@@ -54,12 +69,35 @@ export class Routed implements Chooser {
   readonly #coming: Coming
   readonly #sent: SentPrompts
   readonly #live = new Map<string, Live>()
+  readonly #shared: SharedState | null
   readonly #sequences: number[]
 
-  constructor({ workers, profile, scope, withoutEvents, predictsOnRoute, capacityBlocks }: RoutedOptions) {
+  constructor(options: RoutedOptions) {
+    const { workers, profile, scope, withoutEvents, predictsOnRoute, capacityBlocks, sharing } = options
     const { blockSize } = scope
+    const isAnnounced = (slot: number): boolean => slot >= withoutEvents
     this.#fleet = new Fleet(workers)
-    this.#load = new FleetLoad({ counters: this.#fleet.counters, staleMs: () => staleLoadMs })
+    this.#shared =
+      sharing === undefined
+        ? null
+        : new SharedState({
+            ...sharing,
+            slots: workers,
+            counters: this.#fleet.counters,
+            isAnnounced,
+            foreignPrompts: () => new SentPrompts({ coming: this.#coming, approximate }),
+            secret: new Uint8Array(0),
+            responsesKept: 0,
+            limits: { shareMs: sharing.shareMs, shareTtlMs },
+            onSkipped: (reason) => {
+              throw new Error(`a message that cannot be read: ${reason}`)
+            },
+          })
+    this.#load = new FleetLoad({
+      counters: this.#fleet.counters,
+      staleMs: () => staleLoadMs,
+      ...(this.#shared === null ? {} : { replicas: this.#shared.shares }),
+    })
     this.#map = new FlatMap({ maxWorkers: workers, budgetBytes: mapBudgetBytes })
     this.#scope = scope
     this.#profile = profile
@@ -67,21 +105,35 @@ export class Routed implements Chooser {
     const held = (): Uint32Array => new Uint32Array(workers)
     this.#match = { gpu: held(), host: held(), disk: held(), shared: held(), coming: held() }
     this.#coming = new Coming({ requests: predictsOnRoute ? expectedRequests : 0 })
+    const approximate = new Approximate({
+      map: this.#map,
+      limits: { capacityBlocks, ttlMs: approximateTtlMs },
+      isAnnounced,
+    })
     this.#sent = new SentPrompts({
       coming: this.#coming,
-      approximate: new Approximate({
-        map: this.#map,
-        limits: { capacityBlocks, ttlMs: approximateTtlMs },
-        isAnnounced: (slot) => slot >= withoutEvents,
-      }),
+      approximate,
+      ...(this.#shared === null ? {} : { listener: this.#shared.prompts }),
     })
     this.#sequences = new Array<number>(workers).fill(0)
     this.#workers = Array.from({ length: workers }, () => {
-      const worker = this.#fleet.add((slot, serial) => simulatedWorker(slot, serial, blockSize, slot >= withoutEvents))
+      const worker = this.#fleet.add((slot, serial) => simulatedWorker(slot, serial, blockSize, isAnnounced(slot)))
       if (worker === null) throw new RangeError('the fleet is full')
       this.#map.addWorker(worker.slot as WorkerSlot, { countsStores: true, blockSize })
+      this.#shared?.addWorker(worker)
       return worker
     })
+    this.#shared?.up()
+  }
+
+  /** What another replica said. */
+  receive(message: Uint8Array): void {
+    this.#shared?.receive(message)
+  }
+
+  /** To be called every 100 ms where there are several replicas. */
+  beat(): void {
+    this.#shared?.beat()
   }
 
   choose({ id, tokens }: VirtualRequest, nowMs: number): Choice {
@@ -116,8 +168,8 @@ export class Routed implements Chooser {
       serial,
       promptTokens,
       uncachedTokens,
-      prefillTokensAhead: counters.prefillTokens(slot),
-      requestsAhead: counters.requests(slot),
+      prefillTokensAhead: candidates.prefillTokens[chosen] as number,
+      requestsAhead: candidates.requests[chosen] as number,
       stream: true,
       atMs: nowMs,
     }
@@ -152,6 +204,7 @@ export class Routed implements Chooser {
     this.#live.delete(id)
     live.inFlight.release()
     this.#sent.answered(live.underWay, cachedTokens, nowMs)
+    this.#sent.ended(live.underWay)
     this.#profile.finished(live.dispatch)
   }
 

@@ -1,14 +1,16 @@
 import { createKeyMaker } from '../kv/keys.ts'
 import { createProfile, type ProfileChoice } from '../routing/catalogue.ts'
+import type { Profile } from '../routing/profile.ts'
 import { Engine, engineDefaults, type EngineOptions } from '../simulator/engine.ts'
 import type { KvEvent } from '../simulator/kv-event.ts'
-import { seededRandom } from '../simulator/random.ts'
+import { mix32, seededRandom, type Random } from '../simulator/random.ts'
 import type { GenerationResult } from '../simulator/sequence.ts'
 import type { Conversation } from '../simulator/workload.ts'
 import { Agenda } from './agenda.ts'
 import type { Choice, Chooser } from './chooser.ts'
 import { Oracle } from './oracle.ts'
-import { Routed } from './routed.ts'
+import { Replicated, type ReplicasOptions } from './replicated.ts'
+import { Routed, type Sharing } from './routed.ts'
 
 export interface VirtualOptions {
   /** Each waits for its answers: a turn is sent `thinkMs` after the answer to the turn before it. */
@@ -25,6 +27,8 @@ export interface VirtualOptions {
   readonly predictsOnRoute?: boolean
   /** Conversations that go straight to one worker, past the router, and are not among the results. */
   readonly others?: { readonly worker: number; readonly conversations: readonly Conversation<Uint32Array>[] }
+  /** Several replicas of the router, each request through any of them; absent: one. */
+  readonly replicas?: ReplicasOptions
   /** Between two readings of the engines' load. */
   readonly loadIntervalMs?: number
   /** Of the answers and of the policy's randomness. */
@@ -54,6 +58,8 @@ export interface VirtualResult {
   /** Cached prompt tokens over all prompt tokens. */
   readonly hitRatio: number
   readonly requestsPerWorker: readonly number[]
+  /** Prompt tokens that each worker had to compute. */
+  readonly computedPerWorker: readonly number[]
   /** 1 − Σ|predicted − actual| / Σ max(predicted, actual) cached tokens (decision 12), coming ones where they came. */
   readonly agreement: number
 }
@@ -62,6 +68,8 @@ export const oraclePolicy = 'oracle'
 
 const defaultEventDelayMs = 1
 const defaultLoadIntervalMs = 500
+/** Between two calls of what replicas do by the clock. */
+const beatMs = 100
 
 /**
  * Runs a workload against simulated engines in virtual time, with the real map, keys, accounting and policies between
@@ -90,13 +98,17 @@ class VirtualRun {
   readonly #engines: readonly Engine[]
   readonly #running = new Map<string, Running>()
   #chooser: Chooser
+  /** Conversations that are not at their end. */
+  #goingOn: number
   #nowMs = 0
 
   constructor(options: VirtualOptions) {
     this.#options = options
     this.#engines = Array.from({ length: options.workers }, (_, worker) => this.#createEngine(worker))
     this.#chooser = new Oracle(this.#engines)
-    for (const conversation of [...options.conversations, ...(options.others?.conversations ?? [])]) {
+    const conversations = [...options.conversations, ...(options.others?.conversations ?? [])]
+    this.#goingOn = conversations.length
+    for (const conversation of conversations) {
       this.#agenda.at(conversation.startMs, () => this.#send(conversation, 0, conversation.system))
     }
     if (options.policy !== oraclePolicy) this.#agenda.at(0, () => this.#readLoads())
@@ -106,24 +118,47 @@ class VirtualRun {
   async open(): Promise<void> {
     const { policy, seed, workers, engine, withoutEvents = 0, predictsOnRoute = true } = this.#options
     if (policy === oraclePolicy) return
-    const random = seededRandom(seed)
-    const profile = createProfile(policy, {
+    const keys = await createKeyMaker(new Uint8Array(32).fill(seed & 255))
+    const blockSize = engine.blockSize ?? engineDefaults.blockSize
+    const scope = keys.scope({ model: 'model', blockSize, adapter: null })
+    const routed = (random: Random, sharing?: Sharing): Routed =>
+      new Routed({
+        workers,
+        profile: this.#profile(policy, random),
+        scope,
+        withoutEvents,
+        predictsOnRoute,
+        capacityBlocks: engine.capacityBlocks ?? engineDefaults.capacityBlocks,
+        ...(sharing === undefined ? {} : { sharing }),
+      })
+    const { replicas } = this.#options
+    if (replicas === undefined) {
+      this.#chooser = routed(seededRandom(seed))
+      return
+    }
+    const replicated = new Replicated({
+      ...replicas,
+      ...{ agenda: this.#agenda, clock: () => this.#nowMs, random: seededRandom(seed) },
+      create: (index, sharing) => routed(seededRandom(mix32(seed + index)), sharing),
+    })
+    this.#chooser = replicated
+    this.#agenda.at(0, () => this.#beat(replicated))
+  }
+
+  #profile(policy: string | ProfileChoice, random: Random): Profile {
+    return createProfile(policy, {
       context: { clock: () => this.#nowMs, random: () => random.next() },
-      workers,
+      workers: this.#options.workers,
       fault: (plugin, cause) => {
         throw new Error(`The policy plugin "${plugin}" failed`, { cause })
       },
     })
-    const keys = await createKeyMaker(new Uint8Array(32).fill(seed & 255))
-    const blockSize = engine.blockSize ?? engineDefaults.blockSize
-    this.#chooser = new Routed({
-      workers,
-      profile,
-      scope: keys.scope({ model: 'model', blockSize, adapter: null }),
-      withoutEvents,
-      predictsOnRoute,
-      capacityBlocks: engine.capacityBlocks ?? engineDefaults.capacityBlocks,
-    })
+  }
+
+  /** Tells replicas the time while any conversation goes on. */
+  #beat(replicated: Replicated): void {
+    replicated.beat()
+    if (this.#goingOn > 0) this.#agenda.at(this.#nowMs + beatMs, () => this.#beat(replicated))
   }
 
   /** From event to event: an engine's step ends, or something on the agenda is due. */
@@ -159,14 +194,17 @@ class VirtualRun {
       const { running, waiting, kvUsage } = stats
       this.#chooser.measured(worker, { running, waiting, kvUsage, source: 'poll', atMs: this.#nowMs })
     }
-    if (this.#running.size === 0 && this.#agenda.nextMs === Infinity) return
+    if (this.#goingOn === 0) return
     const { loadIntervalMs = defaultLoadIntervalMs } = this.#options
     if (loadIntervalMs < Infinity) this.#agenda.at(this.#nowMs + loadIntervalMs, () => this.#readLoads())
   }
 
   #send(conversation: Conversation<Uint32Array>, turn: number, history: Uint32Array): void {
     const asked = conversation.turns[turn]
-    if (asked === undefined) return
+    if (asked === undefined) {
+      this.#goingOn--
+      return
+    }
     const id = `${conversation.id}/${turn}`
     const tokens = joined(history, asked.user)
     const { others } = this.#options
@@ -189,8 +227,8 @@ class VirtualRun {
     const { conversation, tokens } = running
     const turn = running.turn + 1
     const thinkMs = conversation.turns[turn]?.thinkMs
-    if (thinkMs === undefined) return
-    this.#agenda.at(finishedMs + thinkMs, () => this.#send(conversation, turn, joined(tokens, generated)))
+    if (thinkMs === undefined) this.#goingOn--
+    else this.#agenda.at(finishedMs + thinkMs, () => this.#send(conversation, turn, joined(tokens, generated)))
   }
 }
 
@@ -198,6 +236,9 @@ function summary({ policy, workers }: VirtualOptions, rows: readonly VirtualRow[
   const sum = (of: (row: VirtualRow) => number): number => rows.reduce((total, row) => total + of(row), 0)
   const requestsPerWorker = new Array<number>(workers).fill(0)
   for (const { worker } of rows) requestsPerWorker[worker] = (requestsPerWorker[worker] ?? 0) + 1
+  const computedPerWorker = new Array<number>(workers).fill(0)
+  for (const { worker, promptTokens, cachedTokens } of rows)
+    computedPerWorker[worker] = (computedPerWorker[worker] ?? 0) + promptTokens - cachedTokens
   const off = sum((row) => Math.abs(predictedOf(row) - row.cachedTokens))
   const most = sum((row) => Math.max(predictedOf(row), row.cachedTokens))
   return {
@@ -207,6 +248,7 @@ function summary({ policy, workers }: VirtualOptions, rows: readonly VirtualRow[
     meanTtftMs: sum((row) => row.ttftMs) / rows.length,
     hitRatio: sum((row) => row.cachedTokens) / sum((row) => row.promptTokens),
     requestsPerWorker,
+    computedPerWorker,
     agreement: most === 0 ? 1 : 1 - off / most,
   }
 }
