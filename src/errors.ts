@@ -11,6 +11,7 @@ export const errorCodes = {
   TOKENIZER_UNREADABLE: { status: 500, type: 'ConfigError' },
   PLUGIN_INVALID: { status: 500, type: 'ConfigError' },
   PORT_IN_USE: { status: 500, type: 'ConfigError' },
+  REDIS_UNAVAILABLE: { status: 500, type: 'ConfigError' },
   // What a client sent.
   BODY_NOT_UTF8: { status: 400, type: 'BadRequestError' },
   BODY_NOT_JSON: { status: 400, type: 'BadRequestError' },

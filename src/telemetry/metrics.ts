@@ -179,6 +179,7 @@ export function createMetrics() {
   gauge('request_body_bytes', 'Request bodies of clients held in memory.')
   gauge('config_last_reload_success', '1 if the last reload of the config was taken over, 0 if the old one was kept.')
   gauge('discovery_age_seconds', 'Since the last list of a pool’s engines that was good.', ['pool'])
+  gauge('redis_up', '1 while Redis takes writes, 0 while it is away.')
   gauge('token_cache_bytes', 'Bytes held by the token cache.')
   gauge('event_loop_delay_seconds', 'Event-loop delay since the last scrape, by quantile.', ['quantile'])
   readers.set('event_loop_delay_seconds', () => {
@@ -283,6 +284,11 @@ export function createMetrics() {
     discoveryErrors: counted('discovery_errors_total', 'Failed discoveries; the engines found last are kept.', [
       'pool',
     ]),
+    redisErrors: counted('redis_errors_total', 'Commands and connections that failed, by reason.', ['reason']),
+    redisStateChanges: counted('redis_state_changes_total', 'Changes of the state of Redis, by what it became.', [
+      'state',
+    ]),
+    redisLatency: timed('redis_latency_seconds', 'Round trip of a heartbeat to Redis.', fineSecondsBuckets),
     timeToFirstToken: timed(
       'time_to_first_token_seconds',
       'From the request’s arrival to the first body byte of its answer.',
