@@ -28,6 +28,7 @@ import { PoolRoom } from './main/pool-room.ts'
 import { createOutliers } from './main/outliers.ts'
 import { checkedPlugins, profileChoice, tierCredit } from './main/policies.ts'
 import { PoolSetup } from './main/pool-setup.ts'
+import { openRedis } from './main/redis.ts'
 import { SharedSources } from './main/shared-sources.ts'
 import { createSentPrompts } from './main/sent-prompts.ts'
 import { Reloader, type Reloadable, type ReloadResult } from './main/reload.ts'
@@ -109,6 +110,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
   const engineHttp = createEngineHttp(connections)
   const forwarder = new Forwarder(forwardLimits(config), clock, connections)
   const random = parts.random ?? Math.random
+  const redis = openRedis(config.redis, { clock, random, log, metrics })
   const outliers = createOutliers({ limits: config.outliers, clock, random, metrics, log })
   const apiKeys = new ApiKeys(config.apiKeys)
   const decisions = new DecisionLog(config.decisions.kept, config.limits.workers)
@@ -133,7 +135,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     ...{ map, keys, metrics, log, random, truth, stores },
     http: engineHttp,
     polling: () => live.config.eventPolling,
-    streams: null,
+    streams: redis?.streams ?? null,
   })
 
   const own = createSentPrompts({
@@ -372,6 +374,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     discoveries.stop()
     stopAdmission()
     await keeper.stop()
+    await redis?.stop()
     await Promise.all([forwarder.close(), engineHttp.close(), events.close(), sharedSources.stop(), prompts.close()])
     pipeline.close()
     own.stop()
@@ -379,6 +382,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     ownLog?.flush()
   }
   try {
+    await redis?.link.start()
     const apply = await setup.prepare(config)
     apply()
     const publicUrl = await listen(publicApp, config.listen.host, config.listen.port, 'listen.port')

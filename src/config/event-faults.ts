@@ -23,6 +23,11 @@ export function eventFaults({ pools, redis }: Config): string[] {
     const stream = given.events === false ? undefined : given.events?.redis
     if (stream !== undefined && redis === undefined)
       faults.push(`${place}.events.redis: there is no Redis to read "${stream}" from; give redis.url`)
+    if (stream !== undefined && redis?.cluster !== undefined && !stream.includes(`{${redis.prefix}}`))
+      faults.push(
+        `${place}.events.redis: "${stream}" may lie on another node of the cluster than what is read with it; ` +
+          `let {${redis.prefix}} stand in the name`,
+      )
     return stream ?? null
   }
   for (const [index, pool] of pools.entries()) {

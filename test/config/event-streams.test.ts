@@ -69,6 +69,13 @@ test('workers that a discovery finds have a stream each', () => {
   assert.equal(found('kv:%h'), '')
 })
 
+test('in a cluster streams lie where the router’s own keys do', () => {
+  const clustered = { redis: { cluster: { nodes: ['h:6379'] }, prefix: 'team' } }
+  const faultOfName = (name: string): string => faultOfWorkers([worker({ redis: name })], clustered)
+  assert.match(faultOfName('kv'), /let \{team\} stand in the name/)
+  assert.equal(faultOfName('{team}:kv'), '')
+})
+
 test('a stream is named after the worker’s host, port and rank', () => {
   assert.equal(streamName('kv', 'http://a:8000', null), 'kv')
   assert.equal(streamName('kv', 'http://a:8000', 3), 'kv:3')
