@@ -225,11 +225,13 @@ const closeBrace = 0x7d
 const openBracket = 0x5b
 const closeBracket = 0x5d
 
+/** By depth, whether what is open there is an object; used by one walk at a time. */
+const inObject = new Uint8Array(maxBodyDepth + 1)
+
 /** Walks the JSON tokens. What it makes of invalid JSON does not matter: JSON.parse refuses that right after. */
 function walk(bytes: Buffer, resumed: Resumed | null): Scan {
   const ranges = resumed?.ranges ?? new Map<string, ByteRange>()
   const messageEnds = resumed?.messageEnds ?? []
-  const inObject = new Uint8Array(maxBodyDepth + 1)
   let depth = 0
   let keyNext = false
   let needsExact = resumed?.needsExact ?? false
@@ -239,6 +241,7 @@ function walk(bytes: Buffer, resumed: Resumed | null): Scan {
   if (resumed !== null) {
     depth = 2
     inObject[1] = 1
+    inObject[2] = 0
     key = 'messages'
     valueStart = resumed.messagesStart
   }

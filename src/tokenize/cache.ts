@@ -48,8 +48,11 @@ export class TokenCache {
     return this.#bytes
   }
 
-  /** @param pieces of the text, to be joined */
-  async encode(pieces: readonly string[]): Promise<CachedTokens> {
+  /**
+   * A known text needs no turn of the event loop, nor a promise.
+   * @param pieces of the text, to be joined
+   */
+  encode(pieces: readonly string[]): CachedTokens | Promise<CachedTokens> {
     const text = new PieceText(pieces)
     const found = this.#forerunner(text) ?? this.#alike(text)
     if (found !== null) this.#touch(found.entry)
@@ -57,9 +60,13 @@ export class TokenCache {
     if (found !== null && found.offset === text.length) {
       return { tokens: found.entry.memory.subarray(0, known), cachedTokens: known }
     }
+    return this.#added(text, found)
+  }
+
+  async #added(text: PieceText, found: Found | null): Promise<CachedTokens> {
     const rest = text.from(found?.offset ?? 0)
     const tail = await this.#encode(rest)
-    return { tokens: this.#keep(text, rest, found, tail), cachedTokens: known }
+    return { tokens: this.#keep(text, rest, found, tail), cachedTokens: found?.tokenCount ?? 0 }
   }
 
   /** The known text that holds one of this one's last long pieces, where all before it is equal, too. */

@@ -1,5 +1,5 @@
 import { RouterError } from '../errors.ts'
-import { TokenCache } from './cache.ts'
+import { TokenCache, type CachedTokens } from './cache.ts'
 import { Cuts } from './cuts.ts'
 import { chatOfMessages } from './anthropic.ts'
 import type { ChatPrompt } from './chat.ts'
@@ -69,8 +69,11 @@ export class PromptTokenizers {
     return new TokenCache(budgetBytes, cuts, (text) => tokenizer.encode(text), this.#dedicatedThread)
   }
 
-  /** @throws RouterError BODY_INVALID, TEMPLATE_REFUSED, TOKEN_ID_INVALID, TOKENIZER_FAILED */
-  async tokens(name: string, source: PromptSource): Promise<TokenizedPrompts> {
+  /**
+   * At once where all of the prompt is known.
+   * @throws RouterError BODY_INVALID, TEMPLATE_REFUSED, TOKEN_ID_INVALID, TOKENIZER_FAILED
+   */
+  tokens(name: string, source: PromptSource): TokenizedPrompts | Promise<TokenizedPrompts> {
     const entry = this.#byName.get(name)
     if (source.kind === 'ids') {
       if (entry !== undefined) checkTokenIds(source.prompts, entry.tokenizer.vocabularySize, source.param)
@@ -90,15 +93,9 @@ export class PromptTokenizers {
       case 'responses':
         return tokenizer.harmony ? noPrompt : chatTokens(source.chat, tokenizer, cache)
       case 'texts':
-        return {
-          ...(await encodeAll(
-            source.texts.map((text) => [text]),
-            source.addSpecialTokens,
-            tokenizer,
-            cache,
-          )),
-          unknownTokens: 0,
-        }
+        return source.texts.length === 1
+          ? encoded([source.texts[0] as string], source.addSpecialTokens, 0, tokenizer, cache)
+          : textsTokens(source.texts, source.addSpecialTokens, tokenizer, cache)
       default:
         return source satisfies never
     }
@@ -107,29 +104,46 @@ export class PromptTokenizers {
 
 const noPrompt: TokenizedPrompts = { prompts: [], cachedTokens: 0, unknownTokens: 0 }
 
-async function chatTokens(chat: ChatPrompt, tokenizer: Tokenizer, cache: TokenCache): Promise<TokenizedPrompts> {
-  const rendered = tokenizer.renderChat(chat)
-  const made = await encodeAll([rendered.pieces], rendered.addSpecialTokens, tokenizer, cache)
-  return { ...made, unknownTokens: rendered.unknownTokens }
+function chatTokens(
+  chat: ChatPrompt,
+  tokenizer: Tokenizer,
+  cache: TokenCache,
+): TokenizedPrompts | Promise<TokenizedPrompts> {
+  const { pieces, addSpecialTokens, unknownTokens } = tokenizer.renderChat(chat)
+  return encoded(pieces, addSpecialTokens, unknownTokens, tokenizer, cache)
 }
 
-async function encodeAll(
-  /** In pieces, to be joined. */
-  texts: readonly (readonly string[])[],
+async function textsTokens(
+  texts: readonly string[],
   addSpecialTokens: boolean,
   tokenizer: Tokenizer,
   cache: TokenCache,
-): Promise<{ prompts: Uint32Array[]; cachedTokens: number }> {
+): Promise<TokenizedPrompts> {
   const prompts: Uint32Array[] = []
   let cachedTokens = 0
   for (const text of texts) {
-    const known = await cache.encode(text)
-    cachedTokens += known.cachedTokens
-    prompts.push(
-      addSpecialTokens ? around(tokenizer.specialPrefix, known.tokens, tokenizer.specialSuffix) : known.tokens,
-    )
+    const one = await encoded([text], addSpecialTokens, 0, tokenizer, cache)
+    prompts.push(...one.prompts)
+    cachedTokens += one.cachedTokens
   }
-  return { prompts, cachedTokens }
+  return { prompts, cachedTokens, unknownTokens: 0 }
+}
+
+/** One prompt, in pieces to be joined. */
+function encoded(
+  pieces: readonly string[],
+  addSpecialTokens: boolean,
+  unknownTokens: number,
+  tokenizer: Tokenizer,
+  cache: TokenCache,
+): TokenizedPrompts | Promise<TokenizedPrompts> {
+  const whole = ({ tokens, cachedTokens }: CachedTokens): TokenizedPrompts => ({
+    prompts: [addSpecialTokens ? around(tokenizer.specialPrefix, tokens, tokenizer.specialSuffix) : tokens],
+    cachedTokens,
+    unknownTokens,
+  })
+  const known = cache.encode(pieces)
+  return known instanceof Promise ? known.then(whole) : whole(known)
 }
 
 /** A chat as most are: the added tokens in it are those that a template puts between messages. */

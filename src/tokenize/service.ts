@@ -108,9 +108,9 @@ export function createPromptService(options: PromptServiceOptions): PromptServic
     const source = read.held.kind === 'here' ? read.held.source.kind : read.held.source
     // Token ids need no tokenizer; without one nobody here knows the vocabulary's size, and the engine checks them.
     if (here.get(pool) === null && source !== 'ids') return { ...noTokens, unusable: 'no_tokenizer' }
-    const tokenized = await (read.held.kind === 'here'
-      ? here.tokens(pool, read.held.source)
-      : threads.tokens(read.held.ticket, pool))
+    const made =
+      read.held.kind === 'here' ? here.tokens(pool, read.held.source) : threads.tokens(read.held.ticket, pool)
+    const tokenized = made instanceof Promise ? await made : made
     return {
       prompts: tokenized.prompts,
       cachedTokens: tokenized.cachedTokens,
