@@ -29,13 +29,13 @@ export class AnswerReader {
     // Events of a stream end with a line feed and mostly carry no usage: nothing to keep of them.
     if (this.#tail === '' && !early && chunk.at(-1) === lineFeed && !chunk.includes('_tokens"')) return
     const text = this.#tail + chunk.toString('latin1')
-    if (early) this.#responseId = /"id":\s?"(resp_[\w-]{1,200})"/.exec(text)?.[1] ?? null
-    this.#cachedTokens =
-      numberAfter(text, '"cached_tokens":') ?? numberAfter(text, '"cache_read_input_tokens":') ?? this.#cachedTokens
-    const completionTokens = numberAfter(text, '"completion_tokens":')
-    this.#tellsCompletion ||= completionTokens !== null
-    this.#generatedTokens = completionTokens ?? numberAfter(text, '"output_tokens":') ?? this.#generatedTokens
+    this.#read(text, early)
     this.#tail = chunk.at(-1) === lineFeed && !early ? '' : text.slice(-(early ? idWithinBytes : overlapLength))
+  }
+
+  /** An answer that came whole, as a text with a character for each byte. */
+  pushWhole(text: string): void {
+    this.#read(text, this.#wantsId)
   }
 
   /** Null where the engine does not report it. */
@@ -55,6 +55,16 @@ export class AnswerReader {
   /** Of an answer of the Responses API. */
   get responseId(): string | null {
     return this.#responseId
+  }
+
+  /** @param early whether the answer's id may be in it */
+  #read(text: string, early: boolean): void {
+    if (early) this.#responseId = /"id":\s?"(resp_[\w-]{1,200})"/.exec(text)?.[1] ?? null
+    this.#cachedTokens =
+      numberAfter(text, '"cached_tokens":') ?? numberAfter(text, '"cache_read_input_tokens":') ?? this.#cachedTokens
+    const completionTokens = numberAfter(text, '"completion_tokens":')
+    this.#tellsCompletion ||= completionTokens !== null
+    this.#generatedTokens = completionTokens ?? numberAfter(text, '"output_tokens":') ?? this.#generatedTokens
   }
 }
 

@@ -42,6 +42,10 @@ export class Exchange implements Dispatcher.DispatchHandler, Placed {
   #boundary: EventBoundary | null = null
   #held: Buffer[] | null = null
   #heldBytes = 0
+  /** Bytes that the whole answer has; −1 where its head does not tell. */
+  #lengthBytes = -1
+  /** The whole answer, where it came in one piece: it goes on with its head, in one write. */
+  #whole: Buffer | null = null
   #status = 0
   #events = 0
   #head: string[] = []
@@ -97,6 +101,7 @@ export class Exchange implements Dispatcher.DispatchHandler, Placed {
     const type = headers['content-type']
     if (typeof type === 'string' && type.startsWith('text/event-stream'))
       this.#boundary = new EventBoundary(this.#o.limits.heldEventBytes)
+    else if (typeof headers['content-length'] === 'string') this.#lengthBytes = Number(headers['content-length'])
   }
 
   onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
@@ -105,6 +110,10 @@ export class Exchange implements Dispatcher.DispatchHandler, Placed {
     if (this.#held === null && !this.#headSent && this.#boundary === null && looksLikeError(chunk)) this.#held = []
     if (this.#held !== null) {
       this.#hold(controller, chunk)
+      return
+    }
+    if (chunk.length === this.#lengthBytes) {
+      this.#whole = chunk
       return
     }
     this.#answer.push(chunk)
@@ -117,6 +126,10 @@ export class Exchange implements Dispatcher.DispatchHandler, Placed {
     if (this.settled) return
     if (this.#held !== null) {
       this.#endHeld(this.#held)
+      return
+    }
+    if (this.#whole !== null) {
+      this.#endWhole(this.#whole)
       return
     }
     const rest = this.#boundary?.take()
@@ -252,6 +265,16 @@ export class Exchange implements Dispatcher.DispatchHandler, Placed {
     controller.abort(new Error('the error is too long'))
   }
 
+  /** Latin-1 makes a character of every byte, and node writes a head and a text as one string. */
+  #endWhole(body: Buffer): void {
+    const text = body.toString('latin1')
+    this.#answer.pushWhole(text)
+    this.#noteToken(body)
+    this.#sendHead()
+    this.#response.end(text, 'latin1')
+    this.#settleAnswered()
+  }
+
   #endHeld(held: readonly Buffer[]): void {
     const body = Buffer.concat(held)
     const status = this.#status >= 400 ? this.#status : statusOfErrorBody(body)
@@ -289,6 +312,10 @@ export class Exchange implements Dispatcher.DispatchHandler, Placed {
 
   #answered(): void {
     this.#response.end()
+    this.#settleAnswered()
+  }
+
+  #settleAnswered(): void {
     const { responseId, tellsCompletion } = this.#answer
     const silence = tellsCompletion && this.#request.worker.omitsMisses === true ? 0 : null
     const cachedTokens = this.#answer.cachedTokens ?? silence
