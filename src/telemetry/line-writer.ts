@@ -12,7 +12,9 @@ const pendingLimitBytes = 16 * 1024 * 1024
 export class LineWriter {
   dropped = 0
   readonly #fileDescriptor: number
-  #buffer = Buffer.allocUnsafeSlow(bufferBytes)
+  /** A buffer that was written out, to be filled again. */
+  #spare: Buffer | null = null
+  #buffer: Buffer = Buffer.allocUnsafeSlow(bufferBytes)
   #used = 0
   readonly #pending: Buffer[] = []
   #pendingBytes = 0
@@ -60,7 +62,8 @@ export class LineWriter {
   #seal(): void {
     if (this.#used === 0) return
     this.#enqueue(this.#buffer.subarray(0, this.#used))
-    this.#buffer = Buffer.allocUnsafeSlow(bufferBytes)
+    this.#buffer = this.#spare ?? Buffer.allocUnsafeSlow(bufferBytes)
+    this.#spare = null
     this.#used = 0
   }
 
@@ -93,7 +96,10 @@ export class LineWriter {
       }
       this.#pendingBytes -= written
       if (written < piece.length) this.#pending[0] = piece.subarray(written)
-      else this.#pending.shift()
+      else {
+        this.#pending.shift()
+        if (piece.buffer.byteLength === bufferBytes) this.#spare = Buffer.from(piece.buffer)
+      }
       this.#writeNext()
     })
   }

@@ -11,17 +11,18 @@ const gatheredObservations = 1024
 export class Timed {
   readonly #gathered = new Float64Array(gatheredObservations)
   #count = 0
-  readonly #histogram: Histogram
+  readonly #observed: Histogram.Internal<string>
 
   constructor(registry: Registry, name: string, help: string, buckets: readonly number[]) {
     const flush = (): void => this.#flush()
-    this.#histogram = new Histogram({
+    const histogram = new Histogram({
       name,
       help,
       buckets: [...buckets],
       registers: [registry],
       collect: () => flush(),
     })
+    this.#observed = histogram.labels()
   }
 
   observe(seconds: number): void {
@@ -30,7 +31,7 @@ export class Timed {
   }
 
   #flush(): void {
-    for (let i = 0; i < this.#count; i++) this.#histogram.observe(this.#gathered[i] as number)
+    for (let i = 0; i < this.#count; i++) this.#observed.observe(this.#gathered[i] as number)
     this.#count = 0
   }
 }
