@@ -68,9 +68,30 @@ export class AnswerReader {
   }
 }
 
+/** Most digits of a count: what an engine may say and a number holds exactly. */
+const mostDigits = 15
+/** Spaces that may stand before a value. */
+const mostSpaces = 8
+
+/** The number after the last such key; null where there is none, or where more of it may be to come. */
 function numberAfter(text: string, key: string): number | null {
-  const at = text.lastIndexOf(key)
-  if (at === -1) return null
-  const match = /^\s*(\d{1,15})(?=[^\d])/.exec(text.slice(at + key.length, at + key.length + 24))
-  return match === null ? null : Number(match[1])
+  const found = text.lastIndexOf(key)
+  if (found === -1) return null
+  let at = found + key.length
+  for (let spaces = 0; spaces < mostSpaces && isSpace(text.charCodeAt(at)); spaces++) at++
+  let value = 0
+  const start = at
+  for (; at < text.length && isDigit(text.charCodeAt(at)); at++) value = value * 10 + (text.charCodeAt(at) - zero)
+  const digits = at - start
+  return digits === 0 || digits > mostDigits || at === text.length ? null : value
+}
+
+const zero = 0x30
+
+function isDigit(code: number): boolean {
+  return code >= zero && code <= 0x39
+}
+
+function isSpace(code: number): boolean {
+  return code === 0x20 || (code >= 0x09 && code <= 0x0d)
 }
