@@ -11,7 +11,8 @@ export interface PromptScope {
 /** Block keys of prompts; the roots of their scopes are made once. */
 export class PromptKeys {
   readonly #maker: KeyMaker
-  readonly #scopes = new Map<string, KeyScope>()
+  /** By model and adapter, those of their block sizes. */
+  readonly #scopes = new Map<string, Map<string | null, KeyScope[]>>()
 
   constructor(maker: KeyMaker) {
     this.#maker = maker
@@ -19,13 +20,19 @@ export class PromptKeys {
 
   /** Two words a block, low word first. */
   of(tokens: Uint32Array, { model, adapter, blockSize, cacheSalt }: PromptScope): Uint32Array {
-    const name = `${blockSize}\u0000${adapter ?? ''}\u0000${model}`
-    let scope = this.#scopes.get(name)
-    if (scope === undefined) {
-      scope = this.#maker.scope({ model, blockSize, adapter })
-      this.#scopes.set(name, scope)
-    }
+    const scope = this.#scope(model, adapter, blockSize)
     const extras: BlockExtras | undefined = cacheSalt === null ? undefined : [[`salt:${cacheSalt}`]]
     return blockKeys(tokens, scope, extras)
+  }
+
+  #scope(model: string, adapter: string | null, blockSize: number): KeyScope {
+    let byAdapter = this.#scopes.get(model)
+    if (byAdapter === undefined) this.#scopes.set(model, (byAdapter = new Map<string | null, KeyScope[]>()))
+    let scopes = byAdapter.get(adapter)
+    if (scopes === undefined) byAdapter.set(adapter, (scopes = []))
+    for (const scope of scopes) if (scope.blockSize === blockSize) return scope
+    const scope = this.#maker.scope({ model, blockSize, adapter })
+    scopes.push(scope)
+    return scope
   }
 }

@@ -174,14 +174,14 @@ export class DecisionLog {
   }
 
   #keepCandidates(at: number, chosen: number, candidates: Candidates, profile: Profile): number {
-    const order = this.#order.subarray(0, candidates.count)
-    for (let i = 0; i < order.length; i++) order[i] = i
-    if (order.length > keptCandidates) {
-      order.sort((a, b) => (profile.totals[b] as number) - (profile.totals[a] as number))
-      const place = order.indexOf(chosen)
-      if (place >= keptCandidates) order[keptCandidates - 1] = chosen
+    const order = this.#order
+    for (let i = 0; i < candidates.count; i++) order[i] = i
+    if (candidates.count > keptCandidates) {
+      const all = order.subarray(0, candidates.count)
+      all.sort((a, b) => (profile.totals[b] as number) - (profile.totals[a] as number))
+      if (all.indexOf(chosen) >= keptCandidates) order[keptCandidates - 1] = chosen
     }
-    const kept = Math.min(order.length, keptCandidates)
+    const kept = Math.min(candidates.count, keptCandidates)
     const out = this.#candidates
     for (let row = 0; row < kept; row++) {
       const i = order[row] as number

@@ -64,7 +64,9 @@ export class Profile {
     filteredBy.fill(-1, 0, fleet.count)
     totals.fill(0, 0, fleet.count)
     this.#filter(request, fleet, match)
-    for (const [index, { type, scorer, weight }] of this.#parts.scorers.entries()) {
+    const { scorers } = this.#parts
+    for (let index = 0; index < scorers.length; index++) {
+      const { type, scorer, weight } = scorers[index] as (typeof scorers)[number]
       const out = this.scores[index] as Float64Array
       out.fill(0, 0, fleet.count)
       try {

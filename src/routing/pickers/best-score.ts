@@ -60,10 +60,17 @@ export const bestScore = definePolicy({
       entry.slice = now
       return entry
     }
-    const sum = (entry: Recent): number => entry.tokens.reduce((total, tokens) => total + tokens, 0)
+    const sum = ({ tokens }: Recent): number => {
+      let total = 0
+      for (let slice = 0; slice < slices; slice++) total += tokens[slice] as number
+      return total
+    }
 
-    const isPresent = (fleet: PolicyFleet): boolean =>
-      present.length === fleet.count && present.every((serial, i) => serial === fleet.serials[i])
+    const isPresent = (fleet: PolicyFleet): boolean => {
+      if (present.length !== fleet.count) return false
+      for (let i = 0; i < fleet.count; i++) if (present[i] !== fleet.serials[i]) return false
+      return true
+    }
 
     /**
      * A worker that is new, or was kept out for a while, goes on level with the one that was sent the least: ties would
