@@ -29,6 +29,23 @@ export interface AccountingParts {
   readonly truth: TruthCheck
 }
 
+/** The log line of a request; what says nothing is left out. The decision's own short form stands in it, too. */
+interface RequestLine {
+  readonly requestId: string
+  readonly model: string
+  readonly worker: string
+  readonly status: number
+  readonly outcome: ForwardOutcome['kind']
+  readonly promptTokens: number
+  readonly predictedCachedTokens: number
+  actualCachedTokens?: number
+  attempt?: number
+  clientRetries?: number
+  key?: string
+  queuedMs?: number
+  durationMs?: number
+}
+
 /** Metrics, the report to the truth check, and the one log line of every request. */
 export class Accounting {
   readonly #o: AccountingParts
@@ -54,25 +71,23 @@ export class Accounting {
     if (outcome.kind === 'answered') this.#verify(decision, actual, request.policy.stream)
     else if (outcome.kind === 'clientGone') metrics.clientAborts.add(1)
     else if (outcome.kind === 'died') metrics.upstreamDied.add(1, worker.id)
-    log.info(
-      {
-        requestId: incoming.requestId,
-        model: read.fields.model,
-        worker: worker.id,
-        status,
-        outcome: outcome.kind,
-        promptTokens,
-        predictedCachedTokens,
-        ...(actual === null ? {} : { actualCachedTokens: actual }),
-        ...(attempt === 1 ? {} : { attempt }),
-        ...(incoming.retryCount === 0 ? {} : { clientRetries: incoming.retryCount }),
-        ...(incoming.caller === anonymous ? {} : { key: incoming.caller.keyId }),
-        ...decision.summary,
-        ...(waitedMs === 0 ? {} : { queuedMs: Math.round(waitedMs) }),
-        durationMs: Math.round(durationMs * 10) / 10,
-      },
-      'request',
-    )
+    const line: RequestLine = {
+      requestId: incoming.requestId,
+      model: read.fields.model,
+      worker: worker.id,
+      status,
+      outcome: outcome.kind,
+      promptTokens,
+      predictedCachedTokens,
+    }
+    if (actual !== null) line.actualCachedTokens = actual
+    if (attempt !== 1) line.attempt = attempt
+    if (incoming.retryCount !== 0) line.clientRetries = incoming.retryCount
+    if (incoming.caller !== anonymous) line.key = incoming.caller.keyId
+    Object.assign(line, decision.summary)
+    if (waitedMs !== 0) line.queuedMs = Math.round(waitedMs)
+    line.durationMs = Math.round(durationMs * 10) / 10
+    log.info(line, 'request')
   }
 
   /** A request that no worker had: counted without a model, which may be anything that a client makes up. */
