@@ -19,7 +19,7 @@ const table = {
   'truth/': ['kv/', 'map/', 'workers/'],
   'protocol/': [],
   'proxy/': ['workers/', 'protocol/'],
-  'replication/': ['kv/', 'map/', 'workers/'],
+  'replication/': ['kv/', 'map/', 'workers/', 'routing/policy\\.ts$'],
   'pipeline(\\.ts$|/)': [
     'pipeline/',
     'protocol/',

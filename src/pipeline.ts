@@ -16,6 +16,8 @@ import type { Forwarder } from './proxy/forward.ts'
 import { requestHeaders } from './proxy/headers.ts'
 import type { ForwardOutcome } from './proxy/outcome.ts'
 import type { DecisionLog, DecisionRecord } from './routing/decisions.ts'
+import type { PolicyHooks } from './routing/policy.ts'
+import type { Profile } from './routing/profile.ts'
 import type { Log } from './telemetry/log.ts'
 import type { PromptService } from './tokenize/service.ts'
 import { InFlight } from './workers/fleet.ts'
@@ -40,6 +42,8 @@ export interface PipelineOptions extends DeciderParts, AttemptsParts {
   readonly responsesKept: number
   /** Absent where this router is the only one. */
   readonly ownersElsewhere?: OwnersElsewhere
+  /** Hears of requests what the pool's policy hears of them, so that other replicas can be told. */
+  readonly dispatches?: PolicyHooks
 }
 
 /** THE request in six calls: read, tokenize, keys, match, choose, forward. */
@@ -134,6 +138,11 @@ export class Pipeline {
     this.#decider.renewProfile(pool)
   }
 
+  /** What decides for the pool now, and is to hear also of requests that other replicas send. */
+  profileOf(pool: Pool): Profile {
+    return this.#decider.profileOf(pool)
+  }
+
   close(): void {
     this.#release.close()
   }
@@ -221,6 +230,7 @@ export class Pipeline {
       : this.#release.add(inFlight, dispatch.atMs, decision.predictedPrefillMs, dispatch.uncachedTokens)
     outliers.dispatched(worker)
     profile.dispatched(dispatch)
+    this.#o.dispatches?.onDispatched?.(dispatch)
     const underWay = this.#expect(decision)
     const { watched } = decision
     let answered = false
@@ -243,6 +253,7 @@ export class Pipeline {
             if (underWay !== null) this.#o.sentPrompts.computed(underWay, nowMs)
             inFlight.prefilledTo(0)
             profile.firstByte(dispatch, nowMs - dispatch.atMs)
+            this.#o.dispatches?.onFirstByte?.(dispatch, nowMs - dispatch.atMs)
           },
           onEvents: (count) => inFlight.generated(count),
         },
@@ -263,6 +274,7 @@ export class Pipeline {
       if (releasing !== null) this.#release.remove(releasing)
       inFlight.release()
       profile.finished(dispatch)
+      this.#o.dispatches?.onFinished?.(dispatch)
     }
   }
 

@@ -85,6 +85,10 @@ export class Decider {
     this.#routes.delete(pool)
   }
 
+  profileOf(pool: Pool): Profile {
+    return this.#routeOf(pool).profile
+  }
+
   /** No `await` in between, so that a decision sees one consistent picture. @throws RouterError NO_WORKER */
   decide(request: Prepared, tried: ReadonlySet<number>, attempt: number, log: DecisionLog): Decision {
     const { clock, load, map, metrics, outliers } = this.#o

@@ -86,6 +86,7 @@ export class Routed implements Chooser {
             counters: this.#fleet.counters,
             isAnnounced,
             foreignPrompts: () => new SentPrompts({ coming: this.#coming, approximate }),
+            policyOf: () => profile,
             secret: new Uint8Array(0),
             responsesKept: 0,
             limits: { shareMs: sharing.shareMs, shareTtlMs },
@@ -187,6 +188,7 @@ export class Routed implements Chooser {
     )
     this.#live.set(id, { inFlight, dispatch, underWay })
     this.#profile.dispatched(dispatch)
+    this.#shared?.dispatches.onDispatched(dispatch)
     return { worker: slot, predictedCachedTokens, comingTokens }
   }
 
@@ -196,6 +198,7 @@ export class Routed implements Chooser {
     live.inFlight.prefilledTo(0)
     this.#sent.computed(live.underWay, nowMs)
     this.#profile.firstByte(live.dispatch, nowMs - live.dispatch.atMs)
+    this.#shared?.dispatches.onFirstByte(live.dispatch, nowMs - live.dispatch.atMs)
   }
 
   finished(id: string, cachedTokens: number, nowMs: number): void {
@@ -206,6 +209,7 @@ export class Routed implements Chooser {
     this.#sent.answered(live.underWay, cachedTokens, nowMs)
     this.#sent.ended(live.underWay)
     this.#profile.finished(live.dispatch)
+    this.#shared?.dispatches.onFinished(live.dispatch)
   }
 
   measured(index: number, load: MeasuredLoad): void {

@@ -69,6 +69,7 @@ export class SharedPublisher {
   up(): void {
     if (this.#isUp) return
     this.#isUp = true
+    this.#records = [{ kind: 'anew' }]
     this.#sendFull()
   }
 

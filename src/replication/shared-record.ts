@@ -31,7 +31,17 @@ export interface SharedMessage {
 }
 
 export type SharedRecord =
-  LoadRecord | PromptRecord | ComputedRecord | AnsweredRecord | EndedRecord | OwnerRecord | ByeRecord
+  | LoadRecord
+  | PromptRecord
+  | ComputedRecord
+  | AnsweredRecord
+  | EndedRecord
+  | DispatchedRecord
+  | FirstByteRecord
+  | FinishedRecord
+  | OwnerRecord
+  | AnewRecord
+  | ByeRecord
 
 /** What the replica has in flight on one worker: whole figures, not what was added. */
 export interface WorkerFigures {
@@ -88,6 +98,40 @@ export interface EndedRecord {
   readonly number: number
 }
 
+/** A request was sent to a worker, as routing policies are told of it. */
+export interface DispatchedRecord {
+  readonly kind: 'dispatched'
+  /** Names the request among those of its replica. */
+  readonly number: number
+  readonly worker: string
+  readonly stream: boolean
+  readonly promptTokens: number
+  readonly uncachedTokens: number
+  /** What loading the cached ones costs, in tokens of prefill. */
+  readonly loadTokens: number
+  readonly prefillTokensAhead: number
+  readonly requestsAhead: number
+}
+
+/** The first byte of its answer has come. */
+export interface FirstByteRecord {
+  readonly kind: 'firstByte'
+  readonly number: number
+  /** Since it was sent. */
+  readonly ttftMs: number
+}
+
+/** It is over, in whatever way; the last record of this request. */
+export interface FinishedRecord {
+  readonly kind: 'finished'
+  readonly number: number
+}
+
+/** The replica could say nothing for a while: of prompts and requests that it told of before nothing holds any more. */
+export interface AnewRecord {
+  readonly kind: 'anew'
+}
+
 export interface OwnerRecord {
   readonly kind: 'owner'
   /** 32 hexadecimal digits of a keyed hash of the response's id. */
@@ -104,7 +148,19 @@ export interface ByeRecord {
 export type SkipReason = 'version' | 'kind' | 'malformed'
 
 /** Kinds as they stand in the bytes; a number is never used again for something else. */
-const kinds = { load: 1, prompt: 2, computed: 3, answered: 4, ended: 5, owner: 6, bye: 7 } as const
+const kinds = {
+  load: 1,
+  prompt: 2,
+  computed: 3,
+  answered: 4,
+  ended: 5,
+  owner: 6,
+  bye: 7,
+  dispatched: 8,
+  firstByte: 9,
+  finished: 10,
+  anew: 11,
+} as const
 
 export function encodeShared({ replica, counter, records }: SharedMessage): Buffer {
   const out = new ByteWriter()
@@ -176,14 +232,29 @@ function writeFields(record: SharedRecord, out: ByteWriter): void {
       out.text(worker)
       out.u8(assumed ? 1 : 0)
       for (const figure of [blockSize, believedBlocks, firstBlock]) out.u32(figure)
-      out.u32(Math.min(notTold, Math.max(0, Math.round(predictedMs))))
+      out.f64(predictedMs)
       const words = keys.subarray(0, 2 * mostPromptBlocks)
       out.u16(words.length / 2)
       out.words(words)
       return
     }
+    case 'dispatched':
+      out.u48(record.number)
+      out.text(record.worker)
+      out.u8(record.stream ? 1 : 0)
+      out.u32(record.promptTokens)
+      out.f64(record.uncachedTokens)
+      out.f64(record.loadTokens)
+      out.u32(record.prefillTokensAhead)
+      out.u32(record.requestsAhead)
+      return
+    case 'firstByte':
+      out.u48(record.number)
+      out.f64(record.ttftMs)
+      return
     case 'computed':
     case 'ended':
+    case 'finished':
       out.u48(record.number)
       return
     case 'answered':
@@ -194,6 +265,7 @@ function writeFields(record: SharedRecord, out: ByteWriter): void {
       out.hex(record.response)
       out.text(record.worker)
       return
+    case 'anew':
     case 'bye':
       return
     default:
@@ -212,6 +284,24 @@ function readFields(kind: number, fields: ByteReader): SharedRecord | undefined 
       return { kind: 'computed', number: fields.u48() }
     case kinds.ended:
       return { kind: 'ended', number: fields.u48() }
+    case kinds.dispatched:
+      return {
+        kind: 'dispatched',
+        number: fields.u48(),
+        worker: fields.text(mostWorkerIdBytes),
+        stream: fields.u8() === 1,
+        promptTokens: fields.u32(),
+        uncachedTokens: positive(fields.f64()),
+        loadTokens: positive(fields.f64()),
+        prefillTokensAhead: fields.u32(),
+        requestsAhead: fields.u32(),
+      }
+    case kinds.firstByte:
+      return { kind: 'firstByte', number: fields.u48(), ttftMs: positive(fields.f64()) }
+    case kinds.finished:
+      return { kind: 'finished', number: fields.u48() }
+    case kinds.anew:
+      return { kind: 'anew' }
     case kinds.answered: {
       const number = fields.u48()
       const foundBlocks = fields.u32()
@@ -252,11 +342,17 @@ function readPrompt(fields: ByteReader): PromptRecord {
     blockSize: fields.u32(),
     believedBlocks: fields.u32(),
     firstBlock: fields.u32(),
-    predictedMs: fields.u32(),
+    predictedMs: positive(fields.f64()),
   } as const
   const blocks = fields.u16()
   if (blocks > mostPromptBlocks) throw new RangeError(`${blocks} blocks`)
   return { ...prompt, keys: fields.words(2 * blocks) }
+}
+
+/** A number that is none, or below zero, is as good as bytes that are not there. */
+function positive(figure: number): number {
+  if (!(figure >= 0 && figure < Infinity)) throw new RangeError(`${figure}`)
+  return figure
 }
 
 /** Null where the bytes end too early or hold what they may not. */

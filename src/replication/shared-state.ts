@@ -2,7 +2,10 @@ import type { SentPrompts, SentPromptsListener, UnderWay } from '../map/sent-pro
 import type { InFlightCounters } from '../workers/fleet.ts'
 import type { ReplicaShares } from '../workers/fleet-load.ts'
 import type { Worker } from '../workers/worker.ts'
+import type { PolicyHooks } from '../routing/policy.ts'
+import { PublishedDispatches } from './published-dispatches.ts'
 import { PublishedPrompts } from './published-prompts.ts'
+import { ReplicaDispatches, type PolicyListener } from './replica-dispatches.ts'
 import { ReplicaPrompts } from './replica-prompts.ts'
 import { LoadShares } from './replica-shares.ts'
 import { Replicas } from './replicas.ts'
@@ -20,6 +23,8 @@ export interface SharedStateOptions {
   readonly isAnnounced: (slot: UnderWay['prompt']['slot']) => boolean
   /** What prompts of others go through; made after this, and used only when something is received. */
   readonly foreignPrompts: () => SentPrompts
+  /** Who decides about the worker, and would hear of a request of our own to it; null where nobody does. */
+  readonly policyOf: (worker: Worker) => PolicyListener | null
   /** Equal on all replicas. */
   readonly secret: Uint8Array
   readonly responsesKept: number
@@ -42,7 +47,8 @@ export interface SharedLimits {
 /**
  * What replicas of the router share beside the map, in both directions:
  *
- *     own counters, prompts, responses ──► publisher ──► append … Redis … receive ──► shares, prompts, owners of others
+ *     own counters, requests, prompts, responses ──► publisher ──► append … Redis
+ *     Redis … receive ──► shares, requests, prompts, owners of others
  *
  * Nothing waits for anything here. What is lost makes a decision worse for a moment, and is mended by the next figures.
  */
@@ -52,6 +58,8 @@ export class SharedState {
   readonly #replicas: Replicas
   readonly #publisher: SharedPublisher
   readonly #published: PublishedPrompts
+  readonly #publishedDispatches: PublishedDispatches
+  readonly #dispatches: ReplicaDispatches
   readonly #shares: LoadShares
   readonly #owners: SharedOwners
   #prompts: ReplicaPrompts | null = null
@@ -68,6 +76,8 @@ export class SharedState {
     })
     const tell = (record: SharedRecord): boolean => this.#publisher.tell(record)
     this.#published = new PublishedPrompts({ workers, isAnnounced, tell })
+    this.#publishedDispatches = new PublishedDispatches({ workers, tell })
+    this.#dispatches = new ReplicaDispatches({ workers, policyOf: options.policyOf })
     this.#shares = new LoadShares({ workers, slots, ttlMs })
     this.#owners = new SharedOwners({ workers, secret, kept: responsesKept, tell })
     counters.onChange = (slot) => this.#publisher.changed(slot)
@@ -83,6 +93,11 @@ export class SharedState {
     return this.#published
   }
 
+  /** What is told of our own requests, as policies are told of them. */
+  get dispatches(): Required<PolicyHooks> {
+    return this.#publishedDispatches
+  }
+
   /** What `ResponseOwners` asks when it does not know a response. */
   get owners(): SharedOwners {
     return this.#owners
@@ -93,9 +108,9 @@ export class SharedState {
     return this.#replicas.list()
   }
 
-  /** Prompts of other replicas that are followed. */
-  get promptsFollowed(): number {
-    return this.#prompts?.count ?? 0
+  /** Prompts and requests of other replicas that are followed. */
+  get followed(): { readonly prompts: number; readonly requests: number } {
+    return { prompts: this.#prompts?.count ?? 0, requests: this.#dispatches.count }
   }
 
   addWorker(worker: Worker): void {
@@ -125,6 +140,12 @@ export class SharedState {
     this.#shares.tick(nowMs)
     this.#replicas.expire(nowMs)
     this.#prompts?.expire(nowMs)
+    this.#dispatches.expire(nowMs)
+  }
+
+  /** Messages were lost before they were read: whoever is there says all that counts within half a second. */
+  missed(): void {
+    for (const replica of this.replicas()) this.#replicas.bye(replica)
   }
 
   /** Redis takes what we say. */
@@ -135,11 +156,12 @@ export class SharedState {
   away(): void {
     this.#publisher.away()
     this.#published.forget()
+    this.#publishedDispatches.forget()
   }
 
   stop(): void {
     this.#publisher.stop()
-    this.#published.forget()
+    this.away()
     this.#o.counters.onChange = null
   }
 
@@ -161,6 +183,18 @@ export class SharedState {
         case 'ended':
           this.#followed().ended(replica, record)
           break
+        case 'dispatched':
+          this.#dispatches.dispatched(replica, record, saidAtMs)
+          break
+        case 'firstByte':
+          this.#dispatches.firstByte(replica, record)
+          break
+        case 'finished':
+          this.#dispatches.finished(replica, record)
+          break
+        case 'anew':
+          this.#forgetUnderWay(replica)
+          break
         case 'owner':
           this.#owners.apply(record)
           break
@@ -180,6 +214,11 @@ export class SharedState {
 
   #gone(replica: string): void {
     this.#shares.forget(replica)
+    this.#forgetUnderWay(replica)
+  }
+
+  #forgetUnderWay(replica: string): void {
     this.#prompts?.forget(replica)
+    this.#dispatches.forget(replica)
   }
 }

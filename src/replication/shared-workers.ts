@@ -7,10 +7,12 @@ const none: readonly Worker[] = []
 export class SharedWorkers {
   readonly #byId = new Map<string, Worker[]>()
   readonly #bySlot: (Worker | undefined)[] = []
+  readonly #bySerial = new Map<number, Worker>()
 
   add(worker: Worker): void {
     if (Buffer.byteLength(worker.id) > mostWorkerIdBytes) return
     this.#bySlot[worker.slot] = worker
+    this.#bySerial.set(worker.serial, worker)
     const known = this.#byId.get(worker.id)
     if (known === undefined) this.#byId.set(worker.id, [worker])
     else known.push(worker)
@@ -18,6 +20,7 @@ export class SharedWorkers {
 
   remove(worker: Worker): void {
     if (this.#bySlot[worker.slot] === worker) this.#bySlot[worker.slot] = undefined
+    this.#bySerial.delete(worker.serial)
     const left = this.of(worker.id).filter((other) => other !== worker)
     if (left.length > 0) this.#byId.set(worker.id, left)
     else this.#byId.delete(worker.id)
@@ -34,6 +37,10 @@ export class SharedWorkers {
 
   at(slot: number): Worker | undefined {
     return this.#bySlot[slot]
+  }
+
+  withSerial(serial: number): Worker | undefined {
+    return this.#bySerial.get(serial)
   }
 
   ids(): IterableIterator<string> {

@@ -72,7 +72,7 @@ export interface PolicyContext {
   readonly random: () => number
 }
 
-/** Follows a request on its worker, for plugins that learn. */
+/** Follows a request on its worker, for plugins that learn; requests that other replicas of the router send, too. */
 export interface PolicyHooks {
   onDispatched?(dispatch: Dispatch): void
   /** First body byte of a streamed answer. */

@@ -33,6 +33,13 @@ function someRecord(chance: Chance): SharedRecord {
     () => ({ kind: 'answered', number, foundBlocks: chance.oneIn(2) ? null : figure(chance) }),
     () => ({ kind: 'ended', number }),
     () => ({ kind: 'owner', response: '0'.repeat(32), worker: url(chance) }),
+    () => ({
+      ...{ kind: 'dispatched', number, worker: url(chance), stream: true, promptTokens: figure(chance) },
+      ...{ uncachedTokens: figure(chance), loadTokens: 0, prefillTokensAhead: figure(chance), requestsAhead: 1 },
+    }),
+    () => ({ kind: 'firstByte', number, ttftMs: figure(chance) }),
+    () => ({ kind: 'finished', number }),
+    () => ({ kind: 'anew' }),
     () => ({ kind: 'bye' }),
   ])()
 }
@@ -57,6 +64,7 @@ test('whatever is said to a replica, it goes on, its figures stay sound, and sil
     log.pass(2200)
     for (let slot = 0; slot < slots; slot++) assert.deepEqual(one.figures(slot), [0, 0, 0])
     assert.deepEqual(one.state.replicas(), [])
+    assert.equal(one.told.size, 0)
     log.pass(700_000)
     for (let slot = 0; slot < slots; slot++) assert.equal(one.known(keys, slot)[1], 0)
   })

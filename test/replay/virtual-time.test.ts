@@ -168,3 +168,36 @@ test('most of what events tell of workers can be concluded from what they are se
 test('an unknown policy is refused by name', async () => {
   await assert.rejects(play('clairvoyant', 1), { code: 'CONFIG_INVALID', message: /"clairvoyant".*kv-aware/ })
 })
+
+test('replicas that hear each other at once decide as one router, to the last bit', async () => {
+  for (const withoutEvents of [0, 3]) {
+    const one = await play('kv-aware', 7, { withoutEvents })
+    const eight = await play('kv-aware', 7, { withoutEvents, replicas: { count: 8, delayMs: 0, shareMs: 0 } })
+    assert.deepEqual(eight.ttftMs, one.ttftMs)
+    // The very first request may be thrown to another one of equal workers.
+    assert.deepEqual(eight.computedPerWorker.toSorted(), one.computedPerWorker.toSorted())
+  }
+})
+
+test('a burst through eight replicas that hear each other a little later finds nearly what it finds through one', async () => {
+  const seeds = [1, 2, 3]
+  const over = async (withoutEvents: number, replicas?: VirtualOptions['replicas']) => {
+    const runs = await Promise.all(
+      seeds.map((seed) =>
+        play('kv-aware', seed, {
+          conversations: chatWorkloadTokens({ ...small, seed, arrivalGapMs: 5 }),
+          withoutEvents,
+          ...(replicas === undefined ? {} : { replicas }),
+        }),
+      ),
+    )
+    return mean(runs.map(({ hitRatio }) => hitRatio))
+  }
+  for (const withoutEvents of [0, 3]) {
+    const one = await over(withoutEvents)
+    const shared = await over(withoutEvents, { count: 8, delayMs: 1, shareMs: 1 })
+    const alone = await over(withoutEvents, { count: 8, delayMs: null, shareMs: 1 })
+    assert.ok(shared > 0.98 * one, `${shared} through eight, ${one} through one`)
+    assert.ok(alone < shared, `${alone} where they say nothing, ${shared} where they do`)
+  }
+})

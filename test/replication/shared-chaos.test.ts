@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { UnderWay } from '../../src/map/sent-prompts.ts'
+import type { Dispatch } from '../../src/routing/policy.ts'
 import type { InFlight } from '../../src/workers/fleet.ts'
 import { Chance } from '../support/fuzz.ts'
 import { KvTree, slotOf } from '../support/kv-tree.ts'
@@ -13,6 +14,7 @@ const tree = new KvTree(9)
 const prompts = Array.from({ length: 4 }, () => tree.keysOf(tree.growChain(6)))
 
 interface Request {
+  readonly dispatch: Dispatch
   readonly inFlight: InFlight
   readonly underWay: UnderWay
 }
@@ -39,13 +41,16 @@ class Process {
     const keys = chance.pick(prompts)
     const inFlight = this.replica.send(slot, chance.below(200))
     const prompt = { slot: slotOf(slot), blockSize: 16, keys, believedBlocks: 0, capacityBlocks: null }
-    this.requests.push({ inFlight, underWay: this.replica.sent.sent(prompt, chance.below(3000), this.#log.nowMs) })
+    const underWay = this.replica.sent.sent(prompt, chance.below(3000), this.#log.nowMs)
+    const worker = [...this.replica.fleet.workers()][slot]
+    if (worker !== undefined) this.requests.push({ inFlight, underWay, dispatch: this.replica.dispatch(worker) })
   }
 
   goOn(chance: Chance): void {
     const request = this.requests[chance.below(this.requests.length + 1)]
     if (request === undefined) return
     request.inFlight.prefilledTo(0)
+    this.replica.state.dispatches.onFirstByte(request.dispatch, 5)
     this.replica.sent.computed(request.underWay, this.#log.nowMs)
     request.inFlight.generated(chance.below(100))
   }
@@ -56,6 +61,7 @@ class Process {
     request.inFlight.release()
     if (chance.oneIn(2)) this.replica.sent.answered(request.underWay, chance.below(96), this.#log.nowMs)
     this.replica.sent.ended(request.underWay)
+    this.replica.finish(request.dispatch)
   }
 
   #start(id: number): Replica {
@@ -114,12 +120,16 @@ test('whatever is lost, doubled, late or killed, no sum is ever negative, and af
     log.pass(shareTtlMs + 700)
     for (const { replica } of processes) {
       for (let slot = 0; slot < workers; slot++) assert.deepEqual(replica.figures(slot), [0, 0, 0], `seed ${seed}`)
-      for (const keys of prompts) for (let slot = 0; slot < workers; slot++) replica.known(keys, slot)
     }
     log.pass(20_000)
     for (const { replica } of processes) {
       for (const keys of prompts)
         for (let slot = 0; slot < workers; slot++) assert.equal(replica.known(keys, slot)[1], 0, `seed ${seed}`)
     }
+    const [last, ...others] = processes
+    for (const { replica } of others) replica.kill()
+    log.pass(shareTtlMs + 200)
+    assert.equal(last?.replica.told.size, 0, `seed ${seed}`)
+    assert.deepEqual(last.replica.state.followed, { prompts: 0, requests: 0 }, `seed ${seed}`)
   }
 })

@@ -20,6 +20,7 @@ function read(bytes: Uint8Array): { messages: SharedMessage[]; skipped: SkipReas
 /** As literals are, which is what deepEqual compares with. */
 const plain = { noNullPrototype: true } as const
 const figure = fc.nat(0xffffffff)
+const amount = fc.double({ min: 0, max: 1e9, noNaN: true })
 const number = fc.nat(2 ** 48 - 1)
 const worker = fc.oneof(fc.webUrl(), fc.string({ unit: 'grapheme', maxLength: 60 }))
 const record: fc.Arbitrary<SharedRecord> = fc.oneof(
@@ -43,12 +44,27 @@ const record: fc.Arbitrary<SharedRecord> = fc.oneof(
       blockSize: figure,
       believedBlocks: figure,
       firstBlock: figure,
-      predictedMs: figure,
+      predictedMs: amount,
       keys: fc.array(fc.tuple(figure, figure), { maxLength: 40 }).map((blocks) => Uint32Array.from(blocks.flat())),
     },
     plain,
   ),
-  fc.record({ kind: fc.constantFrom('computed' as const, 'ended' as const), number }, plain),
+  fc.record({ kind: fc.constantFrom('computed' as const, 'ended' as const, 'finished' as const), number }, plain),
+  fc.record(
+    {
+      kind: fc.constant('dispatched' as const),
+      number,
+      worker,
+      stream: fc.boolean(),
+      promptTokens: figure,
+      uncachedTokens: amount,
+      loadTokens: amount,
+      prefillTokensAhead: figure,
+      requestsAhead: figure,
+    },
+    plain,
+  ),
+  fc.record({ kind: fc.constant('firstByte' as const), number, ttftMs: amount }, plain),
   fc.record(
     {
       kind: fc.constant('answered' as const),
@@ -65,7 +81,7 @@ const record: fc.Arbitrary<SharedRecord> = fc.oneof(
     },
     plain,
   ),
-  fc.constant({ kind: 'bye' as const }),
+  fc.constantFrom({ kind: 'anew' as const }, { kind: 'bye' as const }),
 )
 const message = fc.record(
   { replica: fc.constant(replica), counter: number, records: fc.array(record, { maxLength: 8 }) },
@@ -132,4 +148,11 @@ test('a record that does not hold what it says is passed over, and the ones arou
   const { messages, skipped } = read(bytes)
   assert.deepEqual(messages[0]?.records, [records[1]])
   assert.deepEqual(skipped, ['malformed'])
+})
+
+test('a time that is none, or below zero, makes a record as bad as one that is cut', () => {
+  const records = [NaN, Infinity, -1, 5].map((ttftMs) => ({ kind: 'firstByte', number: 1, ttftMs }) as const)
+  const { messages, skipped } = read(encodeShared({ replica, counter: 1, records }))
+  assert.deepEqual(messages[0]?.records, records.slice(3))
+  assert.equal(skipped.length, 3)
 })

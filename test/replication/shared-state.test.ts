@@ -163,7 +163,7 @@ test('a prompt that one replica sent is coming in the other until it is computed
   assert.deepEqual(other.known(prompt, 1), [0, 10], 'events are still on their way')
   log.pass(300)
   assert.deepEqual(other.known(prompt, 1), [0, 0])
-  assert.equal(other.state.promptsFollowed, 0)
+  assert.equal(other.state.followed.prompts, 0)
 })
 
 test('a prompt that failed, or whose replica is gone, is coming no more; one that is forgotten expires', () => {
@@ -189,7 +189,7 @@ test('a prompt that failed, or whose replica is gone, is coming no more; one tha
     [0, 1, 2].map((slot) => other.known(prompt, slot)[1]),
     [0, 0, 0],
   )
-  assert.equal(other.state.promptsFollowed, 0)
+  assert.equal(other.state.followed.prompts, 0)
 })
 
 test('of a worker with events only what it lacks is told, and that is enough to know all that is coming', () => {
@@ -207,7 +207,7 @@ test('of a worker with events only what it lacks is told, and that is enough to 
   assert.deepEqual(other.known(tree.keysOf(apart), 1), [0, 0])
   one.sent.sent({ ...sent, believedBlocks: 10 }, 100, log.nowMs)
   log.pass(10)
-  assert.equal(other.state.promptsFollowed, 1, 'what brings nothing new is not told')
+  assert.equal(other.state.followed.prompts, 1, 'what brings nothing new is not told')
 })
 
 test('what a worker without events was sent by one replica is held in the other, and corrected there too', () => {
@@ -222,7 +222,7 @@ test('what a worker without events was sent by one replica is held in the other,
   log.pass(10)
   const again = send(one, 0)
   log.pass(10)
-  assert.equal(other.state.promptsFollowed, 1)
+  assert.equal(other.state.followed.prompts, 1)
   assert.deepEqual(other.known(prompt, 0), [10, 0])
   const longer = tree.keysOf([...path, ...tree.growChain(2, path.at(-1))])
   const third = send(other, 0, longer)
@@ -242,7 +242,7 @@ test('a prompt in blocks of another size than we know the worker by is not belie
   one.sent.sent(sent, 100, log.nowMs)
   log.pass(10)
   assert.deepEqual(other.known(prompt, 1), [0, 0])
-  assert.equal(other.state.promptsFollowed, 0)
+  assert.equal(other.state.followed.prompts, 0)
 })
 
 test('who holds a response is known in the other replica, as long as its worker is there, and nobody’s id is told', () => {
@@ -299,4 +299,45 @@ test('what lay unread for longer than the time to live is not believed', () => {
   const records = [{ kind: 'load', full: true, workers: [figures] }] as const
   one.state.receive(encodeShared({ replica: ids[1], counter: 1, records }), shareTtlMs + 1)
   assert.deepEqual(one.figures(0), [0, 0, 0])
+})
+
+test('a policy hears of the requests of all replicas, once, until they are over', () => {
+  const { log, one, other } = setUp()
+  const [worker] = [...one.fleet.workers()]
+  const [same] = [...other.fleet.workers()]
+  assert.ok(worker !== undefined && same !== undefined)
+  const dispatch = one.dispatch(worker)
+  log.pass(log.delayMs)
+  assert.deepEqual([...other.told], [{ ...dispatch, serial: same.serial, atMs: log.nowMs }])
+  one.state.dispatches.onFirstByte(dispatch, 123.4)
+  log.pass(10)
+  assert.deepEqual(other.firstBytesMs, [123.4])
+  one.finish(dispatch)
+  log.pass(10)
+  assert.deepEqual([one.told.size, other.told.size, other.state.followed.requests], [0, 0, 0])
+})
+
+test('requests of a replica that is gone, or could not tell of their end, are over for the others', () => {
+  const { log, one, other } = setUp()
+  const [worker] = [...one.fleet.workers()]
+  assert.ok(worker !== undefined)
+  const dispatch = one.dispatch(worker)
+  log.pass(10)
+  assert.equal(other.told.size, 1)
+  one.state.away()
+  one.finish(dispatch)
+  log.pass(500)
+  assert.equal(other.told.size, 1)
+  one.state.up()
+  log.pass(10)
+  assert.equal(other.told.size, 0)
+  one.dispatch(worker)
+  log.pass(10)
+  other.state.missed()
+  assert.equal(other.told.size, 0, 'messages may have been missed')
+  one.dispatch(worker)
+  log.pass(10)
+  one.kill()
+  log.pass(shareTtlMs + 200)
+  assert.equal(other.told.size, 0)
 })

@@ -3,7 +3,9 @@ import { Coming } from '../../src/map/coming.ts'
 import { FlatMap } from '../../src/map/flat-map.ts'
 import { SentPrompts } from '../../src/map/sent-prompts.ts'
 import { ResponseOwners } from '../../src/pipeline/response-owners.ts'
+import type { PolicyListener } from '../../src/replication/replica-dispatches.ts'
 import { SharedState } from '../../src/replication/shared-state.ts'
+import type { Dispatch } from '../../src/routing/policy.ts'
 import { Agenda } from '../../src/replay/agenda.ts'
 import { Fleet, InFlight } from '../../src/workers/fleet.ts'
 import { FleetLoad } from '../../src/workers/fleet-load.ts'
@@ -26,6 +28,14 @@ export class Replica {
   readonly owners: ResponseOwners
   readonly skipped: string[] = []
   readonly #log: Log
+  /** Requests that the policy has been told of, and not that they are over. */
+  readonly told = new Set<Dispatch>()
+  readonly firstBytesMs: number[] = []
+  readonly policy: PolicyListener = {
+    dispatched: (dispatch) => this.told.add(dispatch),
+    firstByte: (_dispatch, ttftMs) => this.firstBytesMs.push(ttftMs),
+    finished: (dispatch) => this.told.delete(dispatch),
+  }
   isAlive = true
 
   constructor(id: string, log: Log, silent: readonly number[] = []) {
@@ -43,6 +53,7 @@ export class Replica {
       counters: this.fleet.counters,
       isAnnounced,
       foreignPrompts: () => new SentPrompts({ coming, approximate }),
+      policyOf: () => this.policy,
       secret: Buffer.from('secret'),
       responsesKept: 3,
       limits: { shareMs: 5, shareTtlMs },
@@ -80,6 +91,20 @@ export class Replica {
 
   send(slot: number, uncachedTokens = 60): InFlight {
     return new InFlight(this.fleet.counters, slot, { promptTokens: 100, uncachedTokens, blockSize: 16, sequences: 1 })
+  }
+
+  /** Tells our own policy and the others of a request. */
+  dispatch({ serial }: Worker): Dispatch {
+    const tokens = { promptTokens: 100, uncachedTokens: 60, loadTokens: 0.5, prefillTokensAhead: 7, requestsAhead: 2 }
+    const dispatch = { serial, ...tokens, stream: true, atMs: this.#log.nowMs }
+    this.policy.dispatched(dispatch)
+    this.state.dispatches.onDispatched(dispatch)
+    return dispatch
+  }
+
+  finish(dispatch: Dispatch): void {
+    this.policy.finished(dispatch)
+    this.state.dispatches.onFinished(dispatch)
   }
 
   /** In flight on a worker, as decisions see it. */

@@ -79,6 +79,12 @@ export const redis = object(
       4 * GiB,
       { default: 16 * 1024 * 1024 },
     ),
+    shareMs: integer('Least time between two messages that tell the other replicas of requests and load.', 0, 1000, {
+      default: 1,
+    }),
+    shareTtlMs: integer('A replica that is silent for so long is gone, and what it had in flight.', 1000, hourMs, {
+      default: 2000,
+    }),
   },
   { description: 'Redis, through which replicas share one map; omitted: everything stays in this process.' },
 )
