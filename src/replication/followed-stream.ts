@@ -64,6 +64,7 @@ export class FollowedStream {
   rewind(): void {
     this.generation++
     this.lastId = beginning
+    this.#trimmedTo = beginning
     this.isCaughtUp = false
   }
 
@@ -78,8 +79,8 @@ export class FollowedStream {
   }
 
   /** Entries before this id are too old; null where there is nothing new to say. By the stream's own ids: no clock is asked. */
-  trimTo(): string | null {
-    const newestMs = Number.parseInt(this.lastId, 10)
+  trimTo(lastId: string): string | null {
+    const newestMs = Number.parseInt(lastId, 10)
     if (this.#retainMs === null || newestMs <= this.#retainMs) return null
     const id = `${newestMs - this.#retainMs}-0`
     if (!isBefore(this.#trimmedTo, id)) return null

@@ -158,24 +158,30 @@ export class IntakeStreams {
     }
   }
 
-  /** Whether the stream began anew, and what of it is too old. */
+  /**
+   * Whether the stream began anew, and what of it is too old. In this order, and by the id that the stream has now: by one
+   * of before, all of a stream whose ids begin again would be too old.
+   */
   #look(followed: FollowedStream, nowMs: number): void {
     followed.lookAtMs = nowMs + (this.#o.lookMs ?? defaultLookMs)
-    const { link, log } = this.#o
     const asked = asNow(followed)
     const { stream } = followed
+    const { link, log } = this.#o
     link.commands.lastId(stream).then(
       (lastId) => {
-        if (lastId === null || isPassed(asked) || !followed.beganAnew(lastId)) return
-        log.info({ stream }, 'KV events: a stream began anew')
-        followed.rewind()
+        if (lastId === null || isPassed(asked)) return
+        if (followed.beganAnew(lastId)) {
+          log.info({ stream }, 'KV events: a stream began anew')
+          followed.rewind()
+          return
+        }
+        const trimTo = followed.trimTo(lastId)
+        if (trimTo === null) return
+        link.commands.trimBefore(stream, trimTo).catch((error: unknown) => this.#warn(followed, error, 'trimmed'))
       },
       // What keeps it from being answered is told where the stream is read.
       () => undefined,
     )
-    const trimTo = followed.trimTo()
-    if (trimTo !== null)
-      link.commands.trimBefore(stream, trimTo).catch((error: unknown) => this.#warn(followed, error, 'trimmed'))
   }
 
   #pause(followed: FollowedStream, error: unknown): void {

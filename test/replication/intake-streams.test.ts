@@ -57,6 +57,19 @@ test('entries older than the newest by more than is kept are removed, by their i
   await until(async () => (await kept()) === '9000-0', 'the old ones are gone')
 })
 
+test('a stream whose ids begin again is not taken for an old one and trimmed away', async (t) => {
+  const { server, reader } = await setUp(t)
+  const told: string[] = []
+  const entries = (given: readonly { readonly id: string }[]) => told.push(...given.map(({ id }) => id))
+  reader.follow('a', { retainMs: 1000 }, { ...silent, entries })
+  await server.client.xadd('a', '900000-0', 'name', 'x')
+  await until(() => told.length === 1, 'it is read')
+  await server.client.flushall()
+  for (const id of ['5000-0', '5001-0']) await server.client.xadd('a', id, 'name', 'x')
+  await until(() => told.length === 3, 'the new ones are read')
+  assert.deepEqual([told.slice(1), await server.client.xlen('a')], [['5000-0', '5001-0'], 2])
+})
+
 test('entries of a stream that its writer trims stay', async (t) => {
   const { server, reader } = await setUp(t, { settings: [['stream-node-max-entries', '1']] })
   for (const id of ['1000-0', '9000-0']) await server.client.xadd('a', id, 'name', id)
