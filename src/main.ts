@@ -86,7 +86,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
   let more = await checkedPlugins(config)
 
   const fleet = new Fleet(config.limits.workers)
-  const fleetLoad = new FleetLoad({ counters: fleet.counters, staleMs: () => live.config.load.staleMs })
+  const fleetLoad = new FleetLoad({ counters: fleet.counters })
   const pools = new Pools()
   const keys = await createKeyMaker(
     config.keys.secret === undefined ? randomBytes(32) : Buffer.from(config.keys.secret),
