@@ -1,5 +1,5 @@
 import type { Log } from '../telemetry/log.ts'
-import { FollowedStream, type StreamFollower } from './followed-stream.ts'
+import { FollowedStream, isBefore, type StreamFollower } from './followed-stream.ts'
 import { faultOf } from './redis-fault.ts'
 import type { RedisCommands, StreamEntries, StreamReads } from './redis-commands.ts'
 
@@ -159,18 +159,20 @@ export class IntakeStreams {
   }
 
   /**
-   * Whether the stream began anew, and what of it is too old. In this order, and by the id that the stream has now: by one
+   * Whether the stream began anew (ids grow along it, so its last one is not before what was read), and what of it is too
+   * old. In this order, and by the id that the stream has now: by one
    * of before, all of a stream whose ids begin again would be too old.
    */
   #look(followed: FollowedStream, nowMs: number): void {
     followed.lookAtMs = nowMs + (this.#o.lookMs ?? defaultLookMs)
     const asked = asNow(followed)
-    const { stream } = followed
+    // Further entries may be read before the answer comes: it is about no more than what had been read when it was asked.
+    const { stream, lastId: readTo } = followed
     const { link, log } = this.#o
     link.commands.lastId(stream).then(
       (lastId) => {
         if (lastId === null || isPassed(asked)) return
-        if (followed.beganAnew(lastId)) {
+        if (isBefore(lastId, readTo)) {
           log.info({ stream }, 'KV events: a stream began anew')
           followed.rewind()
           return
