@@ -54,6 +54,8 @@ export const errorCodes = {
   // Peers that speak a protocol wrongly.
   ZMTP_PROTOCOL: { status: 500, type: 'PeerError' },
   EVENT_MALFORMED: { status: 500, type: 'PeerError' },
+  // What was kept of the map.
+  SNAPSHOT_UNUSABLE: { status: 500, type: 'SnapshotError' },
 } as const
 
 export type ErrorCode = keyof typeof errorCodes

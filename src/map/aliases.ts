@@ -18,6 +18,8 @@ const scarceFullAt = 28
 const growAbove = 23
 const overfullAt = 31
 const firstCapacity = 64
+/** Load, in thirty-seconds, of partitions that are made for a known number of records. */
+const preparedLoad = 23
 /** While memory is plentiful a partition is swept before it grows only if one record in so many is thought dead. */
 const sweepShare = 16
 
@@ -132,6 +134,27 @@ export class Aliases {
     return sink
   }
 
+  /** The same for one hash. */
+  warmOne(incarnation: number, hashLow: number, hashHigh: number): number {
+    const first = firstWord(incarnation, hashLow, hashHigh)
+    const partition = first >>> (32 - this.#bits)
+    const place = partition * this.#stride + this.#home(first, this.#capacities[partition] as number)
+    return this.#words[place * aliasWords + 3] as number
+  }
+
+  /** Lets empty partitions begin as large as they have to become for so many records, as far as the budget allows. */
+  prepare(records: number): void {
+    const least = Math.ceil((records / this.partitions) * (32 / preparedLoad))
+    if (least < firstCapacity) return
+    for (let partition = 0; partition < this.partitions && !this.#budget.isScarce; partition++) {
+      const capacity = Math.min(this.#stride, least + (((partition & 15) * least) >>> 8))
+      if (this.#capacities[partition] !== 0 || !this.#budget.take(aliasBytes * capacity)) continue
+      this.#places += capacity
+      this.#capacities[partition] = capacity
+      this.#limits[partition] = (capacity * fullAt) >>> 5
+    }
+  }
+
   /** Makes sure that one more record of the probed hash fits. */
   reserve(): boolean {
     const partition = this.#first >>> (32 - this.#bits)
@@ -206,6 +229,24 @@ export class Aliases {
     words[(base + gap) * aliasWords + 3] = 0
     this.#counts[partition] = (this.#counts[partition] as number) - 1
     this.count--
+  }
+
+  /** Words that `copyPartition` may write. */
+  get partitionWords(): number {
+    return aliasWords * this.#stride
+  }
+
+  /** The partition that all records of a hash are in, wherever in it they move. */
+  partitionOf(incarnation: number, hashLow: number, hashHigh: number): number {
+    return firstWord(incarnation, hashLow, hashHigh) >>> (32 - this.#bits)
+  }
+
+  /** Copies a partition's records as they are, unused places among them, for `AliasRecord` to read. The words copied. */
+  copyPartition(partition: number, out: Int32Array): number {
+    const start = partition * this.#stride * aliasWords
+    const words = (this.#capacities[partition] as number) * aliasWords
+    out.set(this.#words.subarray(start, start + words))
+    return words
   }
 
   /** Drops a partition's dead records. Evicted blocks leave a tombstone, by which their children are refused. */
@@ -357,12 +398,41 @@ export function aliasPlace(tier: number, group: number): number {
   return (group << 2) | tier
 }
 
+/** What a copied record says. */
+export const aliasRecord = {
+  words: aliasWords,
+  isUsed: (words: Int32Array, at: number): boolean => words[at + 3] !== 0,
+  hashHigh: (words: Int32Array, at: number): number => words[at + 1] as number,
+  entry: (words: Int32Array, at: number): number => (words[at + 2] as number) & entryIdMask,
+  generation: (words: Int32Array, at: number): number => (words[at + 2] as number) >>> entryIdBits,
+  incarnation: (words: Int32Array, at: number): number => (words[at + 3] as number) >>> incarnationShift,
+  place: (words: Int32Array, at: number): number => ((words[at + 3] as number) >>> placeShift) & 31,
+  storeCount: (words: Int32Array, at: number): number => (words[at + 3] as number) & maxStoreCount,
+  hashLow(words: Int32Array, at: number): number {
+    const other = otherWord(aliasRecord.incarnation(words, at), words[at + 1] as number)
+    return unmixed(words[at] as number) ^ other
+  },
+} as const
+
 /** One to one in `hashLow` for a fixed high word and incarnation. */
 export function firstWord(incarnation: number, hashLow: number, hashHigh: number): number {
-  let other = Math.imul(hashHigh ^ Math.imul(incarnation, 0x9e3779b1), 0x85ebca6b)
-  other = Math.imul(other ^ (other >>> 15), 0xc2b2ae35)
-  let h = hashLow ^ other ^ (other >>> 13)
+  let h = hashLow ^ otherWord(incarnation, hashHigh)
   h = Math.imul(h ^ (h >>> 16), 0x85ebca6b)
   h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35)
+  return h ^ (h >>> 16)
+}
+
+function otherWord(incarnation: number, hashHigh: number): number {
+  let other = Math.imul(hashHigh ^ Math.imul(incarnation, 0x9e3779b1), 0x85ebca6b)
+  other = Math.imul(other ^ (other >>> 15), 0xc2b2ae35)
+  return other ^ (other >>> 13)
+}
+
+/** Takes back what `firstWord` does last: the factors are the inverses of its own, modulo 2^32. */
+function unmixed(first: number): number {
+  let h = first ^ (first >>> 16)
+  h = Math.imul(h, 0x7ed1b41d)
+  h ^= (h >>> 13) ^ (h >>> 26)
+  h = Math.imul(h, 0xa5cb9243)
   return h ^ (h >>> 16)
 }

@@ -8,12 +8,21 @@ import type { Tombstones } from './tombstones.ts'
 /** `resolve` found that the block was given up for the budget. */
 export const evicted = -1
 
+export interface AnnouncedChanges {
+  /** Low and high word of the engine hash, tier and group as in `aliasPlace`. */
+  note(incarnation: number, hashLow: number, hashHigh: number, place: number): void
+}
+
 /** What workers have announced under their own engine hashes: aliases and blocks kept in step. */
 export class Announcements {
   readonly #aliases: Aliases
   readonly #blocks: Blocks
   readonly #tombstones: Tombstones
   readonly #reclaim: Reclaim
+  /** Hears of every change of a block's store count, while somebody listens. */
+  changes: AnnouncedChanges | null = null
+  /** Of the block that `lookUp` found. */
+  storeCount = 0
 
   constructor(aliases: Aliases, blocks: Blocks, tombstones: Tombstones, reclaim: Reclaim) {
     this.#aliases = aliases
@@ -36,7 +45,7 @@ export class Announcements {
   /**
    * Stores one block: its alias, its entry and its member, the key being the one that another tier or group knows it by, if any, and else the given one. The
    * entry's id, or 0 where there is no room. A store count of 0 is that of a block which is held once however often it is
-   * said to be.
+   * said to be. `found` may be the entry of the key, where the caller knows it: that spares looking for it.
    */
   hold(
     holder: Holder,
@@ -47,10 +56,12 @@ export class Announcements {
     high: number,
     parent: number,
     storeCount: number,
+    found = 0,
   ): number {
     const aliases = this.#aliases
     const blocks = this.#blocks
     const { incarnation } = holder
+    this.changes?.note(incarnation, hashLow, hashHigh, place)
     let wasKnown = false
     for (let round = 0; ; round++) {
       let keyLow = low
@@ -71,7 +82,7 @@ export class Announcements {
       wasKnown = isKnown
       if (aliases.exact >= 0) aliases.delete(aliases.exact)
       if (aliases.reserve() && blocks.reserve(keyLow)) {
-        const known = blocks.index.find(keyLow, keyHigh)
+        const known = blocks.entries.hasKey(found, keyLow, keyHigh) ? found : blocks.index.find(keyLow, keyHigh)
         const isDouble = known !== 0 && blocks.isHeld(known, (incarnation << memberIncarnationShift) | place)
         const hasRoom = !isDouble || holder.doubles.add(known, place)
         const id = hasRoom ? blocks.hold(known, keyLow, keyHigh, hung, holder, place) : 0
@@ -87,6 +98,8 @@ export class Announcements {
   /** Takes back one store of a block; false: the worker holds no such block. */
   release(holder: Holder, hashLow: number, hashHigh: number, place: number): boolean {
     const aliases = this.#aliases
+    // Also where nothing is found: the block may have been seen before it was evicted.
+    this.changes?.note(holder.incarnation, hashLow, hashHigh, place)
     aliases.probe(holder.incarnation, hashLow, hashHigh, place)
     const at = aliases.exact
     if (at < 0) {
@@ -99,10 +112,26 @@ export class Announcements {
       aliases.putStoreCount(at, storeCount - 1)
       return true
     }
-    const id = aliases.entry(at)
-    if (isLive && !holder.doubles.remove(id, place)) this.#blocks.drop(id, holder, place)
-    aliases.delete(at)
+    this.#takeOut(holder, at, place, isLive)
     return isLive
+  }
+
+  /** The entry of a block that a worker holds under this hash and place, or 0; its store count is in `storeCount`. */
+  lookUp(incarnation: number, hashLow: number, hashHigh: number, place: number): number {
+    const aliases = this.#aliases
+    aliases.probe(incarnation, hashLow, hashHigh, place)
+    const at = aliases.exact
+    if (at < 0 || !this.#isLive(at)) return 0
+    this.storeCount = aliases.storeCount(at)
+    return aliases.entry(at)
+  }
+
+  /** Takes a block back wholly, however often it was stored. */
+  forget(holder: Holder, hashLow: number, hashHigh: number, place: number): void {
+    const aliases = this.#aliases
+    aliases.probe(holder.incarnation, hashLow, hashHigh, place)
+    const at = aliases.exact
+    if (at >= 0) this.#takeOut(holder, at, place, this.#isLive(at))
   }
 
   /** Remembers that a block was given up, so that its children are given up too. */
@@ -118,6 +147,12 @@ export class Announcements {
     const id = aliases.entry(at)
     this.#blocks.entries.putTouched(id, 1)
     return id
+  }
+
+  #takeOut(holder: Holder, at: number, place: number, isLive: boolean): void {
+    const id = this.#aliases.entry(at)
+    if (isLive && !holder.doubles.remove(id, place)) this.#blocks.drop(id, holder, place)
+    this.#aliases.delete(at)
   }
 
   #isLive(at: number): boolean {

@@ -35,6 +35,21 @@ export class Blocks {
   }
 
   /**
+   * The entry of a key, made if it is not there, and hung under `parent` where it hangs nowhere; 0 where it does not
+   * fit. Where nobody comes to hold it, it must be given to `freeIfUnused`.
+   */
+  enter(low: number, high: number, parent: number): number {
+    let id = this.index.find(low, high)
+    if (id === 0) {
+      if (!this.reserve(low)) return 0
+      id = this.entries.create(low, high)
+      this.index.insert(low, high, id)
+    }
+    if (parent !== 0 && parent !== id && this.entries.parent(id) === 0) this.entries.attach(id, parent)
+    return id
+  }
+
+  /**
    * Adds a member to the block of a key, whose entry is `known` (0: it is new), hung under `parent` (0: the root) where it hangs nowhere. The entry's id, or 0 where a
    * set has no room. After `reserve`.
    */
@@ -118,6 +133,17 @@ export class Blocks {
     holder.blocks[tier] = blocks
   }
 
+  /** Frees an entry that nobody holds and that has no child, and then its parent where that was waiting for it. */
+  freeIfUnused(id: number): void {
+    const { entries } = this
+    for (let at = id; at !== 0 && entries.set(at) === 0 && entries.children(at) === 0;) {
+      const parent = entries.detach(at)
+      this.index.delete(at)
+      entries.free(at)
+      at = parent
+    }
+  }
+
   /** Whether every announced group holds in a tier; where `only` is the one announced group, its membership is given. */
   #counts(set: number, incarnation: number, tier: number, only: number): boolean {
     const announced = this.holders.announced(incarnation, tier)
@@ -133,18 +159,7 @@ export class Blocks {
 
   #emptied(id: number): void {
     this.keys--
-    this.#freeIfUnused(id)
-  }
-
-  /** Frees an entry that nobody holds and that has no child, and then its parent where that was waiting for it. */
-  #freeIfUnused(id: number): void {
-    const { entries } = this
-    for (let at = id; at !== 0 && entries.set(at) === 0 && entries.children(at) === 0;) {
-      const parent = entries.detach(at)
-      this.index.delete(at)
-      entries.free(at)
-      at = parent
-    }
+    this.freeIfUnused(id)
   }
 }
 

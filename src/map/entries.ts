@@ -36,6 +36,8 @@ export class Entries {
   #resting = 0
   #restingLast = 0
   #rested = 0
+  /** One word an entry for whoever goes through all of them; an entry that is freed loses its own. */
+  marks: Int32Array | null = null
 
   constructor(memory: MapMemory, budget: Budget) {
     this.#words = memory.entries
@@ -93,6 +95,7 @@ export class Entries {
   }
 
   free(id: number): void {
+    if (this.marks !== null) this.marks[id] = 0
     const at = id * entryWords
     this.#words[at + keyLowWord] = 0
     this.#words[at + keyHighWord] = 0
@@ -146,6 +149,12 @@ export class Entries {
 
   keyHigh(id: number): number {
     return this.#words[id * entryWords + keyHighWord] as number
+  }
+
+  /** Whether an id is the entry of this key; never so of 0. */
+  hasKey(id: number, low: number, high: number): boolean {
+    const at = id * entryWords
+    return id !== 0 && this.#words[at + keyLowWord] === low && this.#words[at + keyHighWord] === high
   }
 
   set(id: number): number {

@@ -20,6 +20,7 @@ import {
 import type { MapHandle } from './layout.ts'
 import { Ledger } from './ledger.ts'
 import type { ApplyOutcome, CacheMap, MapStats, MatchQuery, PrefixMatch, WorkerMapOptions } from './map.ts'
+import type { MapParts } from './map-parts.ts'
 import { Reclaim } from './reclaim.ts'
 import { FlatReader } from './reader.ts'
 import { Sweep } from './sweep.ts'
@@ -50,6 +51,8 @@ export class FlatMap implements CacheMap {
   readonly #reclaim: Reclaim
   readonly #sweep: Sweep
   readonly #reader: FlatReader
+  /** For what goes through all tables: snapshots. */
+  readonly parts: MapParts
   readonly #outcome: ApplyOutcome = {
     storedBlocks: 0,
     removedBlocks: 0,
@@ -80,6 +83,15 @@ export class FlatMap implements CacheMap {
     const announcements = new Announcements(this.#aliases, this.#blocks, tombstones, this.#reclaim)
     this.#ledger = new Ledger(announcements, this.#aliases, this.#blocks, this.#outcome)
     this.#reader = new FlatReader(memory)
+    this.parts = {
+      memory,
+      blocks: this.#blocks,
+      holders: this.#holders,
+      aliases: this.#aliases,
+      announcements,
+      reclaim: this.#reclaim,
+      reserveIncarnation: () => this.#reserveIncarnation(),
+    }
   }
 
   /** What a reader on another thread is made of; may be posted to it. */
@@ -172,6 +184,12 @@ export class FlatMap implements CacheMap {
     this.#reclaim.settle(this.#outcome.storedBlocks + 1)
   }
 
+  /** Credits a worker with what was restored of it concealed; a worker that is not concealed stays as it is. */
+  reveal(slot: WorkerSlot): void {
+    const holder = this.#holders.get(slot)
+    if (holder?.isConcealed === true) this.#holders.reveal(holder)
+  }
+
   workerBlocks(slot: WorkerSlot): { gpu: number; host: number; disk: number } {
     const [gpu = 0, host = 0, disk = 0] = this.#holders.get(slot)?.blocks ?? []
     return { gpu, host, disk }
@@ -242,15 +260,15 @@ export class FlatMap implements CacheMap {
   }
 
   #newOutcome(): ApplyOutcome {
-    const outcome = this.#outcome
-    outcome.storedBlocks = 0
-    outcome.removedBlocks = 0
-    outcome.unknownRemovals = 0
-    outcome.orphaned = 0
-    outcome.unknownHashes = 0
-    outcome.parentEvicted = 0
-    outcome.ignored = false
-    return outcome
+    return Object.assign(this.#outcome, {
+      storedBlocks: 0,
+      removedBlocks: 0,
+      unknownRemovals: 0,
+      orphaned: 0,
+      unknownHashes: 0,
+      parentEvicted: 0,
+      ignored: false,
+    })
   }
 
   #forget(holder: Holder): void {

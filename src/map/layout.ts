@@ -85,7 +85,7 @@ export interface MapMemory {
   readonly indexCapacities: Int32Array
   readonly setOffsets: Int32Array
   readonly setRecords: Int32Array
-  /** Two words each: owner's slot + 1 (0: dead), and the announced groups, eight bits a tier. */
+  /** Two words each: owner's slot + 1 (0: dead; negated: readers pass it over), and the announced groups, eight bits a tier. */
   readonly incarnations: Int32Array
   /** Two words a slot: incarnation (0: no such worker) and block size (0: unknown). */
   readonly workers: Int32Array

@@ -10,6 +10,8 @@ const scarceFullAt = 29
 const growAbove = 26
 const overfullAt = 31
 const firstCapacity = 64
+/** Load, in thirty-seconds, of partitions that are made for a known number of keys. */
+const preparedLoad = 22
 
 /**
  * The key index with what only the writing thread may do. A key that is taken out leaves a mark that the next insertion
@@ -45,6 +47,20 @@ export class WritableKeyIndex extends KeyIndex {
     this.#limits = new Int32Array(1 << indexBits)
     this.#scratch = new Int32Array(indexPlaces)
     this.#homes = new Int32Array(indexPlaces)
+  }
+
+  /** Lets empty partitions begin as large as they have to become for so many keys, as far as the budget allows. */
+  prepare(keys: number): void {
+    const { sizes, indexCapacities } = this.#memory
+    const partitions = 1 << sizes.indexBits
+    const least = Math.ceil((keys / partitions) * (32 / preparedLoad))
+    if (least < firstCapacity) return
+    for (let partition = 0; partition < partitions && !this.#budget.isScarce; partition++) {
+      const capacity = Math.min(sizes.indexPlaces, least + (((partition & 15) * least) >>> 8))
+      if (indexCapacities[partition] !== 0 || !this.#budget.take(4 * capacity)) continue
+      indexCapacities[partition] = capacity
+      this.#limits[partition] = (capacity * fullAt) >>> 5
+    }
   }
 
   /** Makes sure that one more key of this low word fits; false: the budget has no room for it. */

@@ -102,6 +102,11 @@ export class NaiveMap implements CacheMap {
     if (worker?.assumed === true) Object.assign(worker, nothing())
   }
 
+  /** As a snapshot does, which leaves them out. */
+  dropOrphans(): void {
+    for (const worker of this.#workers.values()) worker.orphans = []
+  }
+
   adopt(slot: WorkerSlot): void {
     const worker = this.#workers.get(slot)
     if (worker === undefined) return
