@@ -18,6 +18,7 @@ const benches: readonly Bench[] = [
   { name: 'keys', load: () => import('./micro/keys.ts') },
   { name: 'map', load: () => import('./micro/map.ts').then(({ run }) => ({ run: () => run() })) },
   { name: 'map-large', onlyByName: true, load: async () => ({ run: (await import('./micro/map.ts')).runLarge }) },
+  { name: 'snapshot', onlyByName: true, load: () => import('./micro/snapshot.ts') },
   { name: 'events', load: () => import('./micro/events.ts') },
   { name: 'polled', load: () => import('./micro/polled.ts') },
   { name: 'tokenize', load: () => import('./micro/tokenize.ts') },
@@ -30,7 +31,6 @@ const benches: readonly Bench[] = [
   { name: 'overhead', load: () => import('./load/overhead.ts') },
   { name: 'prediction', load: () => import('./load/prediction.ts') },
   { name: 'quality', load: () => import('./replay/quality.ts') },
-  { name: 'replicas', load: () => import('./replay/replicas.ts') },
   { name: 'faults', onlyByName: true, load: () => import('./faults.ts') },
   { name: 'soak', onlyByName: true, load: () => import('./soak.ts') },
 ]
