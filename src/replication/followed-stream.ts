@@ -64,6 +64,7 @@ export class FollowedStream {
   rewind(): void {
     this.generation++
     this.lastId = beginning
+    this.#trimmedTo = beginning
     this.isCaughtUp = false
   }
 
@@ -72,14 +73,9 @@ export class FollowedStream {
     this.generation++
   }
 
-  /** Ids grow along a stream: it began anew where its last one is smaller than what was read. */
-  beganAnew(lastId: string): boolean {
-    return isBefore(lastId, this.lastId)
-  }
-
   /** Entries before this id are too old; null where there is nothing new to say. By the stream's own ids: no clock is asked. */
-  trimTo(): string | null {
-    const newestMs = Number.parseInt(this.lastId, 10)
+  trimTo(lastId: string): string | null {
+    const newestMs = Number.parseInt(lastId, 10)
     if (this.#retainMs === null || newestMs <= this.#retainMs) return null
     const id = `${newestMs - this.#retainMs}-0`
     if (!isBefore(this.#trimmedTo, id)) return null
@@ -89,7 +85,7 @@ export class FollowedStream {
 }
 
 /** Ids are a time in milliseconds, a dash, and a count. */
-function isBefore(one: string, other: string): boolean {
+export function isBefore(one: string, other: string): boolean {
   const [oneMs = 0, oneCount = 0] = one.split('-').map(Number)
   const [otherMs = 0, otherCount = 0] = other.split('-').map(Number)
   return oneMs < otherMs || (oneMs === otherMs && oneCount < otherCount)

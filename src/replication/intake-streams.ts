@@ -1,5 +1,5 @@
 import type { Log } from '../telemetry/log.ts'
-import { FollowedStream, type StreamFollower } from './followed-stream.ts'
+import { FollowedStream, isBefore, type StreamFollower } from './followed-stream.ts'
 import { faultOf } from './redis-fault.ts'
 import type { RedisCommands, StreamEntries, StreamReads } from './redis-commands.ts'
 
@@ -158,24 +158,32 @@ export class IntakeStreams {
     }
   }
 
-  /** Whether the stream began anew, and what of it is too old. */
+  /**
+   * Whether the stream began anew (ids grow along it, so its last one is not before what was read), and what of it is too
+   * old. In this order, and by the id that the stream has now: by one
+   * of before, all of a stream whose ids begin again would be too old.
+   */
   #look(followed: FollowedStream, nowMs: number): void {
     followed.lookAtMs = nowMs + (this.#o.lookMs ?? defaultLookMs)
-    const { link, log } = this.#o
     const asked = asNow(followed)
-    const { stream } = followed
+    // Further entries may be read before the answer comes: it is about no more than what had been read when it was asked.
+    const { stream, lastId: readTo } = followed
+    const { link, log } = this.#o
     link.commands.lastId(stream).then(
       (lastId) => {
-        if (lastId === null || isPassed(asked) || !followed.beganAnew(lastId)) return
-        log.info({ stream }, 'KV events: a stream began anew')
-        followed.rewind()
+        if (lastId === null || isPassed(asked)) return
+        if (isBefore(lastId, readTo)) {
+          log.info({ stream }, 'KV events: a stream began anew')
+          followed.rewind()
+          return
+        }
+        const trimTo = followed.trimTo(lastId)
+        if (trimTo === null) return
+        link.commands.trimBefore(stream, trimTo).catch((error: unknown) => this.#warn(followed, error, 'trimmed'))
       },
       // What keeps it from being answered is told where the stream is read.
       () => undefined,
     )
-    const trimTo = followed.trimTo()
-    if (trimTo !== null)
-      link.commands.trimBefore(stream, trimTo).catch((error: unknown) => this.#warn(followed, error, 'trimmed'))
   }
 
   #pause(followed: FollowedStream, error: unknown): void {

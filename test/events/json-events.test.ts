@@ -119,6 +119,18 @@ test('no bytes make the decoder fail otherwise than by its own error', () => {
   )
 })
 
+test('an entry of more than 16 MiB is not even looked into', () => {
+  const entry = (name: string, bytes: number) => {
+    const fields = ['v', '1', 'seq', '1', 'ts', '1'].map((text) => Buffer.from(text))
+    return readEntry({ id: '1-0', fields: [...fields, Buffer.from(name), Buffer.alloc(bytes)] })
+  }
+  const most = 16 * 1024 * 1024
+  for (const name of ['payload', 'events']) {
+    assert.equal(entry(name, most).kind, 'batch')
+    assert.deepEqual(entry(name, most + 1), { kind: 'skipped', reason: 'entry_too_large' })
+  }
+})
+
 test('no fields make an entry fail', () => {
   const field = fc.oneof(
     fc.constantFrom('v', 'seq', 'ts', 'payload', 'events', 'reset', '1', '17').map((text) => Buffer.from(text)),

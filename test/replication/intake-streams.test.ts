@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { test, type TestContext } from 'node:test'
-import { IntakeStreams } from '../../src/replication/intake-streams.ts'
+import { IntakeStreams, type IntakeLink } from '../../src/replication/intake-streams.ts'
 import { RedisLink } from '../../src/replication/link.ts'
+import { silentLog } from '../../src/telemetry/log.ts'
 import { createMetrics } from '../../src/telemetry/metrics.ts'
 import { streamReaderContract } from '../contract/stream-reader.ts'
 import { collectingLog, type LogLine } from '../support/fleet.ts'
@@ -55,6 +56,55 @@ test('entries older than the newest by more than is kept are removed, by their i
   await until(async () => (await kept()) === '2000-0 2500-0', 'the old ones are gone')
   await server.client.xadd('a', '9000-0', 'name', 'x')
   await until(async () => (await kept()) === '9000-0', 'the old ones are gone')
+})
+
+test('a stream whose ids begin again is not taken for an old one and trimmed away', async (t) => {
+  const { server, reader } = await setUp(t)
+  const told: string[] = []
+  const entries = (given: readonly { readonly id: string }[]) => told.push(...given.map(({ id }) => id))
+  reader.follow('a', { retainMs: 1000 }, { ...silent, entries })
+  await server.client.xadd('a', '900000-0', 'name', 'x')
+  await until(() => told.length === 1, 'it is read')
+  await server.client.flushall()
+  for (const id of ['5000-0', '5001-0']) await server.client.xadd('a', id, 'name', 'x')
+  await until(() => told.length === 3, 'the new ones are read')
+  assert.deepEqual([told.slice(1), await server.client.xlen('a')], [['5000-0', '5001-0'], 2])
+})
+
+test('an answer about the newest entry that comes after further ones were read is no sign of a stream begun anew', async (t) => {
+  const questions: { readonly toldWhenAsked: number; readonly answer: (lastId: string) => void }[] = []
+  const answers = [['1-0'], ['2-0', '3-0']]
+  const link: IntakeLink = {
+    state: { kind: 'up' },
+    commands: {
+      lastId: () => new Promise((answer) => questions.push({ toldWhenAsked: told.length, answer })),
+      trimBefore: () => Promise.resolve(),
+    },
+    onUp: () => () => undefined,
+    onAway: () => () => undefined,
+    onLogId: () => () => undefined,
+    reads: () => ({
+      read: async ([after]) => {
+        await new Promise((resolve) => setImmediate(resolve))
+        // From its beginning on it would be told all over again.
+        if (after?.id === '0-0' && told.length > 0) return [{ stream: 'a', entries: [{ id: '1-0', fields: [] }] }]
+        const entries = (answers.shift() ?? []).map((id) => ({ id, fields: [] }))
+        return entries.length === 0 ? [] : [{ stream: 'a', entries }]
+      },
+      close: () => undefined,
+    }),
+  }
+  const told: string[] = []
+  const reader = new IntakeStreams({ link, clock: () => performance.now(), log: silentLog, lookMs: 1 })
+  t.after(() => reader.stop())
+  reader.follow('a', { retainMs: null }, { ...silent, entries: (given) => told.push(...given.map(({ id }) => id)) })
+  await until(() => told.length === 3, 'all is read')
+  const early = questions.filter(({ toldWhenAsked }) => toldWhenAsked < 2)
+  assert.ok(early.length > 0, 'the stream was asked about before all was read')
+  for (const { answer } of early) answer('1-0')
+  const asked = questions.length
+  await until(() => questions.length > asked + 1, 'reading goes on')
+  assert.deepEqual(told, ['1-0', '2-0', '3-0'])
 })
 
 test('entries of a stream that its writer trims stay', async (t) => {

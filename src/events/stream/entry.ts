@@ -24,9 +24,11 @@ export type ReadEntry =
   | { readonly kind: 'batch'; readonly arrival: Arrival<EntryEvents> }
   /** The writer does not vouch any more for what it wrote before. */
   | { readonly kind: 'reset' }
-  | { readonly kind: 'skipped'; readonly reason: 'entry_version' | 'entry_malformed' }
+  | { readonly kind: 'skipped'; readonly reason: 'entry_version' | 'entry_malformed' | 'entry_too_large' }
 
 const version = '1'
+/** Larger ones are no engine's; reading one would hold up everything else. */
+const maxEventsBytes = 16 * 1024 * 1024
 const decimal = /^\d{1,16}$/
 
 export function readEntry({ id, fields }: StreamEntry): ReadEntry {
@@ -40,6 +42,7 @@ export function readEntry({ id, fields }: StreamEntry): ReadEntry {
   const payload = field('payload')
   const json = field('events')
   const bytes = payload ?? json
+  if (bytes !== undefined && bytes.length > maxEventsBytes) return { kind: 'skipped', reason: 'entry_too_large' }
   const timestamp = payload === undefined ? ownTime(text('ts'), id) : readTimestamp(payload)
   if (!Number.isSafeInteger(sequence) || bytes === undefined || timestamp === null || (payload && json))
     return { kind: 'skipped', reason: 'entry_malformed' }
