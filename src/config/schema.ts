@@ -1,6 +1,7 @@
 import Type, { type Static } from 'typebox'
 import { pool, profile, tiers } from './schema/pool.ts'
 import { redis } from './schema/redis.ts'
+import { snapshot } from './schema/snapshot.ts'
 import { GiB, hourMs, integer, object, oneOf, text } from './schema/words.ts'
 import type { addedWorkerSchema, workerChangeSchema } from './schema/worker.ts'
 
@@ -387,6 +388,7 @@ export const configSchema = object({
     { default: {}, description: 'Block keys.' },
   ),
   redis: Type.Optional(redis),
+  snapshot,
   tokenizer: object(
     {
       threads: Type.Optional(
@@ -436,6 +438,7 @@ export const configSchema = object({
 export type Config = Static<typeof configSchema>
 export type ApiKeyConfig = Config['apiKeys'][number]
 export type PoolConfig = Config['pools'][number]
+export type SnapshotConfig = Config['snapshot']
 export type RedisConfig = NonNullable<Config['redis']>
 export type WorkerConfig = PoolConfig['workers'][number]
 export type LookupConfig = NonNullable<PoolConfig['lookup']>

@@ -53,6 +53,7 @@ export class FlatMap implements CacheMap {
   readonly #reader: FlatReader
   /** For what goes through all tables: snapshots. */
   readonly parts: MapParts
+  #changes = 0
   readonly #outcome: ApplyOutcome = {
     storedBlocks: 0,
     removedBlocks: 0,
@@ -125,6 +126,7 @@ export class FlatMap implements CacheMap {
   removeWorker(slot: WorkerSlot): void {
     const holder = this.#holders.get(slot)
     if (holder === undefined) return
+    this.#changes++
     this.#aliases.addDead(heldBlocks(holder))
     this.#holders.remove(holder)
   }
@@ -219,6 +221,11 @@ export class FlatMap implements CacheMap {
     }
   }
 
+  /** Another number once what workers hold has changed. */
+  get changes(): number {
+    return this.#changes
+  }
+
   /** The part of `stats().bytes` that aliases take. */
   get aliasBytes(): number {
     return this.#aliases.bytes
@@ -234,6 +241,7 @@ export class FlatMap implements CacheMap {
   }
 
   #enter(holder: Holder, events: readonly KvEvent[]): void {
+    this.#changes++
     for (const event of events) {
       switch (event.kind) {
         case 'store':
@@ -272,6 +280,7 @@ export class FlatMap implements CacheMap {
   }
 
   #forget(holder: Holder): void {
+    this.#changes++
     this.#aliases.addDead(heldBlocks(holder))
     this.#holders.renew(holder)
   }

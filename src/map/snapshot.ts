@@ -78,6 +78,9 @@ export type SnapshotFault =
   | 'overrun'
   /** It takes more bytes than it may. */
   | 'oversize'
+  /** It took more time than it may. */
+  | 'deadline'
+  | 'stopped'
 
 /** A snapshot that cannot be used, or made; nothing else is touched by that. */
 export class SnapshotError extends RouterError {

@@ -31,7 +31,9 @@ export class SnapshotFile implements SnapshotStore {
   }
 
   async write(): Promise<SnapshotDraft> {
-    return new FileDraft(await open(temporary(this.#o.path), 'w', mode), this.#o)
+    // What a process left that died may be readable by others.
+    await rm(temporary(this.#o.path), { force: true })
+    return new FileDraft(await open(temporary(this.#o.path), 'wx', mode), this.#o)
   }
 
   async read(): Promise<KeptSnapshot | null> {

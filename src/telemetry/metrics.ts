@@ -181,6 +181,8 @@ export function createMetrics() {
   gauge('config_last_reload_success', '1 if the last reload of the config was taken over, 0 if the old one was kept.')
   gauge('discovery_age_seconds', 'Since the last list of a pool’s engines that was good.', ['pool'])
   gauge('redis_up', '1 while Redis takes writes, 0 while it is away.')
+  gauge('snapshot_bytes', 'Of the last snapshot of the map that this process made.')
+  gauge('snapshot_age_seconds', 'Since the last snapshot of the map was made that this process made or read.')
   gauge('token_cache_bytes', 'Bytes held by the token cache.')
   gauge('event_loop_delay_seconds', 'Event-loop delay since the last scrape, by quantile.', ['quantile'])
   readers.set('event_loop_delay_seconds', () => {
@@ -290,6 +292,14 @@ export function createMetrics() {
       'state',
     ]),
     redisLatency: timed('redis_latency_seconds', 'Round trip of a heartbeat to Redis.', fineSecondsBuckets),
+    snapshotSeconds: counted('snapshot_seconds_total', 'Spent on snapshots of the map that were made, and read.', [
+      'what',
+    ]),
+    snapshotFailures: counted(
+      'snapshot_failures_total',
+      'Snapshots of the map that could not be made or read, by reason.',
+      ['reason'],
+    ),
     timeToFirstToken: timed(
       'time_to_first_token_seconds',
       'From the request’s arrival to the first body byte of its answer.',
