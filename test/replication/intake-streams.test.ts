@@ -140,6 +140,22 @@ test('a key that is no stream spoils none of the others, and is told of once', a
   )
 })
 
+test('a stream that becomes another kind of key after it was read to its end does not hold up the others', async (t) => {
+  const { server, reader } = await setUp(t)
+  const caughtUp = new Set<string>()
+  let told = ''
+  for (const stream of ['good', 'spoilt']) {
+    const entries = (given: readonly { readonly id: string }[]) => (told = given.at(-1)?.id ?? '')
+    reader.follow(stream, { retainMs: null }, { ...silent, entries, caughtUp: () => caughtUp.add(stream) })
+  }
+  await until(() => caughtUp.size === 2, 'both are read to their ends')
+  await server.client.set('spoilt', 'x')
+  for (const id of ['1-0', '2-0', '3-0']) {
+    await server.client.xadd('good', id, 'name', id)
+    await until(() => told === id, 'the good one is read')
+  }
+})
+
 test('a user who may not trim reads all the same, and is told of once', async (t) => {
   const user = 'user router on >secret ~{test}:* ~a +set +get +xread +xrevrange'
   const server = await startRedis(t, { users: [user] })
