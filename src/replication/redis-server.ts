@@ -1,4 +1,4 @@
-import { faultOf, RedisFault } from './redis-fault.ts'
+import { RedisFault } from './redis-fault.ts'
 import { RedisConnection, type Command, type Reply } from './redis-connection.ts'
 import type { Address, ConnectionLimits, Door, Login } from './redis-options.ts'
 
@@ -16,7 +16,7 @@ export class RedisServerFinder {
     this.#anyKey = anyKey
   }
 
-  /** Rejects with a RedisFault; each further try begins with the next of the nodes that know where the server is. */
+  /** Rejects with a RedisFault. */
   async find(): Promise<Address> {
     const { place } = this.#door
     switch (place.kind) {
@@ -46,7 +46,7 @@ export class RedisServerFinder {
     return this.#open(address, this.#door.login)
   }
 
-  /** The last find led to a server that is not, or not any more, the one: begin with another node next time. */
+  /** The last find, or what it led to, was of no use: the next one asks another node. */
   mistrust(): void {
     this.#turn++
   }
@@ -58,19 +58,14 @@ export class RedisServerFinder {
   }
 
   async #ask(node: Address, login: Login, commands: readonly Command[]): Promise<Reply[]> {
+    const connection = await this.#open(node, login)
     try {
-      const connection = await this.#open(node, login)
-      try {
-        return (await connection.sendAll(commands)).map((answer) => {
-          if (answer instanceof RedisFault) throw answer
-          return answer
-        })
-      } finally {
-        connection.close()
-      }
-    } catch (error) {
-      this.mistrust()
-      throw faultOf(error)
+      return (await connection.sendAll(commands)).map((answer) => {
+        if (answer instanceof RedisFault) throw answer
+        return answer
+      })
+    } finally {
+      connection.close()
     }
   }
 

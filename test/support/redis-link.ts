@@ -42,7 +42,7 @@ export function linkFor(t: TestContext, options: Partial<RedisOptions>): RigLink
   t.after(() => link.stop())
   void link.start()
   const becomes = (kind: string) => (deadlineMs?: number) =>
-    until(() => link.state.kind === kind, `Redis is ${kind}, not ${JSON.stringify(link.state)}`, deadlineMs)
+    until(() => link.state.kind === kind, `Redis is ${kind}`, deadlineMs)
   return {
     link,
     metrics,

@@ -19,6 +19,8 @@ export interface RedisServerOptions {
   readonly tls?: { readonly clients: boolean }
   /** Further lines of the configuration, e.g. `['maxmemory', '2mb']`. */
   readonly settings?: readonly (readonly [name: string, value: string])[]
+  /** A Sentinel; its own settings say what it watches. */
+  readonly sentinel?: boolean
   /** Omitted: a free one. */
   readonly port?: number
   /** Another server that speaks the protocol (valkey-server). */
@@ -54,7 +56,10 @@ export async function startRedis(t: TestContext, options: RedisServerOptions = {
   const port = options.port ?? (await freePort())
   const file = join(folder, 'redis.conf')
   writeFileSync(file, settingsOf(options, port, folder))
-  const server = new Started(options.program ?? 'redis-server', [file])
+  const server = new Started(options.program ?? 'redis-server', [
+    file,
+    ...(options.sentinel === true ? ['--sentinel'] : []),
+  ])
   let client: Redis | undefined
   t.after(async () => {
     client?.disconnect()
