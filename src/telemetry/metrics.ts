@@ -291,6 +291,18 @@ export function createMetrics() {
     redisStateChanges: counted('redis_state_changes_total', 'Changes of the state of Redis, by what it became.', [
       'state',
     ]),
+    streamFrames: counted('stream_frames_total', 'Frames appended to a stream in Redis.', ['stream']),
+    streamFramesDropped: counted(
+      'stream_frames_dropped_total',
+      'Frames that a stream in Redis did not get, by reason; broken came before the writer began anew.',
+      ['stream', 'reason'],
+    ),
+    streamEntriesRead: counted('stream_entries_read_total', 'Entries read from a stream in Redis.', ['stream']),
+    streamGaps: counted(
+      'stream_gaps_total',
+      'Times that entries may have been missed: cut off before they were read, or begun anew.',
+      ['stream', 'gap'],
+    ),
     redisLatency: timed('redis_latency_seconds', 'Round trip of a heartbeat to Redis.', fineSecondsBuckets),
     snapshotSeconds: counted('snapshot_seconds_total', 'Spent on snapshots of the map that were made, and read.', [
       'what',
