@@ -86,7 +86,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
   let more = await checkedPlugins(config)
 
   const fleet = new Fleet(config.limits.workers)
-  const fleetLoad = new FleetLoad({ counters: fleet.counters, staleMs: () => live.config.load.staleMs })
+  const fleetLoad = new FleetLoad({ counters: fleet.counters })
   const pools = new Pools()
   const keys = await createKeyMaker(
     config.keys.secret === undefined ? randomBytes(32) : Buffer.from(config.keys.secret),
@@ -217,8 +217,10 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     onLoad: (worker) => {
       fleetLoad.read(worker)
       room.read(worker)
-      truth.loadRead(worker)
+      if (worker.load?.prefix !== undefined) truth.hitsCounted(worker, worker.load.prefix)
     },
+    wantsHits: (worker) => truth.wantsHits(worker),
+    onHits: (worker, counters) => truth.hitsCounted(worker, counters),
     onWorkerRestarted: (worker) => fleetLoad.restarted(worker),
     startEvents: (worker, place, reading) => events.start(worker, place, reading),
     startLoadFeed: (worker, place, onLoad) => startLoadFeed(worker, place, onLoad, { metrics, random }),

@@ -1,10 +1,16 @@
-/** What the router's own conclusions cost: prompts that are coming, and what workers without events hold. */
+/** What the router's own conclusions cost: prompts that are coming, what workers without events hold, what replicas add. */
 import { Approximate } from '../../src/map/approximate.ts'
 import { Coming } from '../../src/map/coming.ts'
 import { FlatMap } from '../../src/map/flat-map.ts'
 import type { WorkerSlot } from '../../src/kv/batch.ts'
 import { chainKeys } from '../../src/kv/keys.ts'
+import { LoadShares } from '../../src/replication/replica-shares.ts'
+import { decodeShared, encodeShared, type SharedMessage } from '../../src/replication/shared-record.ts'
+import { SharedWorkers } from '../../src/replication/shared-workers.ts'
+import { FleetLoad } from '../../src/workers/fleet-load.ts'
+import { InFlightCounters } from '../../src/workers/fleet.ts'
 import { randomWords } from '../../test/support/random.ts'
+import { aWorker } from '../../test/support/routing.ts'
 import { median, printResults, type BenchResult } from '../result.ts'
 
 const runs = 7
@@ -23,7 +29,7 @@ function talk(): Uint32Array[] {
 }
 
 export function run(): BenchResult[] {
-  return [...comingCosts(), ...approximateCosts()]
+  return [...comingCosts(), ...approximateCosts(), ...sharingCosts()]
 }
 
 function comingCosts(): BenchResult[] {
@@ -71,6 +77,49 @@ function approximateCosts(): BenchResult[] {
     return use(full, keys, ((turn++ % turns) * promptBlocks) / turns)
   })
   return [again, added]
+}
+
+function sharingCosts(): BenchResult[] {
+  const known = new SharedWorkers()
+  const fleet = Array.from({ length: workers }, (_, slot) => aWorker(slot))
+  for (const worker of fleet) known.add(worker)
+  const figures = fleet.map(({ id }) => ({
+    worker: id,
+    requests: 3,
+    sequences: 3,
+    prefillTokens: 900,
+    decodeBlocks: 99,
+  }))
+  const sums = [0, 7, 63].map((others) => {
+    const shares = new LoadShares({ workers: known, slots: workers, ttlMs: () => 2000 })
+    for (let i = 0; i < others; i++) shares.apply(`${i}`, { kind: 'load', full: true, workers: figures }, 0)
+    const load = new FleetLoad({ counters: new InFlightCounters(workers), replicas: shares })
+    return timed(`shares: what is in flight on ${workers} workers, with ${others} other replicas`, 2_000, () => {
+      let sum = 0
+      for (const { slot } of fleet) sum += load.requests(slot) + load.prefillTokens(slot) + load.decodeBlocks(slot)
+      return sum
+    })
+  })
+  const keys = talk().at(-1) as Uint32Array
+  const [one] = figures
+  if (one === undefined) throw new Error('no workers')
+  const message: SharedMessage = {
+    replica: '0123456789abcdef',
+    counter: 1,
+    records: [
+      { kind: 'load', full: false, workers: [one] },
+      {
+        ...{ kind: 'prompt', number: 1, worker: one.worker, assumed: false, blockSize: 16, believedBlocks: 0 },
+        ...{ firstBlock: 0, predictedMs: 100, keys },
+      },
+    ],
+  }
+  const bytes = encodeShared(message)
+  return [
+    ...sums,
+    timed(`shares: write a message of ${promptBlocks} new blocks`, 20_000, () => encodeShared(message).length),
+    timed(`shares: read a message of ${promptBlocks} new blocks`, 20_000, () => decodeShared(bytes, () => 0).length),
+  ]
 }
 
 let sink = 0

@@ -29,7 +29,7 @@ export class ChunkStore {
   #blockSize: number | null = null
   #epoch = 1
   #sequence = 0
-  #kin = ''
+  #kin: readonly WorkerSlot[] = []
 
   constructor(options: ChunkStoreOptions) {
     this.#o = options
@@ -54,10 +54,9 @@ export class ChunkStore {
   open(blockSize: number): void {
     const { map, slot, kin, onBlockSize } = this.#o
     const kinSlots = kin()
-    const names = kinSlots.join()
-    if (blockSize === this.#blockSize && names === this.#kin) return
+    if (blockSize === this.#blockSize && isSame(kinSlots, this.#kin)) return
     map.addWorker(slot, { countsStores: false, blockSize, kin: kinSlots })
-    this.#kin = names
+    this.#kin = kinSlots
     if (blockSize === this.#blockSize) return
     if (this.#blockSize !== null) this.#forgetting.clear()
     this.#blockSize = blockSize
@@ -100,7 +99,7 @@ export class ChunkStore {
   close(): void {
     if (this.#blockSize === null) return
     this.#blockSize = null
-    this.#kin = ''
+    this.#kin = []
     this.#forgetting.clear()
     this.#o.map.removeWorker(this.#o.slot)
     this.#o.onBlockSize(null)
@@ -110,4 +109,9 @@ export class ChunkStore {
     const { map, slot } = this.#o
     return map.apply({ worker: slot, epoch: this.#epoch, sequence: this.#sequence++, events })
   }
+}
+
+/** Asked for every batch. */
+function isSame(slots: readonly WorkerSlot[], others: readonly WorkerSlot[]): boolean {
+  return slots.length === others.length && slots.every((slot, i) => slot === others[i])
 }

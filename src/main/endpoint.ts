@@ -8,6 +8,7 @@ import type { Engine, EngineFacts, LoadFeedPlace, RankFacts, RankLoad } from '..
 import { engines } from '../workers/engines.ts'
 import type { ToldFacts } from '../truth/check.ts'
 import type { Fleet } from '../workers/fleet.ts'
+import type { PrefixCounters } from '../workers/load.ts'
 import { poolServes, type Pool } from '../workers/pool.ts'
 import { EndpointWatch, type HealthTiming, type LoadTiming } from '../workers/watch.ts'
 import { workerAddress, type MeasuredLoad, type Worker, type WorkerAddress } from '../workers/worker.ts'
@@ -49,6 +50,10 @@ export interface EndpointPorts {
   readonly onLoadAsked: (worker: Worker) => void
   /** The worker's load has just been read. */
   readonly onLoad: (worker: Worker) => void
+  /** Whether the worker's hit counters are worth a question. */
+  readonly wantsHits: (worker: Worker) => boolean
+  /** They have just been read. */
+  readonly onHits: (worker: Worker, counters: PrefixCounters) => void
   readonly startEvents: (worker: Worker, place: EventsPlace, reading: EventReading) => WorkerEvents
   readonly startLoadFeed: (worker: Worker, place: LoadFeedPlace, onLoad: (load: RankLoad) => void) => WorkerLoadFeed
   /** Compares tokenizing with the worker's own. */
@@ -135,6 +140,14 @@ export class Endpoint {
       },
       wantsLoad: () => this.#kept.some(({ loadFeed }) => loadFeed?.isLive() !== true),
       onLoad: (load) => this.#loaded(load),
+      wantsHits: () => {
+        const worker = this.#onlyWorker()
+        return worker !== null && ports.wantsHits(worker)
+      },
+      onHits: (counters) => {
+        const worker = this.#onlyWorker()
+        if (worker !== null) ports.onHits(worker, counters)
+      },
     })
   }
 
@@ -446,6 +459,12 @@ export class Endpoint {
       if (own === undefined) continue
       this.#setLoad(worker, own, 'poll')
     }
+  }
+
+  /** The worker that counters of the whole endpoint speak of; null where it has several ranks. */
+  #onlyWorker(): Worker | null {
+    const [only, second] = this.#kept
+    return only === undefined || second !== undefined ? null : only.worker
   }
 
   #setLoad(worker: Worker, load: RankLoad, source: MeasuredLoad['source']): void {

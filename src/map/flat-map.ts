@@ -268,15 +268,15 @@ export class FlatMap implements CacheMap {
   }
 
   #newOutcome(): ApplyOutcome {
-    return Object.assign(this.#outcome, {
-      storedBlocks: 0,
-      removedBlocks: 0,
-      unknownRemovals: 0,
-      orphaned: 0,
-      unknownHashes: 0,
-      parentEvicted: 0,
-      ignored: false,
-    })
+    const outcome = this.#outcome
+    outcome.storedBlocks = 0
+    outcome.removedBlocks = 0
+    outcome.unknownRemovals = 0
+    outcome.orphaned = 0
+    outcome.unknownHashes = 0
+    outcome.parentEvicted = 0
+    outcome.ignored = false
+    return outcome
   }
 
   #forget(holder: Holder): void {

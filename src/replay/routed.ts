@@ -96,7 +96,6 @@ export class Routed implements Chooser {
           })
     this.#load = new FleetLoad({
       counters: this.#fleet.counters,
-      staleMs: () => staleLoadMs,
       ...(this.#shared === null ? {} : { replicas: this.#shared.shares }),
     })
     this.#map = new FlatMap({ maxWorkers: workers, budgetBytes: mapBudgetBytes })

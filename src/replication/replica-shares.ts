@@ -1,6 +1,6 @@
-import { mostPerShare, type ReplicaShare, type ReplicaShares } from '../workers/fleet-load.ts'
+import { mostPerShare, type ReplicaShares } from '../workers/fleet-load.ts'
 import type { Worker } from '../workers/worker.ts'
-import type { LoadRecord, WorkerFigures } from './shared-record.ts'
+import type { LoadRecord } from './shared-record.ts'
 import type { SharedWorkers } from './shared-workers.ts'
 
 export interface LoadSharesOptions {
@@ -13,102 +13,107 @@ export interface LoadSharesOptions {
 
 /** Figures of one worker in a row. */
 const stride = 4
+const requestsAt = 0
+const sequencesAt = 1
+const prefillTokensAt = 2
+const decodeBlocksAt = 3
 
 /** What one replica has in flight. */
-interface Told {
-  /** By slot: requests, sequences, prefill tokens, decode blocks. */
+interface Share {
+  /** By slot. */
   readonly figures: Int32Array
   toldAtMs: number
 }
 
 /**
  * What other replicas have in flight on each worker, as they told last. A replica tells absolute figures, so that whatever
- * gets lost is mended by the next ones, and nothing can leak: it counts until it is replaced, or until its replica has been
- * silent for the time to live. Ages are told apart as finely as `tick` is called.
+ * gets lost is mended by the next ones, and nothing can leak: a share counts until it is replaced, or until its replica has
+ * been silent for the time to live. The sums over all replicas are kept, since decisions ask for those of every candidate.
  */
 export class LoadShares implements ReplicaShares {
   readonly #o: LoadSharesOptions
-  readonly #byReplica = new Map<string, Told>()
-  /** The same in a row: decisions walk it for every candidate. */
-  #told: readonly Told[] = []
-  #nowMs = 0
-  /** Handed out and filled anew each time. */
-  readonly #share: { -readonly [Field in keyof ReplicaShare]: number } = {
-    requests: 0,
-    sequences: 0,
-    prefillTokens: 0,
-    decodeBlocks: 0,
-    ageMs: 0,
-  }
+  readonly #shares = new Map<string, Share>()
+  /** By slot. Replicas are few and their shares bounded, so that 32 bits hold them. */
+  readonly #sums: Int32Array
 
   constructor(options: LoadSharesOptions) {
     this.#o = options
+    this.#sums = new Int32Array(options.slots * stride)
   }
 
-  each(slot: number, add: (share: ReplicaShare) => void): void {
-    const told = this.#told
-    if (told.length === 0) return
-    const ttlMs = this.#o.ttlMs()
-    const share = this.#share
-    const at = slot * stride
-    for (let i = 0; i < told.length; i++) {
-      const { figures, toldAtMs } = told[i] as Told
-      const ageMs = this.#nowMs - toldAtMs
-      if (ageMs > ttlMs) continue
-      share.requests = figures[at] as number
-      share.sequences = figures[at + 1] as number
-      share.prefillTokens = figures[at + 2] as number
-      share.decodeBlocks = figures[at + 3] as number
-      share.ageMs = ageMs
-      add(share)
-    }
+  requests(slot: number): number {
+    return this.#sums[slot * stride + requestsAt] as number
+  }
+
+  sequences(slot: number): number {
+    return this.#sums[slot * stride + sequencesAt] as number
+  }
+
+  prefillTokens(slot: number): number {
+    return this.#sums[slot * stride + prefillTokensAt] as number
+  }
+
+  decodeBlocks(slot: number): number {
+    return this.#sums[slot * stride + decodeBlocksAt] as number
   }
 
   /** @param toldAtMs when its replica told it, by our own monotonic clock */
   apply(replica: string, { full, workers }: LoadRecord, toldAtMs: number): void {
-    let told = this.#byReplica.get(replica)
-    if (told === undefined) {
-      told = { figures: new Int32Array(this.#o.slots * stride), toldAtMs }
-      this.#byReplica.set(replica, told)
-      this.#told = [...this.#byReplica.values()]
+    let share = this.#shares.get(replica)
+    if (share === undefined) {
+      share = { figures: new Int32Array(this.#sums.length), toldAtMs }
+      this.#shares.set(replica, share)
     }
-    told.toldAtMs = Math.max(told.toldAtMs, toldAtMs)
-    if (full) told.figures.fill(0)
-    for (const figures of workers) {
-      for (const { slot } of this.#o.workers.of(figures.worker)) write(told.figures, slot * stride, figures)
+    share.toldAtMs = Math.max(share.toldAtMs, toldAtMs)
+    if (full) for (let at = 0; at < share.figures.length; at++) this.#put(share, at, 0)
+    for (const { worker, requests, sequences, prefillTokens, decodeBlocks } of workers) {
+      for (const { slot } of this.#o.workers.of(worker)) {
+        const at = slot * stride
+        this.#put(share, at + requestsAt, requests)
+        this.#put(share, at + sequencesAt, sequences)
+        this.#put(share, at + prefillTokensAt, prefillTokens)
+        this.#put(share, at + decodeBlocksAt, decodeBlocks)
+      }
     }
   }
 
   forget(replica: string): void {
-    if (this.#byReplica.delete(replica)) this.#told = [...this.#byReplica.values()]
+    const share = this.#shares.get(replica)
+    if (share === undefined) return
+    for (let at = 0; at < share.figures.length; at++) this.#put(share, at, 0)
+    this.#shares.delete(replica)
+  }
+
+  expire(nowMs: number): void {
+    const ttlMs = this.#o.ttlMs()
+    for (const [replica, { toldAtMs }] of this.#shares) if (nowMs - toldAtMs > ttlMs) this.forget(replica)
+  }
+
+  /** Since the replica that has been silent for longest told its share; null where there is none. */
+  oldestMs(nowMs: number): number | null {
+    let oldest: number | null = null
+    for (const { toldAtMs } of this.#shares.values()) oldest = Math.max(oldest ?? 0, nowMs - toldAtMs)
+    return oldest
   }
 
   /** A worker took its slot: what is known of one of its name holds for it, too. To be called before it is among `workers`. */
   added({ id, slot }: Worker): void {
     const before = this.#o.workers.newest(id)
-    for (const { figures } of this.#told) {
-      const at = slot * stride
-      figures.fill(0, at, at + stride)
-      if (before !== undefined) figures.copyWithin(at, before.slot * stride, (before.slot + 1) * stride)
+    for (const share of this.#shares.values()) {
+      for (let i = 0; i < stride; i++) {
+        const known = before === undefined ? 0 : (share.figures[before.slot * stride + i] as number)
+        this.#put(share, slot * stride + i, known)
+      }
     }
   }
 
   removed({ slot }: Worker): void {
-    for (const { figures } of this.#told) figures.fill(0, slot * stride, (slot + 1) * stride)
+    for (const share of this.#shares.values()) for (let i = 0; i < stride; i++) this.#put(share, slot * stride + i, 0)
   }
 
-  tick(nowMs: number): void {
-    this.#nowMs = Math.max(this.#nowMs, nowMs)
+  #put({ figures }: Share, at: number, figure: number): void {
+    const bounded = Math.min(mostPerShare, Math.max(0, figure))
+    this.#sums[at] = (this.#sums[at] as number) + bounded - (figures[at] as number)
+    figures[at] = bounded
   }
-}
-
-function write(into: Int32Array, at: number, figures: WorkerFigures): void {
-  into[at] = bounded(figures.requests)
-  into[at + 1] = bounded(figures.sequences)
-  into[at + 2] = bounded(figures.prefillTokens)
-  into[at + 3] = bounded(figures.decodeBlocks)
-}
-
-function bounded(figure: number): number {
-  return Math.min(mostPerShare, Math.max(0, figure))
 }

@@ -103,6 +103,11 @@ export class SharedState {
     return this.#owners
   }
 
+  /** Age of the oldest figures of others that count; null where there are none. */
+  get oldestShareMs(): number | null {
+    return this.#shares.oldestMs(this.#o.clock())
+  }
+
   /** Other replicas that were heard of late. */
   replicas(): string[] {
     return this.#replicas.list()
@@ -125,8 +130,12 @@ export class SharedState {
 
   /** @param ageMs how long the bytes have lain there, as far as that is known */
   receive(bytes: Uint8Array, ageMs = 0): void {
+    // Whoever said this may be gone by now; those who are there say it anew.
+    if (ageMs > this.#o.limits.shareTtlMs) {
+      this.missed()
+      return
+    }
     const nowMs = this.#o.clock()
-    this.#shares.tick(nowMs)
     for (const message of decodeShared(bytes, this.#o.onSkipped)) {
       const saidAtMs = nowMs - Math.max(0, ageMs)
       if (this.#replicas.accept(message, saidAtMs)) this.#apply(message, saidAtMs)
@@ -137,7 +146,7 @@ export class SharedState {
   beat(): void {
     const nowMs = this.#o.clock()
     this.#publisher.beat()
-    this.#shares.tick(nowMs)
+    this.#shares.expire(nowMs)
     this.#replicas.expire(nowMs)
     this.#prompts?.expire(nowMs)
     this.#dispatches.expire(nowMs)

@@ -75,6 +75,9 @@ export interface EngineStats {
   /** Prompt tokens that were looked up in the prefix cache, and those found there. */
   readonly prefixQueryTokens: number
   readonly prefixHitTokens: number
+  /** The same of requests that have ended, in whatever way. */
+  readonly endedPromptTokens: number
+  readonly endedCachedTokens: number
   readonly finished: number
   readonly aborted: number
   readonly steps: number
@@ -139,6 +142,8 @@ export class Engine {
   #generatedTokens = 0
   #prefixQueryTokens = 0
   #prefixHitTokens = 0
+  #endedPromptTokens = 0
+  #endedCachedTokens = 0
   #finished = 0
   #aborted = 0
   #steps = 0
@@ -180,6 +185,8 @@ export class Engine {
       generatedTokens: this.#generatedTokens,
       prefixQueryTokens: this.#prefixQueryTokens,
       prefixHitTokens: this.#prefixHitTokens,
+      endedPromptTokens: this.#endedPromptTokens,
+      endedCachedTokens: this.#endedCachedTokens,
       finished: this.#finished,
       aborted: this.#aborted,
       steps: this.#steps,
@@ -492,6 +499,8 @@ export class Engine {
   #free(sequence: Sequence): void {
     this.#sequences.delete(sequence.id)
     sequence.gone = true
+    this.#endedPromptTokens += sequence.promptTokens
+    this.#endedCachedTokens += sequence.cachedTokens
     if (!sequence.admitted) return
     this.#reservedBlocks -= sequence.totalBlocks - sequence.blocks.length
     for (let i = sequence.blocks.length - 1; i >= 0; i--) this.#cache.release(sequence.blocks[i] as number)

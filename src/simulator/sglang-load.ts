@@ -73,8 +73,37 @@ export function sglangMetricsText(model: string, ranks: readonly EngineDrive[]):
     ...gauge('kv_used_tokens', 'KV tokens in use.', (drive) => loadFigures(drive).usedTokens),
     ...gauge('max_total_num_tokens', 'KV tokens that fit.', (drive) => loadFigures(drive).capacityTokens),
     ...gauge('page_size', 'Tokens in a KV page.', ({ options }) => options.blockSize),
+    ...hitCounters(model, ranks),
     '',
   ].join('\n')
+}
+
+/**
+ * Counted by the server in front of all ranks, so that no rank is named, when a request ends. As Python's client does it, what
+ * nothing was counted of is not there.
+ */
+function hitCounters(model: string, ranks: readonly EngineDrive[]): string[] {
+  const sum = (value: (stats: EngineDrive['stats']) => number): number =>
+    ranks.reduce((total, { stats }) => total + value(stats), 0)
+  const counter = (name: string, help: string, label: string, value: number): string[] => {
+    const labels = `engine_type="unified",${label},model_name=${JSON.stringify(model)}`
+    const samples = value === 0 ? [] : [`sglang:${name}{${labels}} ${value}`]
+    return [`# HELP sglang:${name} ${help}`, `# TYPE sglang:${name} counter`, ...samples]
+  }
+  return [
+    ...counter(
+      'prompt_tokens_total',
+      'Prompt tokens.',
+      'is_streaming="false"',
+      sum((s) => s.endedPromptTokens),
+    ),
+    ...counter(
+      'cached_tokens_total',
+      'Prompt tokens found.',
+      'cache_source="device"',
+      sum((s) => s.endedCachedTokens),
+    ),
+  ]
 }
 
 function round(share: number): number {

@@ -4,6 +4,7 @@ import { newPrefixMatch, type MapReader, type PrefixMatch } from '../map/map.ts'
 import type { Log } from '../telemetry/log.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
 import { agree, type AgreementLimits } from '../workers/agreement.ts'
+import type { PrefixCounters } from '../workers/load.ts'
 import type { Worker } from '../workers/worker.ts'
 import { Diagnosis } from './diagnosis.ts'
 import type { Finding } from './findings.ts'
@@ -119,12 +120,17 @@ export class TruthCheck {
     watched.record.hits.ended(watched, answered)
   }
 
-  /** The worker's load has just been read, with its hit counters where the engine has them. */
-  loadRead(worker: Worker): void {
-    const { load, blockSize } = worker
-    if (load?.prefix === undefined || load.source !== 'poll' || blockSize === null || !worker.exact) return
+  /** Whether the worker's hit counters would tell something by now. */
+  wantsHits(worker: Worker): boolean {
+    return worker.exact && this.record(worker).hits.isDue
+  }
+
+  /** The worker's hit counters have just been read. */
+  hitsCounted(worker: Worker, counters: PrefixCounters): void {
+    const { blockSize } = worker
+    if (blockSize === null || !worker.exact) return
     const record = this.record(worker)
-    if (record.hits.read(record, load.prefix, blockSize, () => !this.#o.isPartial(worker))) this.#decide(record)
+    if (record.hits.read(record, counters, blockSize, () => !this.#o.isPartial(worker))) this.#decide(record)
   }
 
   /** Its answer is complete. */

@@ -69,6 +69,11 @@ export class HitCounters {
   }
   #window: Window | null = null
 
+  /** Whether a reading would begin a window, or may end one. */
+  get isDue(): boolean {
+    return this.#window === null || this.#sums.unverified - this.#window.unverified >= leastUnverified
+  }
+
   sent({ tokens }: Prompt): void {
     this.#sums.onTheirWay += tokens.length
   }

@@ -1,5 +1,5 @@
 import type { EngineHttp } from './engine-http.ts'
-import type { RankLoad } from './load.ts'
+import type { PrefixCounters, RankLoad } from './load.ts'
 
 export type { RankLoad } from './load.ts'
 
@@ -19,6 +19,8 @@ export interface EngineFacts {
   readonly startedAt: number | null
   /** Its answers tell how many tokens were cached, and say nothing where none were. */
   readonly omitsMisses?: boolean
+  /** It counts what its prefix cache finds, apart from its load. */
+  readonly countsHits?: boolean
 }
 
 export interface RankFacts {
@@ -79,4 +81,14 @@ export interface Engine {
     headers: Readonly<Record<string, string>>,
     timeoutMs: number,
   ): Promise<EngineLoad | null>
+  /**
+   * What its prefix cache has counted, of all ranks together, for kinds whose load does not bring it; asked only of an engine
+   * whose facts say that it counts. Null when it cannot be read.
+   */
+  hitCounters?(
+    http: EngineHttp,
+    baseUrl: string,
+    headers: Readonly<Record<string, string>>,
+    timeoutMs: number,
+  ): Promise<PrefixCounters | null>
 }

@@ -9,33 +9,20 @@ export interface InFlightFigures {
   decodeBlocks(slot: number): number
 }
 
-/** What another replica of the router has in flight on a worker, as it told last. */
-export interface ReplicaShare {
-  readonly requests: number
-  readonly sequences: number
-  readonly prefillTokens: number
-  readonly decodeBlocks: number
-  /** Since it told; a share that is too old is left out, as the figures of an engine are. */
-  readonly ageMs: number
-}
-
 /** The most that one replica's share counts in any figure. */
 export const mostPerShare = 2 ** 24 - 1
 
-/** Where the shares of other replicas come from. */
-export interface ReplicaShares {
-  /** Calls `add` for each other replica's share of a worker, which is the caller's only until it returns. */
-  each(slot: number, add: (share: ReplicaShare) => void): void
+/** What other replicas of the router have in flight, as they told last; shares that are too old are no part of the sums. */
+export interface ReplicaShares extends InFlightFigures {
+  /** What engines count as requests. */
+  sequences(slot: number): number
 }
 
-type Figure = Exclude<keyof ReplicaShare, 'ageMs'>
-
-const noReplicas: ReplicaShares = { each: () => undefined }
+const none = (): number => 0
+const noReplicas: ReplicaShares = { requests: none, sequences: none, prefillTokens: none, decodeBlocks: none }
 
 export interface FleetLoadOptions {
   readonly counters: InFlightCounters
-  /** Age beyond which a share or a reading says nothing. Read anew each time. */
-  readonly staleMs: () => number
   /** Absent where this router is the only one. */
   readonly replicas?: ReplicaShares
 }
@@ -61,13 +48,6 @@ export class FleetLoad implements InFlightFigures {
   readonly #o: FleetLoadOptions
   readonly #replicas: ReplicaShares
   readonly #noted: (Noted | undefined)[] = []
-  #summed: Figure = 'requests'
-  #staleMs = 0
-  #sum = 0
-  /** Made once: decisions ask for three sums of every candidate. */
-  readonly #add = (share: ReplicaShare): void => {
-    if (share.ageMs <= this.#staleMs) this.#sum += count(share[this.#summed], mostPerShare)
-  }
 
   constructor(options: FleetLoadOptions) {
     this.#o = options
@@ -75,15 +55,15 @@ export class FleetLoad implements InFlightFigures {
   }
 
   requests(slot: number): number {
-    return this.#withShared(this.#o.counters.requests(slot), slot, 'requests')
+    return Math.min(mostShown, this.#o.counters.requests(slot) + this.#replicas.requests(slot))
   }
 
   prefillTokens(slot: number): number {
-    return this.#withShared(this.#o.counters.prefillTokens(slot), slot, 'prefillTokens')
+    return Math.min(mostShown, this.#o.counters.prefillTokens(slot) + this.#replicas.prefillTokens(slot))
   }
 
   decodeBlocks(slot: number): number {
-    return this.#withShared(this.#o.counters.decodeBlocks(slot), slot, 'decodeBlocks')
+    return Math.min(mostShown, this.#o.counters.decodeBlocks(slot) + this.#replicas.decodeBlocks(slot))
   }
 
   /** The worker's engine is about to be asked for its load. */
@@ -116,17 +96,7 @@ export class FleetLoad implements InFlightFigures {
   }
 
   #sequences(slot: number): number {
-    return this.#withShared(this.#o.counters.sequences(slot), slot, 'sequences')
-  }
-
-  /** With `own`, of this router's. */
-  #withShared(own: number, slot: number, figure: Figure): number {
-    if (this.#replicas === noReplicas) return own
-    this.#summed = figure
-    this.#staleMs = this.#o.staleMs()
-    this.#sum = own
-    this.#replicas.each(slot, this.#add)
-    return Math.min(mostShown, this.#sum)
+    return Math.min(mostShown, this.#o.counters.sequences(slot) + this.#replicas.sequences(slot))
   }
 
   #of({ slot, serial }: Worker): Noted {

@@ -1,5 +1,6 @@
 import type { Engine, EngineFacts, RankLoad } from './engine.ts'
 import type { EngineHttp } from './engine-http.ts'
+import type { PrefixCounters } from './load.ts'
 
 export interface HealthTiming {
   readonly intervalMs: number
@@ -35,6 +36,9 @@ export interface WatchOptions {
   /** The engine is about to be asked for its load. */
   readonly onLoadAsked: () => void
   readonly onLoad: (load: ReadonlyMap<number, RankLoad>) => void
+  /** Whether hit counters that do not come with the load are worth a question of their own. */
+  readonly wantsHits: () => boolean
+  readonly onHits: (counters: PrefixCounters) => void
 }
 
 /** Health intervals between two questions to an engine that answers but may not serve: they cost it more than a check. */
@@ -58,6 +62,7 @@ export class EndpointWatch {
   #suspect = false
   /** The engine's load could be read when it was asked last. */
   #readsLoad = false
+  #countsHits = false
   #healthTimer: NodeJS.Timeout | null = null
   #loadTimer: NodeJS.Timeout | null = null
 
@@ -162,21 +167,30 @@ export class EndpointWatch {
   }
 
   async #readLoad(): Promise<void> {
-    const { baseUrl, headers, http, timing } = this.#o
-    const engine = this.#engine
-    if (this.#up && engine !== null && this.#o.wantsLoad()) {
-      this.#o.onLoadAsked()
-      const read = await engine.load(http, baseUrl, headers, timing.load.intervalMs * 2)
-      // Between two checks another engine may have taken the place, of which these questions make nothing.
-      if (read === null && this.#readsLoad) this.#suspect = true
-      this.#readsLoad = read !== null
-      if (read !== null && this.#isUp() && !this.#isStopped()) {
-        this.#o.onLoad(read.byRank)
-        const { startedAt } = read
-        if (startedAt !== null && this.#startedAt !== null && startedAt !== this.#startedAt) await this.#askAgain()
-      }
-    }
+    const { timing } = this.#o
+    if (this.#up && this.#engine !== null && this.#o.wantsLoad()) await this.#askLoad(this.#engine)
+    if (this.#up && this.#engine !== null && this.#countsHits && this.#o.wantsHits()) await this.#askHits(this.#engine)
     if (!this.#isStopped()) this.#loadTimer = setTimeout(() => void this.#readLoad(), timing.load.intervalMs)
+  }
+
+  async #askLoad(engine: Engine): Promise<void> {
+    const { baseUrl, headers, http, timing } = this.#o
+    this.#o.onLoadAsked()
+    const read = await engine.load(http, baseUrl, headers, timing.load.intervalMs * 2)
+    // Between two checks another engine may have taken the place, of which these questions make nothing.
+    if (read === null && this.#readsLoad) this.#suspect = true
+    this.#readsLoad = read !== null
+    if (read === null || !this.#isUp() || this.#isStopped()) return
+    this.#o.onLoad(read.byRank)
+    const { startedAt } = read
+    if (startedAt !== null && this.#startedAt !== null && startedAt !== this.#startedAt) await this.#askAgain()
+  }
+
+  async #askHits(engine: Engine): Promise<void> {
+    const { baseUrl, headers, http, timing } = this.#o
+    const counters = await engine.hitCounters?.(http, baseUrl, headers, timing.load.intervalMs * 2)
+    if (counters === undefined || counters === null || this.#engine !== engine) return
+    if (this.#isUp() && !this.#isStopped()) this.#o.onHits(counters)
   }
 
   async #restarted(engine: Engine, facts: EngineFacts | null): Promise<void> {
@@ -189,6 +203,7 @@ export class EndpointWatch {
   #note(engine: Engine, facts: EngineFacts | null): void {
     this.#engine = engine
     this.#startedAt = facts?.startedAt ?? null
+    this.#countsHits = facts?.countsHits ?? false
     this.#models = facts === null ? '' : namesOf(facts)
   }
 

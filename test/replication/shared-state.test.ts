@@ -299,6 +299,10 @@ test('what lay unread for longer than the time to live is not believed', () => {
   const records = [{ kind: 'load', full: true, workers: [figures] }] as const
   one.state.receive(encodeShared({ replica: ids[1], counter: 1, records }), shareTtlMs + 1)
   assert.deepEqual(one.figures(0), [0, 0, 0])
+  one.state.receive(encodeShared({ replica: ids[1], counter: 2, records }), shareTtlMs - 500)
+  assert.deepEqual([one.figures(0), one.state.oldestShareMs], [[1, 10, 1], shareTtlMs - 500])
+  log.pass(600)
+  assert.deepEqual([one.figures(0), one.state.oldestShareMs], [[0, 0, 0], null])
 })
 
 test('a policy hears of the requests of all replicas, once, until they are over', () => {

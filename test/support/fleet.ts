@@ -50,7 +50,7 @@ export interface WorkerView {
   readonly degraded?: string
   readonly blockSize: number | null
   readonly approximate?: { readonly capacityBlocks: number }
-  readonly load: { readonly foreignRequests?: number } | null
+  readonly load: { readonly source?: string; readonly foreignRequests?: number } | null
   readonly events: {
     readonly state: string
     readonly lastSequence: number | null

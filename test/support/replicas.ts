@@ -64,11 +64,7 @@ export class Replica {
       clock: () => log.nowMs,
       onSkipped: (reason) => this.skipped.push(reason),
     })
-    this.load = new FleetLoad({
-      counters: this.fleet.counters,
-      staleMs: () => 1e9,
-      replicas: this.state.shares,
-    })
+    this.load = new FleetLoad({ counters: this.fleet.counters, replicas: this.state.shares })
     this.sent = new SentPrompts({ coming, approximate, listener: this.state.prompts })
     this.owners = new ResponseOwners(this.fleet, 10, this.state.owners)
     log.replicas.push(this)

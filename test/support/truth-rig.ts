@@ -201,7 +201,7 @@ export class TruthRig {
     const { running, waiting, kvUsage, prefixQueryTokens, prefixHitTokens } = this.#engine.stats
     const prefix = { queriedTokens: prefixQueryTokens, hitTokens: prefixHitTokens }
     this.worker.load = { running, waiting, kvUsage, prefix, source: 'poll', atMs: this.nowMs }
-    this.truth.loadRead(this.worker)
+    this.truth.hitsCounted(this.worker, prefix)
   }
 
   #newEngine(): Engine {

@@ -77,7 +77,7 @@ async function running(t: TestContext, setup: Setup): Promise<Running> {
     urls: simulators.urls,
     worker: setup.worker ?? {},
     pool: setup.pool ?? {},
-    config: { truth: { graceMs: 200, silentMs: 500 } },
+    config: { truth: { graceMs: 200, silentMs: 500 }, load: { intervalMs: 50 } },
   })
   if (setup.events !== false && setup.worker === undefined)
     await until(async () => (await fleet.workers())[0]?.events.state === 'live', 'events are live')
@@ -215,6 +215,28 @@ for (const kind of ['sglang', 'trtllm'] as const) {
       assert.equal(view.nativeHash.state, 'verified')
     })
   }
+}
+
+for (const untold of [true, false]) {
+  test(`an SGLang whose streams tell nothing is ${untold ? 'found out' : 'agreed with'} by its hit counters, while it publishes its load`, async (t) => {
+    const { fleet } = await running(t, {
+      flavour: sglang({ metrics: true, publishLoad: true }),
+      capacityBlocks: 100,
+      misreport: untold ? ['removals-untold'] : [],
+    })
+    const { verified } = (await truthOf(fleet)).agreement
+    const isJudged = async (): Promise<boolean> => {
+      const { agreement, degraded } = await truthOf(fleet)
+      return untold ? degraded === 'predictions_fail' : agreement.verified - verified > 60
+    }
+    for (let sent = 0; sent < 150 && !(await isJudged()); sent++)
+      await (await fleet.chat(prose(`one of many ${sent % 20}`, 200), { stream: true })).arrayBuffer()
+    await until(isJudged, 'its counters were read')
+    const view = await truthOf(fleet)
+    const causes = view.findings.map(({ cause }) => cause)
+    assert.deepEqual(causes, untold ? ['finds_less'] : [])
+    assert.equal(view.load?.source, 'feed')
+  })
 }
 
 test('healthy engines under pressure are blamed for nothing: evictions, bursts, several answers, leaving clients, restarts', async (t) => {

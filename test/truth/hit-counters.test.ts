@@ -58,6 +58,14 @@ test('an engine that forgets without a word is found out by its counters within 
   assert.equal(rig.log.filter(({ level }) => level === 'error').length, 1)
 })
 
+test('nobody need ask for its counters while they would tell nothing new', () => {
+  const rig = rigOf(2000)
+  const due: boolean[] = []
+  assert.equal(rig.truth.wantsHits(rig.worker), true, 'a first reading begins')
+  drive(rig, 60, () => due.push(rig.truth.wantsHits(rig.worker)))
+  assert.ok(due.filter((isDue) => isDue).length < 10, `${due.filter((isDue) => isDue).length} of 60`)
+})
+
 test('while others send to the engine as well, its counters say nothing of our part', () => {
   const rig = rigOf(100, ['removals-untold'])
   drive(rig, 300, (sent) => rig.foreign(prompt(1000 + sent)))

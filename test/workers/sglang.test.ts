@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { sglang } from '../../src/workers/engines/sglang.ts'
 import type { EngineFacts } from '../../src/workers/engine.ts'
@@ -117,6 +118,20 @@ test('its load is asked of the scheduler, by rank', async () => {
     ],
     'what is not told is unknown, never 0',
   )
+})
+
+test('its hit counters are summed over the tiers and over all that its server tells apart', async () => {
+  const text = readFileSync(new URL('../fixtures/sglang/metrics.txt', import.meta.url), 'utf8')
+  const read = (metrics: string | null) =>
+    sglang.hitCounters?.(answering(metrics === null ? {} : { '/metrics': metrics }), 'http://a:1', {}, 100)
+  assert.deepEqual(await read(text), { queriedTokens: 12_000, hitTokens: 4864 })
+  assert.deepEqual(await read('# nothing has ended yet\n'), { queriedTokens: 0, hitTokens: 0 })
+  assert.equal(await read(null), null)
+})
+
+test('whether it counts hits is known by whether its metrics are on', async () => {
+  assert.equal((await factsOf({ enable_metrics: true }))?.countsHits, true)
+  assert.equal((await factsOf({}))?.countsHits, false)
 })
 
 test('where there is no such path its metrics tell the load', async () => {

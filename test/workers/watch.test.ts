@@ -68,6 +68,8 @@ function watching(t: TestContext, first: (stage: () => Stage) => Engine | null, 
       wantsLoad: () => true,
       onLoadAsked: () => undefined,
       onLoad: () => stage.loads++,
+      wantsHits: () => true,
+      onHits: ({ hitTokens }) => seen.push(`hits ${hitTokens}`),
     }),
   }
   stage.engine = first(() => stage)
@@ -81,6 +83,24 @@ test('an endpoint is asked what it is once, and its health by the path of its ki
   await until(() => stage.asked.length > 5, 'it is checked')
   assert.deepEqual(stage.seen, ['recognize', 'up one'])
   assert.deepEqual([...new Set(stage.asked)], ['/ping'])
+})
+
+test('hit counters are asked of an engine that says it counts, and of no other', async (t) => {
+  const counting = (of: () => Stage, countsHits: boolean): Engine => {
+    const engine = kind('one', of)
+    return {
+      ...engine,
+      facts: async (...asked) => {
+        const facts = await engine.facts(...asked)
+        return facts === null ? null : { ...facts, countsHits }
+      },
+      hitCounters: () => Promise.resolve({ queriedTokens: 20, hitTokens: 16 }),
+    }
+  }
+  const stage = watching(t, (of) => counting(of, true))
+  const other = watching(t, (of) => counting(of, false))
+  await until(() => stage.seen.includes('hits 16') && other.loads > 2, 'both were read')
+  assert.deepEqual(other.seen, ['recognize', 'up one'])
 })
 
 test('a path in the config is the one that is checked', async (t) => {

@@ -61,7 +61,11 @@ interface Opened {
 async function open(life: LifeOptions, settings: SglangSettings): Promise<Surface> {
   const { events, ports, random, ranks } = life
   const purposes = events === null ? [] : ['events', 'replay', ...(settings.publishLoad ? ['load'] : [])]
-  const info = { random_seed: Math.floor(random() * 2 ** 31), enable_cache_report: settings.cacheReport }
+  const info = {
+    random_seed: Math.floor(random() * 2 ** 31),
+    enable_cache_report: settings.cacheReport,
+    enable_metrics: settings.metrics,
+  }
   const { outlets, loads } = await openInRows(ports, { purposes, ranks: ranks.length, random }, () =>
     openAll(life, settings),
   )

@@ -1,11 +1,12 @@
 import { jsonOf, type EngineAnswer, type EngineHttp } from '../engine-http.ts'
 import type { Engine, EngineFacts, EngineLoad, LoadFeedPlace, RankFacts, RankLoad } from '../engine.ts'
+import type { PrefixCounters } from '../load.ts'
 import { modelRows } from '../model-rows.ts'
-import { samplesOf } from '../prometheus-text.ts'
+import { samplesOf, type Sample } from '../prometheus-text.ts'
 
 /**
  * SGLang 0.5.23: GET /v1/models and /server_info, whose `kv_events` tells where events and load are published; load by GET
- * /v1/loads, else by /metrics, which only --enable-metrics opens.
+ * /v1/loads, else by /metrics, which only --enable-metrics opens; hit counters stand in /metrics alone.
  */
 export const sglang: Engine = {
   name: 'sglang',
@@ -31,6 +32,7 @@ export const sglang: Engine = {
       // Drawn anew by each process unless it was set.
       startedAt: typeof seed === 'number' ? seed : null,
       omitsMisses: info['enable_cache_report'] === true,
+      countsHits: info['enable_metrics'] === true,
       ranks: ranksOf(info, new URL(baseUrl).hostname),
     }
   },
@@ -41,6 +43,11 @@ export const sglang: Engine = {
     if (loads.status === 200) return { byRank: loadsOf(jsonOf(loads)), startedAt: null }
     const metrics = await http.ask(`${baseUrl}/metrics`, { headers, timeoutMs })
     return metrics?.status === 200 ? { byRank: scrapedLoads(metrics.text), startedAt: null } : null
+  },
+
+  async hitCounters(http, baseUrl, headers, timeoutMs): Promise<PrefixCounters | null> {
+    const metrics = await http.ask(`${baseUrl}/metrics`, { headers, timeoutMs })
+    return metrics?.status === 200 ? countedHits(metrics.text) : null
   },
 }
 
@@ -159,6 +166,23 @@ function scrapedLoads(text: string): Map<number, RankLoad> {
     if (waiting !== null) byRank.set(Number(rank ?? 0), { running, waiting, kvUsage: shareOf(of(usageName)) })
   }
   return byRank
+}
+
+const promptTokens = 'sglang:prompt_tokens_total'
+const cachedTokens = 'sglang:cached_tokens_total'
+
+/**
+ * Both are counted when a request ends, before its answer does, and once for each, retracted or computed in chunks. Samples are
+ * apart by streaming, priority and labels of the operator's own, the cached ones by the tier that they were found in; those
+ * of which nothing was counted yet are not there.
+ */
+function countedHits(text: string): PrefixCounters {
+  const samples = samplesOf(text, [promptTokens, cachedTokens])
+  return { queriedTokens: sumOf(samples.get(promptTokens)), hitTokens: sumOf(samples.get(cachedTokens)) }
+}
+
+function sumOf(samples: readonly Sample[] = []): number {
+  return samples.reduce((sum, { value }) => sum + value, 0)
 }
 
 function fieldsOf(value: unknown): Fields {
