@@ -26,9 +26,13 @@ interface Claim {
   pausedUntilMs: number
   /** The last round found no holder. */
   wasFree: boolean
+  /** Since when it is held by nobody who is there; 0: it is not. */
+  orphanedSinceMs: number
 }
 
 const roundsPerLease = 4
+/** A lease whose holder is not there ran out long before; one that did not was caught by a jump of Redis' clock. */
+const orphanedLeases = 2
 
 /**
  * Leases on names: at most one replica holds one, and another takes over when its holder dies. A lease counts from the
@@ -51,7 +55,8 @@ export class Leases {
   /** From now on this name's lease is sought, or given up. */
   want(name: string, wanted: boolean): void {
     const claim = this.#claims.get(name)
-    if (wanted && claim === undefined) this.#claims.set(name, { heldUntilMs: 0, pausedUntilMs: 0, wasFree: false })
+    if (wanted && claim === undefined)
+      this.#claims.set(name, { heldUntilMs: 0, pausedUntilMs: 0, wasFree: false, orphanedSinceMs: 0 })
     if (!wanted && claim !== undefined) {
       this.#claims.delete(name)
       if (this.#isHeld(claim)) void this.#giveUp([name])
@@ -116,6 +121,7 @@ export class Leases {
         return this.#learn(name, holder, prolonged.has(name), sentMs)
       })
       await this.#take(free)
+      await this.#o.commands.expire(this.#orphans(names, holders).map(this.#o.key), this.#o.leaseMs)
     } catch {
       // The link has counted it. What cannot be renewed runs out by our own clock.
     }
@@ -157,6 +163,27 @@ export class Leases {
       }
     }
     await this.#giveUp(unwanted)
+  }
+
+  /**
+   * Leases that will not run out: Redis keeps their end by its wall clock, and was set back just before the holder died.
+   * Each gets a new end; where its holder lives after all, that changes nothing.
+   */
+  #orphans(names: readonly string[], holders: readonly (Buffer | null)[]): string[] {
+    const nowMs = this.#o.clock()
+    const replicas = new Set(this.#o.replicas())
+    return names.filter((name, at) => {
+      const claim = this.#claims.get(name)
+      const holder = holders[at]?.toString() ?? null
+      if (claim === undefined) return false
+      const isOrphaned =
+        holder !== null && !this.#isHeld(claim) && (holder === this.#o.replica || !replicas.has(holder))
+      if (!isOrphaned) claim.orphanedSinceMs = 0
+      else if (claim.orphanedSinceMs === 0) claim.orphanedSinceMs = nowMs
+      if (!isOrphaned || nowMs - claim.orphanedSinceMs < orphanedLeases * this.#o.leaseMs) return false
+      claim.orphanedSinceMs = 0
+      return true
+    })
   }
 
   /** The first choice tries at once; the others give it a round. */

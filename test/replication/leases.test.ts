@@ -14,16 +14,19 @@ const roundMs = leaseMs / 4
 
 /** Replicas whose rounds the test runs, on a clock of its own. */
 function replicasOn(count: number) {
-  const time = { nowMs: 1_000_000 }
-  const redis = new MemoryRedis(() => time.nowMs)
+  /** Redis' wall clock is ahead of ours by `redisAheadMs`. */
+  const time = { nowMs: 1_000_000, redisAheadMs: 0 }
+  const there = new Set<string>()
+  const redis = new MemoryRedis(() => time.nowMs + time.redisAheadMs)
   const ids = Array.from({ length: count }, (_, i) => `replica-${i}`)
   const replicas = ids.map((replica) => {
+    there.add(replica)
     const told: string[] = []
     const leases = new Leases({
       commands: redis,
       key: (name) => `lease:${name}`,
       replica,
-      replicas: () => ids,
+      replicas: () => there,
       leaseMs,
       clock: () => time.nowMs,
       onAcquired: (name) => told.push(`+${name}`),
@@ -38,7 +41,7 @@ function replicasOn(count: number) {
       for (const { leases } of who) await leases.tick()
     }
   }
-  return { time, redis, replicas, rounds }
+  return { time, redis, replicas, rounds, there }
 }
 
 const away = new RedisFault('timeout', 'no answer')
@@ -134,6 +137,37 @@ test('a lease that another holds, or that is gone, is lost', async () => {
   assert.deepEqual(told, ['+a', '+b', '-a', '-b'])
   await rounds(1)
   assert.deepEqual(leases.held(), ['b'])
+})
+
+const hourMs = 3_600_000
+
+for (const [way, jumpMs] of [
+  ['ahead', hourMs],
+  ['back', -hourMs],
+] as const) {
+  test(`a clock of Redis that jumps an hour ${way} leaves one holder`, async () => {
+    const { time, replicas, rounds } = replicasOn(3)
+    for (const { leases } of replicas) leases.want('w', true)
+    await rounds(2)
+    time.redisAheadMs += jumpMs
+    await rounds(3)
+    assert.equal(replicas.filter(({ leases }) => leases.holds('w')).length, 1)
+    await rounds(10)
+    assert.equal(replicas.filter(({ leases }) => leases.holds('w')).length, 1)
+  })
+}
+
+test('a lease whose holder died as the clock of Redis was set back is freed all the same', async () => {
+  const { time, replicas, rounds, there } = replicasOn(3)
+  for (const { leases } of replicas) leases.want('w', true)
+  await rounds(2)
+  const holder = replicas.find(({ leases }) => leases.holds('w'))!
+  const others = replicas.filter((replica) => replica !== holder)
+  time.redisAheadMs -= hourMs
+  there.delete(holder.replica)
+  const diedMs = time.nowMs
+  while (!others.some(({ leases }) => leases.holds('w')) && time.nowMs - diedMs < hourMs) await rounds(1, others)
+  assert.ok(time.nowMs - diedMs <= 4 * leaseMs, `${time.nowMs - diedMs} ms`)
 })
 
 test('what stops gives up all its leases at once', async () => {
