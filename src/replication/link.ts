@@ -2,8 +2,9 @@ import { randomBytes } from 'node:crypto'
 import { RouterError } from '../errors.ts'
 import type { Log } from '../telemetry/log.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
-import { readCommand, readsOf, WireCommands, type RedisCommands, type StreamReads } from './redis-commands.ts'
-import type { Command, RedisConnection, Reply } from './redis-connection.ts'
+import { ReadLane } from './read-lane.ts'
+import { WireCommands, type RedisCommands, type StreamReads } from './redis-commands.ts'
+import type { RedisConnection } from './redis-connection.ts'
 import { faultOf, RedisFault, type RedisReason } from './redis-fault.ts'
 import { doorOf, tlsSettings, type Address, type RedisOptions } from './redis-options.ts'
 import { RedisServerFinder } from './redis-server.ts'
@@ -21,12 +22,9 @@ export interface RedisLinkContext {
   readonly metrics: Metrics
 }
 
-/** Two connections, since a read that waits holds up what comes after it. */
 interface Session {
   readonly address: Address
   readonly commands: RedisConnection
-  readonly reads: RedisConnection
-  readonly closed: Promise<RedisFault>
 }
 
 type Listener<Arguments extends readonly unknown[]> = (...args: Arguments) => void
@@ -52,6 +50,7 @@ export class RedisLink {
   readonly #onLogId = new Set<Listener<[string]>>()
   #state: RedisState = { kind: 'connecting' }
   #logId: string | null = null
+  readonly #lanes = new Set<ReadLane>()
   #session: Session | null = null
   #successMs: number
   #verdict: NodeJS.Timeout | undefined
@@ -68,11 +67,11 @@ export class RedisLink {
     const door = doorOf(options)
     if (door.tls !== null) tlsSettings(door.tls)
     this.#finder = new RedisServerFinder(door, options, this.key('log-id'))
+    const reads = this.reads()
     this.commands = new WireCommands({
       send: (command) => this.#counted(this.#with((session) => session.commands.send(command))),
       sendAll: (commands) => this.#counted(this.#with((session) => session.commands.sendAll(commands))),
-      wait: (command, waitMs) =>
-        this.#counted(this.#with((session) => waitOn(session.reads, command, waitMs + options.commandMs))),
+      read: (after, most, waitMs) => reads.read(after, most, waitMs),
     })
     context.metrics.read('redis_up', () => [[[], this.#state.kind === 'up' ? 1 : 0]])
   }
@@ -136,30 +135,15 @@ export class RedisLink {
 
   /** Reads on a connection of their own, for streams that must not wait for those of `commands.read`, nor it for them. */
   reads(): StreamReads & { close(): void } {
-    let own: { session: Session; connection: Promise<RedisConnection> } | null = null
-    const close = (): void => {
-      own?.connection.then((connection) => connection.close()).catch(() => undefined)
-      own = null
-    }
+    const open = (): Promise<RedisConnection> => this.#with(({ address }) => this.#finder.open(address))
+    const lane = new ReadLane(open, this.#options.commandMs)
+    this.#lanes.add(lane)
     return {
-      read: (after, most, waitMs) => {
-        const reading = this.#with(async (session) => {
-          if (own?.session !== session) {
-            close()
-            own = { session, connection: this.#finder.open(session.address) }
-            void session.closed.then(close)
-          }
-          try {
-            const command = readCommand(after, most, waitMs)
-            return readsOf(await waitOn(await own.connection, command, waitMs + this.#options.commandMs))
-          } catch (error) {
-            close()
-            throw error
-          }
-        })
-        return this.#counted(reading)
+      read: (after, most, waitMs) => this.#counted(lane.read(after, most, waitMs)),
+      close: () => {
+        this.#lanes.delete(lane)
+        lane.close()
       },
-      close,
     }
   }
 
@@ -182,22 +166,13 @@ export class RedisLink {
 
   async #open(): Promise<Session> {
     const address = await this.#finder.find()
-    const commands = await this.#finder.open(address)
-    try {
-      const reads = await this.#finder.open(address)
-      const session = { address, commands, reads, closed: Promise.race([commands.closed, reads.closed]) }
-      this.#session = session
-      return session
-    } catch (error) {
-      commands.close()
-      throw error
-    }
+    return (this.#session = { address, commands: await this.#finder.open(address) })
   }
 
   /** Until the connection is of no use any more; with the reason, or null when the link was stopped. */
   async #attend(session: Session, succeeded: () => void): Promise<RedisFault | null> {
     const end: { fault: RedisFault | null } = { fault: null }
-    void session.closed.then((fault) => {
+    void session.commands.closed.then((fault) => {
       end.fault = fault
       this.#wake()
     })
@@ -290,8 +265,8 @@ export class RedisLink {
 
   #close(): void {
     this.#session?.commands.close()
-    this.#session?.reads.close()
     this.#session = null
+    for (const lane of this.#lanes) lane.drop()
   }
 
   #sleep(ms: number): Promise<void> {
@@ -308,16 +283,6 @@ export class RedisLink {
 function listen<Heard>(listeners: Set<Heard>, listener: Heard): () => void {
   listeners.add(listener)
   return () => listeners.delete(listener)
-}
-
-/** A read that is not answered in its time says that its connection is dead. */
-async function waitOn(connection: RedisConnection, command: Command, timeoutMs: number): Promise<Reply> {
-  try {
-    return await connection.send(command, timeoutMs)
-  } catch (error) {
-    if (faultOf(error).reason === 'timeout') connection.close()
-    throw error
-  }
 }
 
 function addressText(session: Session | null): string {

@@ -51,12 +51,10 @@ export interface RedisCommands extends StreamReads {
   delete(keys: readonly string[]): Promise<void>
 }
 
-/** Where commands go: RedisLink's two connections. */
-export interface RedisWire {
+/** Where commands go; reads that wait have a connection of their own. */
+export interface RedisWire extends StreamReads {
   send(command: Command): Promise<Reply>
   sendAll(commands: readonly Command[]): Promise<(Reply | RedisFault)[]>
-  /** On the connection for reads that wait; answered `waitMs` later than others at most. */
-  wait(command: Command, waitMs: number): Promise<Reply>
 }
 
 /** Every command that is sent, for users with few rights; docs/replicas.md lists the same. */
@@ -89,8 +87,8 @@ export class WireCommands implements RedisCommands {
     await this.#wire.send(['XTRIM', stream, 'MINID', '~', id])
   }
 
-  async read(after: readonly StreamPosition[], most: number, waitMs: number): Promise<StreamEntries[]> {
-    return readsOf(await this.#wire.wait(readCommand(after, most, waitMs), waitMs))
+  read(after: readonly StreamPosition[], most: number, waitMs: number): Promise<StreamEntries[]> {
+    return this.#wire.read(after, most, waitMs)
   }
 
   async lastId(stream: string): Promise<string | null> {

@@ -205,7 +205,7 @@ test('connections that are cut again and again leave none behind, and are no cha
   for (let round = 0; round < 30; round++) {
     proxy.cut()
     const works = (): Promise<boolean> =>
-      link.commands.get(['a']).then(
+      Promise.all([link.commands.get(['a']), link.commands.read([{ stream: 'a', id: '0-0' }], 1, 0)]).then(
         () => true,
         () => false,
       )
