@@ -1,14 +1,17 @@
 /** Reads what a `ByteWriter` wrote. Whatever lies beyond the end makes it throw a RangeError, as Buffer does. */
 export class ByteReader {
   readonly #bytes: Buffer
-  #at = 0
+  readonly #end: number
+  #at: number
 
-  constructor(bytes: Uint8Array) {
-    this.#bytes = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  constructor(bytes: Uint8Array, from = 0, end = bytes.length) {
+    this.#bytes = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    this.#at = from
+    this.#end = end
   }
 
   get left(): number {
-    return this.#bytes.length - this.#at
+    return this.#end - this.#at
   }
 
   u8(): number {
@@ -34,7 +37,7 @@ export class ByteReader {
   words(count: number): Uint32Array {
     const from = this.#take(4 * count)
     const words = new Uint32Array(count)
-    new Uint8Array(words.buffer).set(this.#bytes.subarray(from, from + 4 * count))
+    this.#bytes.copy(new Uint8Array(words.buffer), 0, from, from + 4 * count)
     return words
   }
 
@@ -54,7 +57,7 @@ export class ByteReader {
   measured(): ByteReader {
     const bytes = this.u32()
     const from = this.#take(bytes)
-    return new ByteReader(this.#bytes.subarray(from, from + bytes))
+    return new ByteReader(this.#bytes, from, from + bytes)
   }
 
   #take(bytes: number): number {

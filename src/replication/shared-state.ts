@@ -31,7 +31,8 @@ export interface SharedStateOptions {
   /** Read anew each time. */
   readonly limits: SharedLimits
   readonly append: (message: Buffer) => void
-  readonly later: (ms: number, run: () => void) => void
+  /** Calls back after so many ms; after none, once what is being done now is done. Absent: by timers that keep nothing alive. */
+  readonly later?: (ms: number, run: () => void) => void
   /** Monotonic milliseconds. */
   readonly clock: () => number
   readonly onSkipped: (reason: SkipReason) => void
@@ -66,7 +67,18 @@ export class SharedState {
 
   constructor(options: SharedStateOptions) {
     this.#o = options
-    const { replica, slots, counters, limits, isAnnounced, secret, responsesKept, append, later, clock } = options
+    const {
+      replica,
+      slots,
+      counters,
+      limits,
+      isAnnounced,
+      secret,
+      responsesKept,
+      append,
+      later = byTimers,
+      clock,
+    } = options
     const workers = this.#workers
     const ttlMs = (): number => limits.shareTtlMs
     this.#replicas = new Replicas({ own: replica, ttlMs, onGone: (gone) => this.#gone(gone) })
@@ -230,4 +242,9 @@ export class SharedState {
     this.#prompts?.forget(replica)
     this.#dispatches.forget(replica)
   }
+}
+
+function byTimers(ms: number, run: () => void): void {
+  if (ms > 0) setTimeout(run, ms).unref()
+  else setImmediate(run).unref()
 }
