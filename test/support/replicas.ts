@@ -17,6 +17,14 @@ export const slots = 8
 export const shareTtlMs = 2000
 const beatMs = 100
 
+/** What carries messages between replicas, and the clock that they live by. */
+export interface Carrier {
+  readonly nowMs: number
+  readonly agenda: Pick<Agenda, 'at'>
+  readonly replicas: Replica[]
+  append(from: Replica, message: Buffer): void
+}
+
 /** The parts of one replica that share, over a log that the test holds in its hand. */
 export class Replica {
   readonly fleet = new Fleet(slots)
@@ -27,7 +35,7 @@ export class Replica {
   readonly sent: SentPrompts
   readonly owners: ResponseOwners
   readonly skipped: string[] = []
-  readonly #log: Log
+  readonly #log: Carrier
   /** Requests that the policy has been told of, and not that they are over. */
   readonly told = new Set<Dispatch>()
   readonly firstBytesMs: number[] = []
@@ -38,7 +46,7 @@ export class Replica {
   }
   isAlive = true
 
-  constructor(id: string, log: Log, silent: readonly number[] = []) {
+  constructor(id: string, log: Carrier, silent: readonly number[] = []) {
     this.#log = log
     const isAnnounced = (slot: number): boolean => !silent.includes(slot)
     const approximate = new Approximate({
@@ -133,7 +141,7 @@ export class Replica {
 }
 
 /** Stands in for the stream in Redis: what one appends all read, `delayMs` later, unless `fate` says otherwise. */
-export class Log {
+export class Log implements Carrier {
   nowMs = 0
   delayMs = 1
   readonly agenda = new Agenda()
