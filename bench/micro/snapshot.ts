@@ -19,7 +19,7 @@ import { exportSnapshot, type Exported, type SnapshotPace } from '../../src/map/
 import { restoreSnapshot } from '../../src/map/snapshot-restore.ts'
 import { SnapshotFile } from '../../src/replication/snapshot-file.ts'
 import { randomWords } from '../../test/support/random.ts'
-import type { BenchResult } from '../result.ts'
+import { median, percentile, printResults, type BenchResult } from '../result.ts'
 
 const seed = 20_262
 const eventBlocks = 32
@@ -79,9 +79,10 @@ async function measure(options: Options, file: SnapshotFile): Promise<BenchResul
   let rssAfter = 0
   let batches = 0
 
-  const make = async (isBusy: boolean): Promise<{ exported: Exported; tookMs: number; cpuMs: number }> => {
+  const make = async (isBusy: boolean): Promise<Made> => {
+    const slices: number[] = []
     const start = performance.now()
-    const cpuBefore = process.threadCpuUsage()
+    const cpuBefore = cpuMs()
     const draft = await file.write()
     const exported = await exportSnapshot({
       map,
@@ -101,6 +102,7 @@ async function measure(options: Options, file: SnapshotFile): Promise<BenchResul
       wallClock: () => Date.now(),
       pace: {
         ...pace,
+        onSlice: (tookMs) => slices.push(tookMs),
         pause: async () => {
           for (; isBusy && batches < batchesPerMs * (performance.now() - start); batches++)
             for (const batch of load.batches(1)) map.apply(batch)
@@ -109,7 +111,7 @@ async function measure(options: Options, file: SnapshotFile): Promise<BenchResul
       },
       check: () => (rssAfter = Math.max(rssAfter, process.memoryUsage().rss)),
     })
-    return { exported, tookMs: performance.now() - start, cpuMs: cpuSince(cpuBefore) }
+    return { exported, slices, tookMs: performance.now() - start, cpuMs: cpuMs() - cpuBefore }
   }
 
   const busy = await make(true)
@@ -117,7 +119,8 @@ async function measure(options: Options, file: SnapshotFile): Promise<BenchResul
   const restored = newMap(workers)
   const rssRestoreBefore = process.memoryUsage().rss
   const start = performance.now()
-  const restoreCpuBefore = process.threadCpuUsage()
+  const restoreCpuBefore = cpuMs()
+  const restoreSlices: number[] = []
   const frames = await file.read()
   if (frames === null) throw new Error('the snapshot that was written is not there')
   const result = await restoreSnapshot({
@@ -125,13 +128,13 @@ async function measure(options: Options, file: SnapshotFile): Promise<BenchResul
     frames,
     fingerprint,
     slotOf: ({ worker }) => Number(worker.slice(1)) as WorkerSlot,
-    pace,
+    pace: { ...pace, onSlice: (tookMs) => restoreSlices.push(tookMs) },
   })
   const rssRestore = process.memoryUsage().rss
   await frames.close()
   for (const part of result.parts) part.commit({ epoch: 0, lastSequence: 0, isConcealed: false })
   const restoreMs = performance.now() - start
-  const restoreCpuMs = cpuSince(restoreCpuBefore)
+  const restoreCpuMs = cpuMs() - restoreCpuBefore
   assertSame(map, restored, load)
   const perEntry = (bytes: number): number => bytes / entries
   return [
@@ -139,18 +142,18 @@ async function measure(options: Options, file: SnapshotFile): Promise<BenchResul
       'CPU time of the thread s': quiet.cpuMs / 1000,
       keys,
     }),
-    sliced(`longest slice of it, ${name}`, quiet.exported.longestSliceMs),
+    sliced(`longest slice of it, ${name}`, quiet.slices),
     timed(`the same while batches are applied, ${name}`, busy.tookMs, {
       'CPU time of the thread s, batches among it': busy.cpuMs / 1000,
       'batches meanwhile': batches,
       'records written again': busy.exported.header.records - entries,
     }),
-    sliced(`longest slice of it, ${name}`, busy.exported.longestSliceMs),
+    sliced(`longest slice of it, ${name}`, busy.slices),
     timed(`read it into an empty map, ${name}`, restoreMs, {
       'CPU time of the thread s': restoreCpuMs / 1000,
       refused: result.refused,
     }),
-    sliced(`longest slice of it, ${name}`, result.longestSliceMs),
+    sliced(`longest slice of it, ${name}`, restoreSlices),
     {
       name: `bytes, ${name}`,
       unit: 'B/entry',
@@ -255,12 +258,34 @@ function timed(name: string, ms: number, notes: Record<string, number>): BenchRe
   return { name, unit: 's', value: ms / 1000, samples: [ms / 1000], goal: '<= 10', met: ms <= goalMs, notes }
 }
 
-function sliced(name: string, ms: number): BenchResult {
-  return { name, unit: 'ms', value: ms, samples: [ms], goal: `<= ${goalSliceMs}`, met: ms <= goalSliceMs }
+/** What else the machine does is in the longest; hence the others beside it. */
+function sliced(name: string, slices: number[]): BenchResult {
+  const longest = percentile(slices, 1)
+  return {
+    name,
+    unit: 'ms',
+    value: longest,
+    samples: [longest],
+    goal: `<= ${goalSliceMs}`,
+    met: longest <= goalSliceMs,
+    notes: {
+      slices: slices.length,
+      median: median(slices),
+      p99: percentile(slices, 0.99),
+      'p99.9': percentile(slices, 0.999),
+    },
+  }
 }
 
-function cpuSince(before: NodeJS.CpuUsage): number {
-  const { user, system } = process.threadCpuUsage(before)
+interface Made {
+  readonly exported: Exported
+  readonly slices: number[]
+  readonly tookMs: number
+  readonly cpuMs: number
+}
+
+function cpuMs(): number {
+  const { user, system } = process.threadCpuUsage()
   return (user + system) / 1000
 }
 
@@ -281,3 +306,5 @@ function assertSame(map: FlatMap, restored: FlatMap, load: Load): void {
   }
   if (sum === 0 || map.stats().entries !== restored.stats().entries) throw new Error('the restored map is not the same')
 }
+
+if (import.meta.main) printResults(await run(process.argv.slice(2)))

@@ -18,6 +18,12 @@ export interface ChunkStoreOptions {
   readonly onBlockSize: (tokens: number | null) => void
 }
 
+/** A store whose source tells all that leaves it, as plain data. */
+export interface LastingStore {
+  /** Where it has told of removals. */
+  readonly toldTiers: readonly number[]
+}
+
 /**
  * Blocks that are kept in another form than an engine's own: chunks of a host or disk store with a size and names of
  * their own, and whatever a store that no worker owns keeps. They have a place in the map of their own, so that their
@@ -48,6 +54,25 @@ export class ChunkStore {
   /** Whether what leaves the store is told. */
   get tellsRemovals(): boolean {
     return this.#forgetting.isTold
+  }
+
+  /** Of its next batch. */
+  get epoch(): number {
+    return this.#epoch
+  }
+
+  /**
+   * What a snapshot must tell of the store besides its blocks; null where there is nothing to keep, or where blocks count
+   * for a time after they were stored, which no snapshot tells.
+   */
+  get lasting(): LastingStore | null {
+    const { toldTiers } = this.#forgetting
+    return this.#blockSize === null || toldTiers === null ? null : { toldTiers }
+  }
+
+  /** Goes on from what a snapshot told, and the map holds. After `open`. */
+  resume({ toldTiers }: LastingStore): void {
+    this.#forgetting.recall(toldTiers)
   }
 
   /** Takes blocks of this size. What was stored in another one is forgotten. */

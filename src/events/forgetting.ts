@@ -37,6 +37,21 @@ export class Forgetting {
     return this.#kept.includes(null)
   }
 
+  /** Tiers whose source tells of removals; null: of some blocks is remembered when they were stored. */
+  get toldTiers(): readonly number[] | null {
+    const tiers: number[] = []
+    for (const [tier, kept] of this.#kept.entries()) {
+      if (kept === null) tiers.push(tier)
+      else if (kept !== undefined && kept.size > 0) return null
+    }
+    return tiers
+  }
+
+  /** Begins with what another one had seen of the same source. */
+  recall(toldTiers: readonly number[]): void {
+    for (const tier of toldTiers) if (this.#limits[tier] !== undefined) this.#kept[tier] = null
+  }
+
   note(event: KvEvent, nowMs: number): void {
     if (event.kind === 'clear') {
       this.clear()

@@ -1,6 +1,6 @@
-import { ChunkStore } from '../events/chunk-store.ts'
+import { ChunkStore, type LastingStore } from '../events/chunk-store.ts'
 import type { ForgetLimit } from '../events/forgetting.ts'
-import type { WorkerSlot } from '../kv/batch.ts'
+import type { StorePart, WorkerSlot } from '../kv/batch.ts'
 import type { CacheMap } from '../map/map.ts'
 import type { Pool } from '../workers/pool.ts'
 import type { StoreRef, Worker } from '../workers/worker.ts'
@@ -37,6 +37,8 @@ export class ChunkStores {
   #next: number
   readonly #ofWorkers = new Map<Worker, Partial<Record<Part, ChunkStore>>>()
   readonly #bySlot = new Map<number, ChunkStore>()
+  /** Of stores that hold what a worker told. */
+  readonly #owners = new Map<number, { readonly worker: Worker; readonly part: StorePart }>()
 
   constructor(options: ChunkStoresOptions) {
     this.#o = options
@@ -58,8 +60,17 @@ export class ChunkStores {
             kin: () => [slot],
             onOpen: (ref, isOpen) => (worker[part] = isOpen ? ref : null),
           })
-    if (store !== null) own[part] = store
+    if (store === null) return null
+    own[part] = store
+    if (part !== 'lookedUp') this.#owners.set(store.slot, { worker, part })
     return store
+  }
+
+  /** Whose store has this place in the map, where a snapshot may keep what it holds. */
+  lastingAt(slot: number): { readonly worker: Worker; readonly part: StorePart; readonly state: LastingStore } | null {
+    const owner = this.#owners.get(slot)
+    const state = this.#bySlot.get(slot)?.lasting ?? null
+    return owner === undefined || state === null ? null : { ...owner, state }
   }
 
   /** A store that no worker owns; blocks of the pool's workers may be named in it by hash alone. */
@@ -75,6 +86,7 @@ export class ChunkStores {
   remove(store: ChunkStore): void {
     if (!this.#bySlot.delete(store.slot)) return
     store.close()
+    this.#owners.delete(store.slot)
     this.#free.push(store.slot)
   }
 

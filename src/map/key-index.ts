@@ -65,6 +65,13 @@ export class KeyIndex {
     return sink
   }
 
+  /** The same for one key. */
+  warmOne(low: number): number {
+    const partition = low >>> this.#shift
+    const capacity = this.#capacities[partition] as number
+    return this.#places[partition * this.#stride + (Math.imul((low << this.#bits) >>> 16, capacity) >>> 16)] as number
+  }
+
   /** The same for the keys of entries. */
   warmEntries(ids: Int32Array, count: number): number {
     const places = this.#places

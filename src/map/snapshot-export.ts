@@ -40,6 +40,8 @@ export interface SnapshotPace {
   readonly sliceMs: number
   /** Lets others have the thread. */
   readonly pause: () => Promise<void>
+  /** Hears how long each took. */
+  readonly onSlice?: (tookMs: number) => void
 }
 
 export interface Exported {
@@ -102,6 +104,7 @@ export class Slices {
     const tookMs = clock() - start
     this.longestMs = Math.max(this.longestMs, tookMs)
     this.workMs += tookMs
+    this.#pace.onSlice?.(tookMs)
     return result
   }
 }

@@ -9,8 +9,15 @@ import { StagedPart } from './staged-part.ts'
 
 /** Between two looks at the clock. */
 const stepRows = 64
-const touchedFlag = 1
-const heldFlag = 2
+/** {key low, key high, parent's index and flags, entry in this map (0: none yet)}; an entry may have been freed since. */
+const rowWords = 4
+const keyLowWord = 0
+const keyHighWord = 1
+const parentWord = 2
+const idWord = 3
+const touchedFlag = 1 << 30
+const heldFlag = 1 << 29
+const indexMask = heldFlag - 1
 const givenUp = -1
 /** How often room is made for one block. */
 const roundsPerBlock = 4
@@ -25,12 +32,8 @@ export class SnapshotReader {
   readonly #header: SnapshotHeader
   /** By number; records of the others are passed over. */
   readonly #staged: (StagedPart | undefined)[] = []
-  /** By index, from 1: key, parent's index, and the entry in this map where there is one, unless it was freed since. */
-  readonly #keyLow: Int32Array
-  readonly #keyHigh: Int32Array
-  readonly #parents: Int32Array
-  readonly #ids: Int32Array
-  readonly #flags: Uint8Array
+  /** What is known of each index, from 1, side by side, since all of it is read at once. */
+  readonly #rows: Int32Array
   #entries = 0
   #records = 0
   #newest = 0
@@ -52,13 +55,10 @@ export class SnapshotReader {
    */
   constructor(parts: MapParts, header: SnapshotHeader, slotOf: (part: SnapshotPart) => WorkerSlot | null) {
     for (const part of header.parts) checkPart(part)
+    if (header.entries > indexMask) throw malformed('more blocks than a map can have')
     this.#parts = parts
     this.#header = header
-    this.#keyLow = new Int32Array(header.entries + 1)
-    this.#keyHigh = new Int32Array(header.entries + 1)
-    this.#parents = new Int32Array(header.entries + 1)
-    this.#ids = new Int32Array(header.entries + 1)
-    this.#flags = new Uint8Array(header.entries + 1)
+    this.#rows = new Int32Array(rowWords * (header.entries + 1))
     this.#tidied = 0
     this.#evictions = parts.blocks.evictions
     let records = 0
@@ -135,10 +135,10 @@ export class SnapshotReader {
       const back = view.parentBack[row] as number
       if (back >= index) throw malformed('a block stands before its parent')
       if (view.keyLow[row] === 0 && view.keyHigh[row] === 0) throw malformed('a block has no key')
-      this.#keyLow[index] = view.keyLow[row] as number
-      this.#keyHigh[index] = view.keyHigh[row] as number
-      this.#parents[index] = back === 0 ? 0 : index - back
-      this.#flags[index] = view.touched[row] === 0 ? 0 : touchedFlag
+      const at = rowWords * index
+      this.#rows[at + keyLowWord] = view.keyLow[row] as number
+      this.#rows[at + keyHighWord] = view.keyHigh[row] as number
+      this.#rows[at + parentWord] = (back === 0 ? 0 : index - back) | (view.touched[row] === 0 ? 0 : touchedFlag)
     }
   }
 
@@ -175,9 +175,10 @@ export class SnapshotReader {
       const holder = this.#staged[view.part[row] as number]?.holder
       if (holder === undefined) continue
       const index = newest + stepOf(view.entryStep[row] as number)
-      if (index > newest) newest = index
+      // Blocks up to there are entered for it.
+      while (newest < index) this.#warm ^= blocks.index.warmOne(this.#rows[rowWords * ++newest + keyLowWord] ?? 0)
       this.#warm ^= aliases.warmOne(holder.incarnation, view.hashLow[row] as number, view.hashHigh[row] as number)
-      this.#warm ^= blocks.entries.keyLow(this.#ids[index] ?? 0)
+      this.#warm ^= blocks.entries.keyLow(this.#rows[rowWords * index + idWord] ?? 0)
     }
   }
 
@@ -187,13 +188,15 @@ export class SnapshotReader {
     for (let round = 0; known === 0 && round < roundsPerBlock && reclaim.makeRoom(0, round); round++)
       known = this.#enter(index)
     if (known <= 0) return false
-    const isTouched = (this.#flags[index] as number) & touchedFlag || blocks.entries.touched(known)
-    const keyLow = this.#keyLow[index] as number
-    const keyHigh = this.#keyHigh[index] as number
+    const rows = this.#rows
+    const at = rowWords * index
+    const isTouched = ((rows[at + parentWord] as number) & touchedFlag) !== 0 || blocks.entries.touched(known)
+    const keyLow = rows[at + keyLowWord] as number
+    const keyHigh = rows[at + keyHighWord] as number
     const id = announcements.hold(holder, low, high, place, keyLow, keyHigh, 0, storeCount, known)
     if (id === 0) return false
-    this.#ids[index] = id
-    this.#flags[index] = (this.#flags[index] as number) | heldFlag
+    rows[at + idWord] = id
+    rows[at + parentWord] = (rows[at + parentWord] as number) | heldFlag
     blocks.entries.putTouched(id, isTouched ? 1 : 0)
     return true
   }
@@ -206,34 +209,38 @@ export class SnapshotReader {
     let id = this.#idOf(index)
     if (id !== 0) return id
     const { blocks } = this.#parts
+    const rows = this.#rows
     const missing = this.#missing
     let depth = 0
     let at = index
-    for (; at !== 0; at = this.#parents[at] as number) {
+    for (; at !== 0; at = (rows[rowWords * at + parentWord] as number) & indexMask) {
       id = this.#idOf(at)
       if (id !== 0) break
       if (this.#wasEvicted(at)) return givenUp
       missing[depth++] = at
     }
     while (depth > 0) {
-      const next = missing[--depth] as number
-      id = blocks.enter(this.#keyLow[next] as number, this.#keyHigh[next] as number, id)
+      const next = rowWords * (missing[--depth] as number)
+      id = blocks.enter(rows[next + keyLowWord] as number, rows[next + keyHighWord] as number, id)
       if (id === 0) return 0
-      this.#ids[next] = id
+      rows[next + idWord] = id
     }
     return id
   }
 
   /** Without evictions, what was held and is gone was taken back by a later record. */
   #wasEvicted(index: number): boolean {
-    return this.#parts.blocks.evictions > this.#evictions && ((this.#flags[index] as number) & heldFlag) !== 0
+    const isHeld = ((this.#rows[rowWords * index + parentWord] as number) & heldFlag) !== 0
+    return isHeld && this.#parts.blocks.evictions > this.#evictions
   }
 
   /** The entry that an index was given, or 0 where it has none or it is gone. */
   #idOf(index: number): number {
-    const id = this.#ids[index] as number
-    const isSame = this.#parts.blocks.entries.hasKey(id, this.#keyLow[index] as number, this.#keyHigh[index] as number)
-    return isSame ? id : 0
+    const rows = this.#rows
+    const at = rowWords * index
+    const id = rows[at + idWord] as number
+    const { entries } = this.#parts.blocks
+    return entries.hasKey(id, rows[at + keyLowWord] as number, rows[at + keyHighWord] as number) ? id : 0
   }
 }
 

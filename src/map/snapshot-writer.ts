@@ -21,7 +21,7 @@ export interface SnapshotContents {
 }
 
 /** Between two looks at the clock. */
-const stepRecords = 16
+const stepRecords = 32
 /** With no more changes than this they are written at once, together with the positions. */
 const fewChanges = 512
 /** Above this, changes go before what was not seen yet. */
@@ -63,6 +63,8 @@ export class SnapshotWriter {
   #full: ChunkDraft[] = []
   #entries = 0
   #records = 0
+  /** Keeps the reads that warm the cache from being optimized away. */
+  #warm = 0
   readonly #ancestors: number[] = []
   readonly #writeChange = (incarnation: number, low: number, high: number, place: number): void =>
     this.#override(incarnation, low, high, place)
@@ -159,6 +161,9 @@ export class SnapshotWriter {
     const { entries } = blocks
     const words = this.#copy
     const end = Math.min(this.#copied, this.#at + stepRecords * aliasRecord.words)
+    // Reads at once what is read one after the other below.
+    for (let at = this.#at; at < end; at += aliasRecord.words)
+      this.#warm ^= entries.set(aliasRecord.entry(words, at)) ^ entries.generation(aliasRecord.entry(words, at))
     for (let at = this.#at; at < end; at += aliasRecord.words) {
       if (!aliasRecord.isUsed(words, at)) continue
       const incarnation = aliasRecord.incarnation(words, at)

@@ -24,7 +24,10 @@ export interface SnapshotsOptions
   /** Whether it is on us to make them: of several replicas one does. */
   readonly isOurs: () => boolean
   readonly limits: SnapshotsLimits
+  /** Of making them, beside requests. */
   readonly pace: SnapshotPace
+  /** Of reading one at the start, when few requests are served yet. */
+  readonly readPace: SnapshotPace
   readonly log: Log
   readonly metrics: Pick<Metrics, 'snapshotSeconds' | 'snapshotFailures' | 'read'>
 }
@@ -111,14 +114,14 @@ export class Snapshots {
    * or it was not read until the deadline: then nothing of it is left in the map.
    */
   async restore(deadlineMs: number): Promise<Restored | null> {
-    const { store, pace, log, metrics } = this.#o
+    const { store, readPace: pace, log, metrics, map, fingerprint, slotOf } = this.#o
     const startMs = pace.clock()
     let kept: KeptSnapshot | null = null
     try {
       kept = await store.read()
       if (kept === null) return null
       const check = (): void => this.#check(startMs, deadlineMs)
-      const restored = await restoreSnapshot({ ...this.#o, frames: kept, check })
+      const restored = await restoreSnapshot({ map, frames: kept, fingerprint, slotOf, pace, check })
       const tookMs = pace.clock() - startMs
       metrics.snapshotSeconds.cell('read').value += tookMs / 1000
       this.#lastCreatedMs = restored.header.createdMs

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { before, test } from 'node:test'
-import { ChunkStore } from '../../src/events/chunk-store.ts'
+import { ChunkStore, type LastingStore } from '../../src/events/chunk-store.ts'
 import { Ingest } from '../../src/events/ingest.ts'
 import type { ForgetLimit } from '../../src/events/forgetting.ts'
 import { blockKeys, createKeyMaker, type KeyMaker } from '../../src/kv/keys.ts'
@@ -8,6 +8,7 @@ import { FlatMap } from '../../src/map/flat-map.ts'
 import { heldBlocks } from '../../src/routing/held-blocks.ts'
 import type { StoreRef } from '../../src/workers/worker.ts'
 import { emptyMatch, slotOf } from '../support/kv-tree.ts'
+import { restored, snapshotOf } from '../support/map-snapshots.ts'
 import { encodeMsgpack, type Encodable } from '../support/msgpack.ts'
 import { countingCounters } from './counting.ts'
 
@@ -207,4 +208,52 @@ test('a short chunk that comes first does not keep whole ones out', () => {
   assert.deepEqual(heldOf(prompt(8)), [0, 4, 0, 0])
   assert.deepEqual(heldOf(prompt(6, 50)), [0, 0, 0, 0])
   assert.deepEqual(counted.skipped(), { chunk_size: 1 })
+})
+
+/** A store whose map is given, at slot 1 beside the worker at slot 0. */
+function storeOn(map: FlatMap, limit: ForgetLimit): ChunkStore {
+  return new ChunkStore({
+    slot: slotOf(1),
+    map,
+    kin: () => [slotOf(0)],
+    forget: [undefined, limit],
+    clock: () => 0,
+    onBlockSize: () => undefined,
+  })
+}
+
+test('a store that tells its removals is kept by a snapshot and goes on from it; one whose blocks go by time is not', async () => {
+  const limit = { afterMs: 1000, tokens: 1_000_000 }
+  const map = new FlatMap({ budgetBytes: 512 * 1024, maxWorkers: 8 })
+  const store = storeOn(map, limit)
+  const chunkKeys = Uint32Array.from({ length: 20 }, (_, i) => i + 1)
+  const hold = (from: number, to: number) =>
+    ({ kind: 'hold', tier: 1, keys: chunkKeys.subarray(2 * from, 2 * to), parent: null }) as const
+  const remove = (from: number, to: number) =>
+    ({ kind: 'remove', tier: 1, group: 0, engineHashes: chunkKeys.subarray(2 * from, 2 * to) }) as const
+  assert.equal(store.lasting, null, 'nothing was stored')
+  store.open(4)
+  store.apply([hold(0, 10)])
+  assert.equal(store.lasting, null, 'its blocks are forgotten after a time')
+  store.apply([remove(8, 10)])
+  assert.deepEqual(store.lasting, { toldTiers: [1] })
+
+  const name = { worker: 'w', part: 'chunks', engine: 'vllm', position: null, partial: false } as const
+  const kept = await snapshotOf(map, { factsOf: () => ({ ...name, state: store.lasting }) })
+  const target = new FlatMap({ budgetBytes: 512 * 1024, maxWorkers: 8 })
+  const other = storeOn(target, limit)
+  const { parts } = await restored(target, kept, {
+    slotOf: ({ blockSize }) => {
+      other.open(blockSize)
+      return other.slot
+    },
+  })
+  for (const part of parts) {
+    assert.ok(part.commit({ epoch: other.epoch, lastSequence: -1, isConcealed: false }))
+    other.resume(part.part.state as LastingStore)
+  }
+  assert.equal(target.workerBlocks(slotOf(1)).host, 8)
+  other.apply([remove(6, 8)])
+  assert.equal(target.workerBlocks(slotOf(1)).host, 6)
+  assert.deepEqual(other.lasting, { toldTiers: [1] })
 })

@@ -30,6 +30,14 @@ function rig(t: TestContext, options: Partial<SnapshotsOptions> = {}) {
     draftMs: 60_000,
     keepMs: 1_000_000,
   })
+  const pace = {
+    clock: () => state.nowMs,
+    sliceMs: 0,
+    pause: () => {
+      state.nowMs += state.stepMs
+      return Promise.resolve()
+    },
+  }
   const snapshots = new Snapshots({
     map,
     store,
@@ -43,14 +51,8 @@ function rig(t: TestContext, options: Partial<SnapshotsOptions> = {}) {
     changes: () => map.changes,
     isOurs: () => state.isOurs,
     limits: { firstMs: 1000, intervalMs: 10_000, makeMs: 5000 },
-    pace: {
-      clock: () => state.nowMs,
-      sliceMs: 0,
-      pause: () => {
-        state.nowMs += state.stepMs
-        return Promise.resolve()
-      },
-    },
+    pace,
+    readPace: pace,
     log: { debug: () => undefined, info: note, warn: note, error: note },
     metrics,
     ...options,
