@@ -7,6 +7,7 @@ import { MemoryRedis } from '../support/memory-redis.ts'
 import { seededRandom } from '../support/random.ts'
 import { linkFor } from '../support/redis-link.ts'
 import { startRedis } from '../support/redis-server.ts'
+import { tcpProxy } from '../support/tcp-proxy.ts'
 import { until } from '../support/until.ts'
 
 const leaseMs = 1200
@@ -265,4 +266,18 @@ test('with Redis frozen the holder stops in time, and gets its lease back after'
   redis.resume()
   await until(() => leases.holds('w'), 'it is held again')
   assert.deepEqual(told, ['+w', '-w', '+w'])
+})
+
+test('answers that come 200 ms late cost no lease', async (t) => {
+  const redis = await startRedis(t)
+  const proxy = await tcpProxy(t, redis.port)
+  proxy.delay(200)
+  const { leases, told, isUp } = real(t, `redis://127.0.0.1:${proxy.port}`, 'a')
+  await isUp()
+  for (const name of ['v', 'w']) leases.want(name, true)
+  leases.start()
+  const renewals = async (): Promise<number> =>
+    Number(/cmdstat_pexpire:calls=(\d+)/.exec(await redis.client.info('commandstats'))?.[1] ?? 0)
+  await until(async () => (await renewals()) >= 12, 'they are renewed', 10_000)
+  assert.deepEqual(told.sort(), ['+v', '+w'])
 })

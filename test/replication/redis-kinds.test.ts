@@ -118,13 +118,15 @@ test('TLS, with a certificate on both sides', async (t) => {
 })
 
 test('Sentinel: the master is asked for, and its successor after a failover', async (t) => {
-  const { master, replica, sentinel } = await startSentinel(t)
-  const { works, lines, isUp, link } = await atWork(t, {
-    sentinel: { name: 'main', nodes: [`127.0.0.1:1`, `127.0.0.1:${sentinel.port}`] },
+  const { master, replica, sentinel, passwords } = await startSentinel(t)
+  const nodes = [`127.0.0.1:1`, `127.0.0.1:${sentinel.port}`]
+  const named = (name: string) => ({
+    sentinel: { name, nodes, password: passwords.sentinel },
+    password: passwords.redis,
   })
-  const stranger = linkFor(t, { sentinel: { name: 'other', nodes: [`127.0.0.1:${sentinel.port}`] } })
-  await stranger.isAway()
-  assert.equal(stranger.link.state.kind === 'away' && stranger.link.state.reason, 'no_master')
+  const { works, lines, isUp, link } = await atWork(t, named('main'))
+  const stranger = linkFor(t, named('other'))
+  await until(() => stranger.link.state.kind === 'away' && stranger.link.state.reason === 'no_master', 'it is told')
   await master.kill()
   const role = async (): Promise<boolean> => (await replica.client.info('replication')).includes('role:master')
   await until(role, 'the replica is master', 15_000)

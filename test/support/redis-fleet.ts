@@ -57,17 +57,25 @@ export async function moveSlot(from: RedisServer, to: RedisServer, key: string):
   for (const { client } of [to, from]) await client.call('CLUSTER', 'SETSLOT', slot, 'NODE', toId ?? '')
 }
 
-/** A master, its replica, and a Sentinel that fails over within a second or two. */
+/** A master, its replica, and a Sentinel that fails over within a second or two; each asks for a password. */
 export async function startSentinel(t: TestContext) {
-  const master = await startRedis(t)
-  const replica = await startRedis(t, { settings: [['replicaof', `127.0.0.1 ${master.port}`]] })
+  const passwords = { redis: 'of-redis', sentinel: 'of-sentinel' }
+  const password = passwords.redis
+  const masterauth = ['masterauth', password] as const
+  const master = await startRedis(t, { password, settings: [masterauth] })
+  const replica = await startRedis(t, {
+    password,
+    settings: [masterauth, ['replicaof', `127.0.0.1 ${master.port}`]],
+  })
   const isSynced = async (): Promise<boolean> =>
     (await replica.client.info('replication')).includes('master_link_status:up')
   await until(isSynced, 'the replica is in step', 10_000)
   const sentinel = await startRedis(t, {
     sentinel: true,
+    password: passwords.sentinel,
     settings: [
       ['sentinel', `monitor main 127.0.0.1 ${master.port} 1`],
+      ['sentinel', `auth-pass main ${password}`],
       ['sentinel', 'down-after-milliseconds main 500'],
       ['sentinel', 'failover-timeout main 3000'],
     ],
@@ -75,5 +83,5 @@ export async function startSentinel(t: TestContext) {
   const knowsReplica = async (): Promise<boolean> =>
     ((await sentinel.client.call('SENTINEL', 'REPLICAS', 'main')) as unknown[]).length === 1
   await until(knowsReplica, 'the Sentinel knows the replica', 15_000)
-  return { master, replica, sentinel }
+  return { master, replica, sentinel, passwords }
 }
