@@ -26,6 +26,8 @@ interface Claim {
   pausedUntilMs: number
   /** The last round found no holder. */
   wasFree: boolean
+  /** Who held it when we last saw a holder. */
+  lastHolder: string | null
   /** Since when it is held by nobody who is there; 0: it is not. */
   orphanedSinceMs: number
 }
@@ -56,7 +58,7 @@ export class Leases {
   want(name: string, wanted: boolean): void {
     const claim = this.#claims.get(name)
     if (wanted && claim === undefined)
-      this.#claims.set(name, { heldUntilMs: 0, pausedUntilMs: 0, wasFree: false, orphanedSinceMs: 0 })
+      this.#claims.set(name, { heldUntilMs: 0, pausedUntilMs: 0, wasFree: false, lastHolder: null, orphanedSinceMs: 0 })
     if (!wanted && claim !== undefined) {
       this.#claims.delete(name)
       if (this.#isHeld(claim)) void this.#giveUp([name])
@@ -133,6 +135,7 @@ export class Leases {
     const claim = this.#claims.get(name)
     if (claim === undefined) return false
     const nowMs = this.#o.clock()
+    claim.lastHolder = holder ?? claim.lastHolder
     if (claim.heldUntilMs > 0) {
       const untilMs = sentMs + this.#o.leaseMs
       if (holder === this.#o.replica && prolonged && untilMs > nowMs) claim.heldUntilMs = untilMs
@@ -142,7 +145,7 @@ export class Leases {
     if (nowMs < claim.pausedUntilMs) return false
     // Ours without our knowing: the answer to a try was lost. It runs out, and is then as free as any other.
     const isFree = holder === null
-    const mayTry = isFree && (claim.wasFree || this.#isPreferred(name))
+    const mayTry = isFree && (claim.wasFree || this.#isPreferred(name, claim.lastHolder))
     claim.wasFree = isFree
     return mayTry
   }
@@ -186,10 +189,13 @@ export class Leases {
     })
   }
 
-  /** The first choice tries at once; the others give it a round. */
-  #isPreferred(name: string): boolean {
+  /** The first choice tries at once, the others give it a round. Whoever let go of it, or died, is no choice. */
+  #isPreferred(name: string, lastHolder: string | null): boolean {
     const { replica } = this.#o
-    return preferredOwner(name, new Set([...this.#o.replicas(), replica])) === replica
+    const choices = new Set([...this.#o.replicas(), replica])
+    if (lastHolder !== null) choices.delete(lastHolder)
+    const preferred = preferredOwner(name, choices)
+    return preferred === null || preferred === replica
   }
 
   #isHeld(claim: Claim): boolean {
