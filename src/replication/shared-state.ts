@@ -30,6 +30,7 @@ export interface SharedStateOptions {
   readonly responsesKept: number
   /** Read anew each time. */
   readonly limits: SharedLimits
+  /** Takes a message at once. Where it had to drop some, `away` and `up` are to be called, so that all is told anew. */
   readonly append: (message: Buffer) => void
   /** Calls back after so many ms; after none, once what is being done now is done. Absent: by timers that keep nothing alive. */
   readonly later?: (ms: number, run: () => void) => void
