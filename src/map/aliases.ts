@@ -134,12 +134,19 @@ export class Aliases {
     return sink
   }
 
-  /** The same for one hash. */
-  warmOne(incarnation: number, hashLow: number, hashHigh: number): number {
+  /** Where `warmAt` reads for a hash. */
+  homeOf(incarnation: number, hashLow: number, hashHigh: number): number {
     const first = firstWord(incarnation, hashLow, hashHigh)
     const partition = first >>> (32 - this.#bits)
-    const place = partition * this.#stride + this.#home(first, this.#capacities[partition] as number)
-    return this.#words[place * aliasWords + 3] as number
+    return (partition * this.#stride + this.#home(first, this.#capacities[partition] as number)) * aliasWords
+  }
+
+  /** The same for hashes whose homes are known, of several incarnations. */
+  warmAt(homes: Int32Array, count: number): number {
+    const words = this.#words
+    let sink = 0
+    for (let i = 0; i < count; i++) sink ^= words[(homes[i] as number) + 3] as number
+    return sink
   }
 
   /** Lets empty partitions begin as large as they have to become for so many records, as far as the budget allows. */

@@ -42,6 +42,8 @@ export class SnapshotReader {
   /** Indexes from this one on have been given back where nobody holds their block. */
   #tidied: number
   readonly #missing: number[] = []
+  readonly #homes = new Int32Array(stepRows)
+  readonly #indexes = new Int32Array(stepRows)
   /** Before the first record. */
   readonly #evictions: number
   /** Keeps the reads that warm the cache from being optimized away. */
@@ -167,19 +169,30 @@ export class SnapshotReader {
     }
   }
 
-  /** Reads at once what the next records will read one after the other: reads that wait for none cost a tenth. */
+  /**
+   * Reads at once what the next records will read one after the other: reads that wait for none cost a tenth. One kind
+   * after another, since short loops have more of them under way.
+   */
   #warmUp(view: ChunkView, from: number, end: number): void {
     const { aliases, blocks } = this.#parts
+    const rows = this.#rows
+    const homes = this.#homes
+    const indexes = this.#indexes
+    let count = 0
     let newest = this.#newest
     for (let row = from; row < end; row++) {
       const holder = this.#staged[view.part[row] as number]?.holder
-      if (holder === undefined) continue
       const index = newest + stepOf(view.entryStep[row] as number)
       // Blocks up to there are entered for it.
-      while (newest < index) this.#warm ^= blocks.index.warmOne(this.#rows[rowWords * ++newest + keyLowWord] ?? 0)
-      this.#warm ^= aliases.warmOne(holder.incarnation, view.hashLow[row] as number, view.hashHigh[row] as number)
-      this.#warm ^= blocks.entries.keyLow(this.#rows[rowWords * index + idWord] ?? 0)
+      while (newest < index && newest < this.#entries)
+        this.#warm ^= blocks.index.warmOne(rows[rowWords * ++newest + keyLowWord] ?? 0)
+      if (holder === undefined) continue
+      homes[count] = aliases.homeOf(holder.incarnation, view.hashLow[row] as number, view.hashHigh[row] as number)
+      indexes[count++] = rowWords * index + idWord
     }
+    this.#warm ^= aliases.warmAt(homes, count)
+    for (let i = 0; i < count; i++) indexes[i] = rows[indexes[i] as number] ?? 0
+    for (let i = 0; i < count; i++) this.#warm ^= blocks.entries.keyLow(indexes[i] as number)
   }
 
   #holdOne(holder: Holder, low: number, high: number, place: number, index: number, storeCount: number): boolean {
