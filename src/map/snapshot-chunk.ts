@@ -30,7 +30,7 @@ export const maxChunkBytes = 4 * headWords + entryBytes * chunkEntries + recordB
 
 /** What the writer fills; its arrays are as long as a chunk can be. */
 export class ChunkDraft {
-  readonly firstIndex: number
+  firstIndex = 0
   entries = 0
   records = 0
   readonly keyLow = new Int32Array(chunkEntries)
@@ -44,8 +44,12 @@ export class ChunkDraft {
   readonly place = new Uint8Array(chunkRecords)
   readonly storeCount = new Uint16Array(chunkRecords)
 
-  constructor(firstIndex: number) {
+  /** Begins it anew: its arrays are megabytes that need not be garbage. */
+  begin(firstIndex: number): this {
     this.firstIndex = firstIndex
+    this.entries = 0
+    this.records = 0
+    return this
   }
 
   get isFull(): boolean {

@@ -65,7 +65,10 @@ export async function exportSnapshot(options: ExportOptions): Promise<Exported> 
   try {
     while (!writer.isReady) {
       slices.run((isOver) => writer.step(isOver))
-      for (const draft of writer.take()) frames.add(slices.run(() => draft.encode()))
+      for (const draft of writer.take()) {
+        frames.add(slices.run(() => draft.encode()))
+        writer.giveBack(draft)
+      }
       await pace.pause()
       await frames.room()
       options.check?.()

@@ -59,7 +59,8 @@ export class SnapshotWriter {
   /** What was born since is not meant by what was copied. */
   #copiedAtBirth = 0
   #at = 0
-  #draft = new ChunkDraft(0)
+  #draft = new ChunkDraft()
+  readonly #spare: ChunkDraft[] = []
   #full: ChunkDraft[] = []
   #entries = 0
   #records = 0
@@ -110,11 +111,15 @@ export class SnapshotWriter {
     } while (!this.isReady && !isOver())
   }
 
-  /** Chunks that are full, oldest first; they are the caller's then. */
+  /** Chunks that are full, oldest first; the caller gives each back once it is encoded. */
   take(): ChunkDraft[] {
     const full = this.#full
     this.#full = []
     return full
+  }
+
+  giveBack(draft: ChunkDraft): void {
+    this.#spare.push(draft)
   }
 
   /** Writes what is left, in one go, and says what the parts are. After it `take` gives the last chunks. */
@@ -232,7 +237,7 @@ export class SnapshotWriter {
 
   #nextChunk(): void {
     this.#full.push(this.#draft)
-    this.#draft = new ChunkDraft(this.#entries)
+    this.#draft = (this.#spare.pop() ?? new ChunkDraft()).begin(this.#entries)
   }
 
   /** The life of an incarnation whose records are wanted; null: they are not. */
