@@ -136,6 +136,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     http: engineHttp,
     polling: () => live.config.eventPolling,
     streams: redis?.streams ?? null,
+    plane: null,
   })
 
   const own = createSentPrompts({

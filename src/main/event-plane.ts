@@ -25,7 +25,7 @@ export interface EventPlaneOptions {
 /** What a worker's events are shared by. */
 export type FollowedParts = Pick<
   FollowedEventsOptions,
-  'worker' | 'ingest' | 'listen' | 'isHeardByMany' | 'onRestart'
+  'worker' | 'ingest' | 'listen' | 'isHeardByMany' | 'mayYield' | 'onRestart'
 > & {
   /** Workers whose events only one replica can take, and only together, have one lease. */
   readonly lease: string

@@ -1,7 +1,7 @@
 import { isIP } from 'node:net'
 import { RouterError } from '../errors.ts'
 import type { EventCounters } from '../events/counters.ts'
-import { Ingest } from '../events/ingest.ts'
+import { Ingest, type IngestSink } from '../events/ingest.ts'
 import { ReplayGate } from '../events/replay.ts'
 import type { EventSource } from '../events/source.ts'
 import { createRedisSource } from '../events/sources/redis.ts'
@@ -18,6 +18,8 @@ import { engines } from '../workers/engines.ts'
 import type { TruthCheck } from '../truth/check.ts'
 import type { Worker } from '../workers/worker.ts'
 import { systemClock } from '../zmtp/clock.ts'
+import type { EventPlane } from './event-plane.ts'
+import type { FollowedEvents } from './followed-events.ts'
 import { PolledEvents, type PolledEventsOptions } from './polled-events.ts'
 import type { ChunkStores } from './chunk-stores.ts'
 import type { EventReading } from './worker-config.ts'
@@ -36,6 +38,8 @@ export interface EventsWiringOptions {
   readonly stores: ChunkStores
   /** Of events that bridges write to Redis; null where there is none. */
   readonly streams: StreamReader | null
+  /** Through which replicas share what they hear; null where this router is the only one. */
+  readonly plane: EventPlane | null
 }
 
 type ZmqPlace = Extract<EventsPlace, { kind: 'zmq' }>
@@ -86,8 +90,14 @@ export class EventsWiring {
     const slot = worker.slot as WorkerSlot
     this.#o.map.addWorker(slot, { countsStores: countsStores(worker), blockSize: worker.blockSize })
     const counters = this.#counters(worker)
-    const ingest = this.#ingest(worker, reading, counters)
-    const source = this.#source(worker, place, ingest, counters)
+    let followed: FollowedEvents | null = null
+    const ingest = this.#ingest(worker, reading, counters, {
+      batch: (batch) => followed?.heard(batch),
+      cleared: (reason) => followed?.forgotten(reason),
+    })
+    const listen = (): EventSource => this.#source(worker, place, ingest, counters)
+    followed = this.#followed(worker, place, ingest, listen)
+    const source = followed ?? listen()
     source.start()
     this.#sources.set(worker, source)
     this.#bySlot.set(slot, source)
@@ -117,6 +127,21 @@ export class EventsWiring {
   async close(): Promise<void> {
     clearInterval(this.#refresh)
     await Promise.all([...this.#listeners.values()].map((listener) => listener.close()))
+  }
+
+  /** Null where this router alone hears the worker, or where every replica can read what is written for all. */
+  #followed(worker: Worker, place: EventsPlace, ingest: Ingest, listen: () => EventSource): FollowedEvents | null {
+    const { plane } = this.#o
+    if (plane === null || place.kind === 'stream') return null
+    return plane.source({
+      ...{ worker: worker.id, ingest, listen },
+      // Whoever polls an engine takes the events of all its ranks.
+      lease: place.kind === 'poll' ? place.url : worker.id,
+      isHeardByMany: place.kind === 'zmq' && place.bind === null,
+      // A poll that is broken off may take events with it.
+      mayYield: place.kind === 'zmq',
+      onRestart: () => delete worker.announcedBlockSize,
+    })
   }
 
   #source(worker: Worker, place: EventsPlace, ingest: Ingest, counters: EventCounters): EventSource {
@@ -179,7 +204,7 @@ export class EventsWiring {
   }
 
   /** What brings a worker's events into the map, wherever they come from. */
-  #ingest(worker: Worker, { media, forget }: EventReading, counters: EventCounters): Ingest {
+  #ingest(worker: Worker, { media, forget }: EventReading, counters: EventCounters, sink: IngestSink): Ingest {
     const { map, keys, log, truth } = this.#o
     return new Ingest({
       worker: worker.slot as WorkerSlot,
@@ -191,6 +216,7 @@ export class EventsWiring {
       media,
       stores: (part) => this.#o.stores.of(worker, part, forget),
       counters,
+      sink,
       witness: {
         applied: (stored, removed) => truth.applied(worker, stored, removed),
         cleared: () => truth.cleared(worker),

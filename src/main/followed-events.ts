@@ -22,6 +22,8 @@ export interface FollowedEventsOptions {
   /** A source of the engine's own events; a new one each time. */
   readonly listen: () => EventSource
   readonly isHeardByMany: boolean
+  /** Whether the lease is let go where the engine is not heard. */
+  readonly mayYield: boolean
   readonly timing: FollowedTiming
   readonly log: Log
   readonly publish: (frame: LogFrame) => void
@@ -144,7 +146,7 @@ export class FollowedEvents implements EventSource {
   tick(nowMs: number, isCaughtUp: boolean): void {
     if (!this.#started) return
     this.#feed.tick(nowMs, isCaughtUp)
-    const isDeaf = this.#source !== null && this.#source.status().state !== 'live'
+    const isDeaf = this.#o.mayYield && this.#source !== null && this.#source.status().state !== 'live'
     if (!isDeaf) this.#deafSinceMs = null
     else this.#deafSinceMs ??= nowMs
     if (this.#deafSinceMs === null || nowMs - this.#deafSinceMs < this.#o.timing.yieldMs) return
