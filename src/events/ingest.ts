@@ -6,7 +6,8 @@ import type { ApplyOutcome, CacheMap } from '../map/map.ts'
 import type { EventCounters, EventsWitness } from './counters.ts'
 import { decodeBatch, type DecodedBatch, type DecodedEvent } from './decode.ts'
 import type { ChunkStore } from './chunk-store.ts'
-import { Normalizer, type LearnedOfEngine } from './normalize.ts'
+import type { LearnedOfEngine } from './learned.ts'
+import { Normalizer } from './normalize.ts'
 import type { ClearReason } from './sequence.ts'
 
 export interface IngestOptions {

@@ -4,6 +4,7 @@ import type { RootBlock } from '../kv/root-block.ts'
 import { tierIndex, type Tier, type TierIndex } from '../kv/tier.ts'
 import type { DecodedEvent, DecodedStore, ExtraKey } from './decode.ts'
 import { HashSet } from './hash-set.ts'
+import type { LearnedOfEngine } from './learned.ts'
 
 export interface NormalizerOptions {
   readonly keys: KeyMaker
@@ -20,18 +21,6 @@ export interface NormalizerOptions {
   readonly onBlockSize: (tokens: number) => void
   /** The first block of a chain, stored in the GPU's memory. */
   readonly onRoot?: (block: RootBlock) => void
-}
-
-/** What a normalizer has learned of an engine, as plain data. */
-export interface LearnedOfEngine {
-  readonly blockSize: number | null
-  readonly groups: readonly number[]
-  readonly otherGroups: readonly number[]
-  readonly sizingGroup: number | null
-  readonly chunkTokens: number | null
-  readonly sharedTokens: number | null
-  readonly engineTiers: readonly number[]
-  readonly chunkTiers: readonly number[]
 }
 
 type Part = 'engine' | StorePart

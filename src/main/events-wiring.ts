@@ -3,7 +3,7 @@ import { RouterError } from '../errors.ts'
 import type { EventCounters } from '../events/counters.ts'
 import { Ingest, type IngestSink } from '../events/ingest.ts'
 import { ReplayGate } from '../events/replay.ts'
-import type { EventSource } from '../events/source.ts'
+import type { EventSource, StartingPoint } from '../events/source.ts'
 import { createRedisSource } from '../events/sources/redis.ts'
 import { createZmqSource } from '../events/sources/zmq.ts'
 import type { StreamReader } from '../events/stream/reader.ts'
@@ -42,6 +42,15 @@ export interface EventsWiringOptions {
   readonly plane: EventPlane | null
 }
 
+/** A worker's events, where they come from and where they go. */
+export interface Heard {
+  readonly worker: Worker
+  readonly ingest: Ingest
+  readonly source: EventSource
+  /** What was restored counts only once the events prove it. */
+  isConcealed: boolean
+}
+
 type ZmqPlace = Extract<EventsPlace, { kind: 'zmq' }>
 type StreamPlace = Extract<EventsPlace, { kind: 'stream' }>
 
@@ -57,18 +66,22 @@ export class EventsWiring {
   /** Bound endpoints, shared by the engines that dial in there. */
   readonly #listeners = new Map<string, PublisherListener>()
   readonly #polled: PolledEvents
-  readonly #sources = new Map<Worker, EventSource>()
-  readonly #bySlot = new Map<WorkerSlot, EventSource>()
+  readonly #heard = new Map<Worker, Heard>()
+  readonly #bySlot = new Map<WorkerSlot, Heard>()
+  /** Sources that wait for what a snapshot knows of their workers; null: none need wait any more. */
+  #waiting: Set<Heard> | null
   readonly #refresh: NodeJS.Timeout
 
-  constructor(options: EventsWiringOptions) {
+  /** @param waits Whether sources wait until `open`. */
+  constructor(options: EventsWiringOptions, waits: boolean) {
     this.#o = options
+    this.#waiting = waits ? new Set() : null
     this.#polled = new PolledEvents({ ...options, timing: options.polling })
     this.#refresh = setInterval(() => {
       // Storing sweeps dead rows as it goes; after a clear on a quiet fleet nobody would.
       this.#o.map.sweep(sweepSteps)
       this.#o.stores.tend()
-      for (const [worker, source] of this.#sources) worker.exact = source.status().state === 'live'
+      for (const heard of this.#heard.values()) this.#look(heard)
       this.#o.truth.tick()
     }, refreshMs)
     this.#refresh.unref()
@@ -98,28 +111,61 @@ export class EventsWiring {
     const listen = (): EventSource => this.#source(worker, place, ingest, counters)
     followed = this.#followed(worker, place, ingest, listen)
     const source = followed ?? listen()
-    source.start()
-    this.#sources.set(worker, source)
-    this.#bySlot.set(slot, source)
+    const heard = { worker, ingest, source, isConcealed: false }
+    this.#heard.set(worker, heard)
+    this.#bySlot.set(slot, heard)
+    if (this.#waiting === null) source.start()
+    else this.#waiting.add(heard)
     return {
       status: () => source.status(),
       workerDown: () => source.workerDown(),
       stop: async () => {
-        this.#sources.delete(worker)
-        if (this.#bySlot.get(slot) === source) this.#bySlot.delete(slot)
+        this.#heard.delete(worker)
+        this.#waiting?.delete(heard)
+        if (this.#bySlot.get(slot) === heard) this.#bySlot.delete(slot)
         await source.stop()
       },
     }
   }
 
+  /** Those whose events wait to be heard. */
+  waiting(): readonly Heard[] {
+    return [...(this.#waiting ?? [])]
+  }
+
+  /** Hears from now on, those first that were restored from where they stood. */
+  open(restored: ReadonlyMap<Heard, StartingPoint>): void {
+    const waiting = this.waiting()
+    this.#waiting = null
+    for (const heard of waiting) {
+      const from = restored.get(heard)
+      heard.isConcealed = from !== undefined
+      if (from === undefined) heard.source.start()
+      else heard.source.start(from)
+    }
+  }
+
+  /** The worker in this place, with its events, if it has any. */
+  at(slot: WorkerSlot): Heard | undefined {
+    return this.#bySlot.get(slot)
+  }
+
+  #look(heard: Heard): void {
+    const { worker, source, isConcealed } = heard
+    worker.exact = source.status().state === 'live'
+    if (!worker.exact || !isConcealed) return
+    heard.isConcealed = false
+    this.#o.map.reveal(worker.slot as WorkerSlot)
+  }
+
   /** Whether the worker may hold blocks that were announced before what is known here. */
   isPartial(worker: Worker): boolean {
-    return this.#sources.get(worker)?.status().partial ?? false
+    return this.#heard.get(worker)?.source.status().partial ?? false
   }
 
   /** Whether the map has from a worker's events what it holds, or had and may find it confirmed. */
   isAnnounced(slot: WorkerSlot): boolean {
-    const status = this.#bySlot.get(slot)?.status()
+    const status = this.#bySlot.get(slot)?.source.status()
     if (status === undefined || status.state === 'absent') return false
     return status.state !== 'unknown' || status.lastSequence !== null
   }

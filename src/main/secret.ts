@@ -14,7 +14,10 @@ export interface DeploymentSecret {
  * a process must know its own keys again after a restart: then it is made of what they know of their Redis, or kept in a
  * file beside the snapshot. Throws RouterError CONFIG_UNREADABLE.
  */
-export function deploymentSecret(config: Pick<Config, 'keys' | 'redis'>, snapshotFile: string | null): DeploymentSecret {
+export function deploymentSecret(
+  config: Pick<Config, 'keys' | 'redis'>,
+  snapshotFile: string | null,
+): DeploymentSecret {
   const { keys, redis } = config
   if (keys.secret !== undefined) return { bytes: Buffer.from(keys.secret), origin: 'config' }
   if (redis !== undefined) {
