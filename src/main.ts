@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto'
 import { performance } from 'node:perf_hooks'
 import { ApiKeys } from './admission/api-keys.ts'
 import type { Config } from './config/schema.ts'
@@ -28,7 +27,8 @@ import { PoolRoom } from './main/pool-room.ts'
 import { createOutliers } from './main/outliers.ts'
 import { checkedPlugins, profileChoice, tierCredit } from './main/policies.ts'
 import { PoolSetup } from './main/pool-setup.ts'
-import { openRedis } from './main/redis.ts'
+import { Replication } from './main/replication.ts'
+import { deploymentSecret, fingerprintOf } from './main/secret.ts'
 import { SharedSources } from './main/shared-sources.ts'
 import { createSentPrompts } from './main/sent-prompts.ts'
 import { Reloader, type Reloadable, type ReloadResult } from './main/reload.ts'
@@ -86,11 +86,14 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
   let more = await checkedPlugins(config)
 
   const fleet = new Fleet(config.limits.workers)
-  const fleetLoad = new FleetLoad({ counters: fleet.counters })
   const pools = new Pools()
-  const keys = await createKeyMaker(
-    config.keys.secret === undefined ? randomBytes(32) : Buffer.from(config.keys.secret),
-  )
+  const secret = deploymentSecret(config, null)
+  if (secret.origin === 'shared')
+    log.warn(
+      {},
+      'keys.secret is not set: it is made of what is known of Redis, so that who reads Redis may test guesses of prompts',
+    )
+  const keys = await createKeyMaker(secret.bytes)
   const mapSlots = config.limits.workers + storeSlots(config.limits.workers)
   const map = new FlatMap({ budgetBytes: config.map.budgetBytes, maxWorkers: mapSlots })
   const stores = new ChunkStores({
@@ -110,7 +113,21 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
   const engineHttp = createEngineHttp(connections)
   const forwarder = new Forwarder(forwardLimits(config), clock, connections)
   const random = parts.random ?? Math.random
-  const redis = openRedis(config.redis, { clock, random, log, metrics })
+  const replication: Replication | null =
+    config.redis === undefined
+      ? null
+      : new Replication({
+          ...{ redis: config.redis, secret: secret.bytes, fingerprint: fingerprintOf(secret.bytes) },
+          ...{ slots: config.limits.workers, counters: fleet.counters, responsesKept: config.limits.responsesKept },
+          ...{ clock, random, log, metrics },
+          isAnnounced: (slot) => events.isAnnounced(slot),
+          foreignPrompts: () => own.foreignPrompts,
+        })
+  const fleetLoad = new FleetLoad({
+    counters: fleet.counters,
+    staleMs: () => live.config.load.staleMs,
+    ...(replication === null ? {} : { replicas: replication.shared.shares }),
+  })
   const outliers = createOutliers({ limits: config.outliers, clock, random, metrics, log })
   const apiKeys = new ApiKeys(config.apiKeys)
   const decisions = new DecisionLog(config.decisions.kept, config.limits.workers)
@@ -131,19 +148,23 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     heldBlocks: ({ slot }) => map.workerBlocks(slot as WorkerSlot).gpu,
     isPartial: (worker): boolean => events.isPartial(worker) || map.stats().evictions > 0,
   })
-  const events = new EventsWiring({
-    ...{ map, keys, metrics, log, random, truth, stores },
-    http: engineHttp,
-    polling: () => live.config.eventPolling,
-    streams: redis?.streams ?? null,
-    plane: null,
-  })
+  const events: EventsWiring = new EventsWiring(
+    {
+      ...{ map, keys, metrics, log, random, truth, stores },
+      http: engineHttp,
+      polling: () => live.config.eventPolling,
+      streams: replication?.streams ?? null,
+      plane: replication?.plane ?? null,
+    },
+    { waits: replication !== null },
+  )
 
   const own = createSentPrompts({
     config: () => live.config,
     map,
     isAnnounced: (slot) => events.isAnnounced(slot),
     clock,
+    ...(replication === null ? {} : { listener: replication.shared.prompts }),
   })
 
   const newProfile = (model: string): Profile =>
@@ -196,7 +217,10 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
       pipeline.renewProfile(pool)
       admission.wake(pool.model)
     },
-    onWorker: (worker) => events.addWorker(worker),
+    onWorker: (worker) => {
+      events.addWorker(worker)
+      replication?.shared.addWorker(worker)
+    },
     onTold: (worker, told) => truth.told(worker, told),
     onCut: (worker) => forwarder.cut(worker),
     get assumedBlockSize() {
@@ -207,6 +231,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     onWorkerGone: (worker) => {
       own.sentPrompts.forget(worker.slot as WorkerSlot)
       events.removeWorker(worker)
+      replication?.shared.removeWorker(worker)
       truth.forget(worker)
       if (![...fleet.workers()].some(({ origin }) => origin === worker.origin)) {
         forwarder.forget(worker.origin)
@@ -262,6 +287,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
       return live.config.load.staleMs
     },
     responsesKept: config.limits.responsesKept,
+    ...(replication === null ? {} : { ownersElsewhere: replication.shared.owners }),
     onUnreachable: (worker, refused) => keeper.reportUnreachable(worker, refused),
   })
 
@@ -323,6 +349,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     ...{ fleet, map, keeper, metrics, prompts, truth },
     approximate: own.approximate,
     shared: () => sharedSources.view(),
+    replication: () => replication?.view() ?? null,
   })
   addAdminRoutes(adminApp, {
     pipeline,
@@ -377,7 +404,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     discoveries.stop()
     stopAdmission()
     await keeper.stop()
-    await redis?.stop()
+    await replication?.stop()
     await Promise.all([forwarder.close(), engineHttp.close(), events.close(), sharedSources.stop(), prompts.close()])
     pipeline.close()
     own.stop()
@@ -385,7 +412,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     ownLog?.flush()
   }
   try {
-    await redis?.link.start()
+    await replication?.start()
     const apply = await setup.prepare(config)
     apply()
     const publicUrl = await listen(publicApp, config.listen.host, config.listen.port, 'listen.port')
@@ -393,6 +420,11 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     const adminUrl = await listen(adminApp, config.admin.host, adminPort, 'admin.port')
     metrics.start()
     await Promise.race([keeper.firstChecks(), timeout(firstChecksMs)])
+    if (replication !== null) {
+      events.open(new Map())
+      await replication.open(null)
+      await replication.settled()
+    }
     started = true
     watched?.start()
     log.info({ publicUrl, adminUrl, pools: pools.list().map(({ model }) => model) }, 'serving')

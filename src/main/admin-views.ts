@@ -20,6 +20,8 @@ export interface ViewedParts {
   readonly prompts: PromptService
   /** Sources of stores that no worker owns. */
   readonly shared: () => readonly object[]
+  /** What is shared with other replicas; null where there are none. */
+  readonly replication: () => object | null
   readonly truth: TruthCheck
   readonly approximate: Approximate
 }
@@ -28,7 +30,7 @@ const states = ['healthy', 'unhealthy', 'ejected', 'draining'] as const
 
 /** What /admin/workers, /admin/map and /metrics show of the running parts. */
 export function adminViews(parts: ViewedParts) {
-  const { fleet, map, keeper, metrics, prompts, truth, approximate, shared } = parts
+  const { fleet, map, keeper, metrics, prompts, truth, approximate, shared, replication } = parts
   const perWorker = (value: (worker: Worker) => number) => () =>
     [...fleet.workers()].map((worker) => [[worker.id], value(worker)] as const)
   /** A worker that leaves and the one that takes its place have one name between them. */
@@ -90,7 +92,7 @@ export function adminViews(parts: ViewedParts) {
 
   return {
     metrics: async () => ({ contentType: metrics.registry.contentType, text: await metrics.registry.metrics() }),
-    map: () => ({ ...map.stats(), shared: shared() }),
+    map: () => ({ ...map.stats(), shared: shared(), replication: replication() }),
     workers: () => [...fleet.workers()].map((worker) => workerView(worker)),
     workerView,
   }

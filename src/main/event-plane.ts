@@ -5,8 +5,10 @@ import type { Log } from '../telemetry/log.ts'
 import { FollowedEvents, type FollowedEventsOptions, type FollowedTiming } from './followed-events.ts'
 
 export interface EventPlaneOptions {
-  /** Appends a frame to the log; false: it is dropped. */
+  /** Appends a frame to the log, or drops it. */
   readonly append: (frame: Buffer, blocks: number) => void
+  /** The log did not continue what was known of a worker. */
+  readonly apart: (worker: string) => void
   readonly leases: {
     want(name: string): void
     drop(name: string): void
@@ -14,7 +16,8 @@ export interface EventPlaneOptions {
     yield(name: string): void
   }
   readonly timing: FollowedTiming
-  readonly random: () => number
+  /** A number below 2^53 that no other replica draws. */
+  readonly newSession: () => number
   /** Monotonic milliseconds. */
   readonly clock: () => number
   readonly log: Log
@@ -55,6 +58,7 @@ export class EventPlane {
       timing: this.#o.timing,
       log: this.#o.log,
       publish: (frame) => this.#o.append(encodeFrame(frame), blocksIn(frame)),
+      apart: () => this.#o.apart(parts.worker),
       yield: () => this.#o.leases.yield(lease),
       onStart: () => this.#add(events, lease),
       onStop: () => this.#remove(events, lease),
@@ -91,7 +95,7 @@ export class EventPlane {
   }
 
   acquired(lease: string): void {
-    const session = Math.floor(this.#o.random() * Number.MAX_SAFE_INTEGER)
+    const session = this.#o.newSession()
     this.#owned.set(lease, session)
     for (const events of this.#byLease.get(lease) ?? []) events.own(session)
   }
@@ -109,6 +113,11 @@ export class EventPlane {
 
   logBegan(): void {
     for (const events of this.#byWorker.values()) events.logBegan()
+  }
+
+  /** Says at the next tick where the workers are whose writer we are. */
+  markAll(): void {
+    for (const events of this.#byWorker.values()) events.markSoon()
   }
 
   /** To be called some ten times a second. */

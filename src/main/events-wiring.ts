@@ -73,7 +73,7 @@ export class EventsWiring {
   readonly #refresh: NodeJS.Timeout
 
   /** @param waits Whether sources wait until `open`. */
-  constructor(options: EventsWiringOptions, waits: boolean) {
+  constructor(options: EventsWiringOptions, { waits }: { readonly waits: boolean }) {
     this.#o = options
     this.#waiting = waits ? new Set() : null
     this.#polled = new PolledEvents({ ...options, timing: options.polling })
@@ -155,7 +155,6 @@ export class EventsWiring {
     worker.exact = source.status().state === 'live'
     if (!worker.exact || !isConcealed) return
     heard.isConcealed = false
-    this.#o.map.reveal(worker.slot as WorkerSlot)
   }
 
   /** Whether the worker may hold blocks that were announced before what is known here. */

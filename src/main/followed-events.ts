@@ -27,6 +27,7 @@ export interface FollowedEventsOptions {
   readonly timing: FollowedTiming
   readonly log: Log
   readonly publish: (frame: LogFrame) => void
+  readonly apart: () => void
   /** The lease is better held by somebody else. */
   readonly yield: () => void
   /** The engine is another process, by the log. */
@@ -57,8 +58,8 @@ export class FollowedEvents implements EventSource {
         forget: (reason) => this.#forget(reason),
         publish: options.publish,
         apart: () => {
-          this.#gaps++
           options.log.info({ worker }, 'KV events: the log does not continue what is known')
+          options.apart()
         },
       },
     )
@@ -141,6 +142,10 @@ export class FollowedEvents implements EventSource {
 
   logBegan(): void {
     this.#feed.logBegan()
+  }
+
+  markSoon(): void {
+    this.#feed.markSoon()
   }
 
   tick(nowMs: number, isCaughtUp: boolean): void {

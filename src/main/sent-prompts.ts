@@ -3,7 +3,7 @@ import type { WorkerSlot } from '../kv/batch.ts'
 import { Approximate } from '../map/approximate.ts'
 import { Coming } from '../map/coming.ts'
 import type { FlatMap } from '../map/flat-map.ts'
-import { SentPrompts } from '../map/sent-prompts.ts'
+import { SentPrompts, type SentPromptsListener } from '../map/sent-prompts.ts'
 
 export interface SentPromptsOptions {
   /** Read anew each time: a reload may change it. */
@@ -12,12 +12,14 @@ export interface SentPromptsOptions {
   readonly isAnnounced: (slot: WorkerSlot) => boolean
   /** Monotonic milliseconds. */
   readonly clock: () => number
+  /** Hears of the prompts that are sent; absent where nobody else need know. */
+  readonly listener?: SentPromptsListener
 }
 
 const expireMs = 250
 
 /** What the router concludes from the prompts that it sends, joined to the map. */
-export function createSentPrompts({ config, map, isAnnounced, clock }: SentPromptsOptions) {
+export function createSentPrompts({ config, map, isAnnounced, clock, listener }: SentPromptsOptions) {
   const coming = new Coming({
     get requests() {
       return config().coming.requests
@@ -40,7 +42,9 @@ export function createSentPrompts({ config, map, isAnnounced, clock }: SentPromp
   return {
     coming,
     approximate,
-    sentPrompts: new SentPrompts({ coming, approximate }),
+    sentPrompts: new SentPrompts({ coming, approximate, ...(listener === undefined ? {} : { listener }) }),
+    /** Prompts that other replicas send. */
+    foreignPrompts: new SentPrompts({ coming, approximate }),
     stop: () => clearInterval(expiring),
   }
 }

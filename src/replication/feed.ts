@@ -104,7 +104,7 @@ export class Feed {
       this.#logPosition = frame.position
       if (this.#owned !== null) {
         // Somebody else believes that the lease is theirs; the others must not stay with them.
-        this.#markedMs = -Infinity
+        this.markSoon()
         return
       }
       if (this.#mode === 'following' && this.#joined && !this.#hasBeenAt(frame.position)) this.#part()
@@ -157,8 +157,13 @@ export class Feed {
   logBegan(): void {
     this.#session = this.#owned
     this.#logPosition = undefined
-    this.#markedMs = -Infinity
+    this.markSoon()
     if (this.#mode === 'following') this.#part()
+  }
+
+  /** Says at the next tick where we are, if the lease is ours. */
+  markSoon(): void {
+    this.#markedMs = -Infinity
   }
 
   /** To be called some times a second. */
@@ -182,7 +187,12 @@ export class Feed {
     if (this.#joined) return
     if (!isCaughtUp) this.#apartSinceMs = null
     else if (this.#apartSinceMs === null) this.#apartSinceMs = nowMs
-    else if (nowMs - this.#apartSinceMs >= this.#o.graceMs) this.#repair()
+    else if (this.#isHopeless || nowMs - this.#apartSinceMs >= this.#o.graceMs) this.#repair()
+  }
+
+  /** We know nothing and the log is in its middle: it will never begin for us. */
+  get #isHopeless(): boolean {
+    return this.#position === null && this.#logPosition !== undefined && this.#logPosition !== null
   }
 
   #batchFrame({ batch }: BatchFrame): void {

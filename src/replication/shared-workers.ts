@@ -10,7 +10,7 @@ export class SharedWorkers {
   readonly #bySerial = new Map<number, Worker>()
 
   add(worker: Worker): void {
-    if (Buffer.byteLength(worker.id) > mostWorkerIdBytes) return
+    if (Buffer.byteLength(worker.id) > mostWorkerIdBytes || this.#bySlot[worker.slot] === worker) return
     this.#bySlot[worker.slot] = worker
     this.#bySerial.set(worker.serial, worker)
     const known = this.#byId.get(worker.id)

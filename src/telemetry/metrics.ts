@@ -183,6 +183,9 @@ export function createMetrics() {
   gauge('redis_up', '1 while Redis takes writes, 0 while it is away.')
   gauge('snapshot_bytes', 'Of the last snapshot of the map that this process made.')
   gauge('snapshot_age_seconds', 'Since the last snapshot of the map was made that this process made or read.')
+  gauge('redis_leases', 'Leases that this replica holds: of workers whose events it writes to the log.')
+  gauge('replicas', 'Replicas that were heard of late, this one included.')
+  gauge('log_behind_seconds', 'For how long there have been entries of the log of events that were not read yet.')
   gauge('token_cache_bytes', 'Bytes held by the token cache.')
   gauge('event_loop_delay_seconds', 'Event-loop delay since the last scrape, by quantile.', ['quantile'])
   readers.set('event_loop_delay_seconds', () => {
@@ -298,10 +301,20 @@ export function createMetrics() {
       ['stream', 'reason'],
     ),
     streamEntriesRead: counted('stream_entries_read_total', 'Entries read from a stream in Redis.', ['stream']),
+    streamFramesUnread: counted(
+      'stream_frames_unread_total',
+      'Frames in a stream in Redis that could not be read: of another version, or damaged.',
+      ['stream'],
+    ),
     streamGaps: counted(
       'stream_gaps_total',
       'Times that entries may have been missed: cut off before they were read, or begun anew.',
       ['stream', 'gap'],
+    ),
+    kvEventsApart: counted(
+      'kv_events_apart_total',
+      'Times that the log of events did not continue what this replica knew of a worker.',
+      ['worker'],
     ),
     redisLatency: timed('redis_latency_seconds', 'Round trip of a heartbeat to Redis.', fineSecondsBuckets),
     snapshotSeconds: counted('snapshot_seconds_total', 'Spent on snapshots of the map that were made, and read.', [

@@ -70,6 +70,33 @@ export const redis = object(
     leaseMs: integer('Life of a lease that is not renewed; it is renewed four times in this time.', 100, 60_000, {
       default: 1200,
     }),
+    warmMs: integer('/readyz waits for the map to be as the replicas’ for so long at most.', 0, hourMs, {
+      default: 10_000,
+    }),
+    graceMs: integer(
+      'For which a log that does not continue what is known of a worker is waited for, before its engine itself is asked.',
+      0,
+      60_000,
+      { default: 1000 },
+    ),
+    fallbackMs: integer('Away for so long, every replica listens to the engines itself.', 0, hourMs, { default: 2000 }),
+    markMs: integer(
+      'Between two marks of the log’s writer, by which idle workers’ followers know where they are.',
+      100,
+      60_000,
+      {
+        default: 2000,
+      },
+    ),
+    yieldMs: integer('Who has not heard a worker’s engine for so long lets another replica try.', 100, hourMs, {
+      default: 3000,
+    }),
+    shareMs: integer('Least time between two messages about what this replica has in flight.', 0, 60_000, {
+      default: 5,
+    }),
+    shareTtlMs: integer('What a replica has in flight counts for so long after its last message.', 100, hourMs, {
+      default: 2000,
+    }),
     logEntries: integer('Entries kept in the log of events, about.', 1000, 100_000_000, { default: 100_000 }),
     logSeconds: integer('Older entries of the log go, about.', 1, 7 * 24 * 3600, { default: 300 }),
     entryBlocks: integer('Blocks gathered in one entry of the log at most.', 1, 1_000_000, { default: 256 }),
