@@ -122,6 +122,10 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
           ...{ clock, random, log, metrics },
           isAnnounced: (slot) => events.isAnnounced(slot),
           foreignPrompts: () => own.foreignPrompts,
+          policyOf: (worker) => {
+            const pool = pools.list().find(({ model }) => model === worker.pool)
+            return pool === undefined ? null : pipeline.profileOf(pool)
+          },
         })
   const fleetLoad = new FleetLoad({
     counters: fleet.counters,
@@ -287,7 +291,9 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
       return live.config.load.staleMs
     },
     responsesKept: config.limits.responsesKept,
-    ...(replication === null ? {} : { ownersElsewhere: replication.shared.owners }),
+    ...(replication === null
+      ? {}
+      : { ownersElsewhere: replication.shared.owners, dispatches: replication.shared.dispatches }),
     onUnreachable: (worker, refused) => keeper.reportUnreachable(worker, refused),
   })
 

@@ -13,7 +13,7 @@ import { EventPlane } from './event-plane.ts'
 
 export interface ReplicationOptions extends Pick<
   SharedStateOptions,
-  'slots' | 'counters' | 'isAnnounced' | 'foreignPrompts' | 'secret' | 'responsesKept' | 'clock'
+  'slots' | 'counters' | 'isAnnounced' | 'foreignPrompts' | 'policyOf' | 'secret' | 'responsesKept' | 'clock'
 > {
   readonly redis: RedisConfig
   /** Replicas of another one have other keys, and share nothing with us. */

@@ -91,12 +91,6 @@ export const redis = object(
     yieldMs: integer('Who has not heard a worker’s engine for so long lets another replica try.', 100, hourMs, {
       default: 3000,
     }),
-    shareMs: integer('Least time between two messages about what this replica has in flight.', 0, 60_000, {
-      default: 5,
-    }),
-    shareTtlMs: integer('What a replica has in flight counts for so long after its last message.', 100, hourMs, {
-      default: 2000,
-    }),
     logEntries: integer('Entries kept in the log of events, about.', 1000, 100_000_000, { default: 100_000 }),
     logSeconds: integer('Older entries of the log go, about.', 1, 7 * 24 * 3600, { default: 300 }),
     entryBlocks: integer('Blocks gathered in one entry of the log at most.', 1, 1_000_000, { default: 256 }),
