@@ -28,6 +28,7 @@ import { createOutliers } from './main/outliers.ts'
 import { checkedPlugins, profileChoice, tierCredit } from './main/policies.ts'
 import { PoolSetup } from './main/pool-setup.ts'
 import { Replication } from './main/replication.ts'
+import { keepsSnapshots, WarmStart } from './main/warm-start.ts'
 import { deploymentSecret, fingerprintOf } from './main/secret.ts'
 import { SharedSources } from './main/shared-sources.ts'
 import { createSentPrompts } from './main/sent-prompts.ts'
@@ -87,12 +88,13 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
 
   const fleet = new Fleet(config.limits.workers)
   const pools = new Pools()
-  const secret = deploymentSecret(config, null)
+  const secret = deploymentSecret(config, config.snapshot.file ?? null)
   if (secret.origin === 'shared')
     log.warn(
       {},
       'keys.secret is not set: it is made of what is known of Redis, so that who reads Redis may test guesses of prompts',
     )
+  const fingerprint = fingerprintOf(secret.bytes)
   const keys = await createKeyMaker(secret.bytes)
   const mapSlots = config.limits.workers + storeSlots(config.limits.workers)
   const map = new FlatMap({ budgetBytes: config.map.budgetBytes, maxWorkers: mapSlots })
@@ -117,7 +119,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     config.redis === undefined
       ? null
       : new Replication({
-          ...{ redis: config.redis, secret: secret.bytes, fingerprint: fingerprintOf(secret.bytes) },
+          ...{ redis: config.redis, secret: secret.bytes, fingerprint },
           ...{ slots: config.limits.workers, counters: fleet.counters, responsesKept: config.limits.responsesKept },
           ...{ clock, random, log, metrics },
           isAnnounced: (slot) => events.isAnnounced(slot),
@@ -129,7 +131,6 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
         })
   const fleetLoad = new FleetLoad({
     counters: fleet.counters,
-    staleMs: () => live.config.load.staleMs,
     ...(replication === null ? {} : { replicas: replication.shared.shares }),
   })
   const outliers = createOutliers({ limits: config.outliers, clock, random, metrics, log })
@@ -160,8 +161,12 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
       streams: replication?.streams ?? null,
       plane: replication?.plane ?? null,
     },
-    { waits: replication !== null },
+    { waits: keepsSnapshots(config.snapshot, replication) },
   )
+
+  const warmStart = keepsSnapshots(config.snapshot, replication)
+    ? new WarmStart({ config: config.snapshot, fingerprint, replication, events, map, clock, log, metrics })
+    : null
 
   const own = createSentPrompts({
     config: () => live.config,
@@ -298,11 +303,13 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
   })
 
   let started = false
+  /** What is waited for until then. */
+  let starting = 'first health checks'
   let draining = false
   const readiness = () => {
     const reasons = [
       ...(draining ? ['shutting down'] : []),
-      ...(started ? [] : ['first health checks']),
+      ...(started ? [] : [starting]),
       ...(live.config.readiness === 'anyWorker' &&
       ![...fleet.workers()].some(({ standing }) => standing.state === 'healthy')
         ? ['no healthy worker']
@@ -409,6 +416,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     watched?.stop()
     discoveries.stop()
     stopAdmission()
+    if (started) await warmStart?.stop()
     await keeper.stop()
     await replication?.stop()
     await Promise.all([forwarder.close(), engineHttp.close(), events.close(), sharedSources.stop(), prompts.close()])
@@ -426,11 +434,11 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     const adminUrl = await listen(adminApp, config.admin.host, adminPort, 'admin.port')
     metrics.start()
     await Promise.race([keeper.firstChecks(), timeout(firstChecksMs)])
-    if (replication !== null) {
-      events.open(new Map())
-      await replication.open(null)
-      await replication.settled()
-    }
+    starting = 'the map'
+    const logPosition = (await warmStart?.begin()) ?? null
+    await replication?.open(logPosition)
+    await replication?.settled(config.snapshot.deadlineMs)
+    warmStart?.start()
     started = true
     watched?.start()
     log.info({ publicUrl, adminUrl, pools: pools.list().map(({ model }) => model) }, 'serving')

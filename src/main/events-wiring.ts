@@ -150,11 +150,19 @@ export class EventsWiring {
     return this.#bySlot.get(slot)
   }
 
+  /** Another number once something was applied. */
+  progress(): number {
+    let sum = 0
+    for (const { ingest } of this.#heard.values()) sum += 1e6 * ingest.epoch + (ingest.position?.sequence ?? -1)
+    return sum
+  }
+
   #look(heard: Heard): void {
     const { worker, source, isConcealed } = heard
     worker.exact = source.status().state === 'live'
     if (!worker.exact || !isConcealed) return
     heard.isConcealed = false
+    this.#o.map.reveal(worker.slot as WorkerSlot)
   }
 
   /** Whether the worker may hold blocks that were announced before what is known here. */

@@ -24,13 +24,14 @@ export interface ReplicationOptions extends Pick<
 }
 
 const tickMs = 100
+const snapshotLease = '#snapshot'
 const settleLookMs = 20
 /** A mark comes so much later than it is due, at most; else the next one is waited for. */
 const markDelayMs = 500
 /** For which a lease is left to others that was let go, since the engine is not heard. */
 const yieldPauseMs = 5_000
 /** Messages of the shared stream are of use for a moment only. */
-const sharedEntries = 2_000
+const sharedEntries = 20_000
 
 /** What this router shares with its replicas, joined to their Redis. */
 export class Replication {
@@ -99,7 +100,6 @@ export class Replication {
       replica: this.replica,
       limits: { shareMs: redis.shareMs, shareTtlMs: redis.shareTtlMs },
       append: (message) => this.#sharedWriter.append(message, 1),
-      later: (ms, run) => setTimeout(run, ms),
       onSkipped: () => metrics.streamFramesUnread.add(1, 'shared'),
     })
     this.#reader = new LogReader({ ...{ commands, clock, metrics }, link: this.link, reads: this.link.reads() })
@@ -144,25 +144,37 @@ export class Replication {
         const messages = framesOf(entry)
         if (messages !== null) this.shared.receive(messages)
       },
+      onGap: () => this.shared.missed(),
     })
     this.plane.open(this.link.state.kind === 'up' ? 'up' : 'away')
     if (this.link.state.kind === 'up') this.shared.up()
     this.#reader.start()
+    this.#leases.want(snapshotLease, true)
     this.#leases.start()
     this.#ticking = setInterval(() => this.#tick(), tickMs)
   }
 
   /** Waits until what is known of every worker is as its log or its engine has it; not while Redis is away, nor for ever. */
-  async settled(): Promise<void> {
-    const { clock, redis, log } = this.#o
+  async settled(deadlineMs: number): Promise<void> {
+    const { clock, log } = this.#o
     const startMs = clock()
     while (!this.plane.isSettled && this.link.state.kind === 'up') {
-      if (clock() - startMs >= redis.warmMs) {
-        log.warn({ warmMs: redis.warmMs }, 'the map is not whole yet: workers it knows little of are routed by load')
+      if (clock() - startMs >= deadlineMs) {
+        log.warn({ deadlineMs }, 'the map is not whole yet: workers it knows little of are routed by load')
         return
       }
       await sleep(settleLookMs)
     }
+  }
+
+  /** Of the replicas one makes the snapshots. */
+  get makesSnapshots(): boolean {
+    return this.#leases.holds(snapshotLease)
+  }
+
+  /** Whether no other replica is there that could go on from what this one knows. */
+  get isLast(): boolean {
+    return this.makesSnapshots && this.shared.replicas().length === 0
   }
 
   /** For /admin/map. */
@@ -209,7 +221,11 @@ export class Replication {
 
   #tick(): void {
     if (this.link.state.kind === 'up') {
-      if (this.#sharedWriter.isBroken) this.#sharedWriter.resume()
+      if (this.#sharedWriter.isBroken) {
+        this.#sharedWriter.resume()
+        this.shared.away()
+        this.shared.up()
+      }
       if (this.#eventWriter.isBroken) {
         this.#eventWriter.resume()
         // What was dropped the others notice by the next mark.

@@ -70,9 +70,6 @@ export const redis = object(
     leaseMs: integer('Life of a lease that is not renewed; it is renewed four times in this time.', 100, 60_000, {
       default: 1200,
     }),
-    warmMs: integer('/readyz waits for the map to be as the replicas’ for so long at most.', 0, hourMs, {
-      default: 10_000,
-    }),
     graceMs: integer(
       'For which a log that does not continue what is known of a worker is waited for, before its engine itself is asked.',
       0,
