@@ -438,6 +438,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     const logPosition = (await warmStart?.begin()) ?? null
     await replication?.open(logPosition)
     await replication?.settled(config.snapshot.deadlineMs)
+    events.look()
     warmStart?.start()
     started = true
     watched?.start()

@@ -81,7 +81,7 @@ export class EventsWiring {
       // Storing sweeps dead rows as it goes; after a clear on a quiet fleet nobody would.
       this.#o.map.sweep(sweepSteps)
       this.#o.stores.tend()
-      for (const heard of this.#heard.values()) this.#look(heard)
+      this.look()
       this.#o.truth.tick()
     }, refreshMs)
     this.#refresh.unref()
@@ -148,6 +148,11 @@ export class EventsWiring {
   /** The worker in this place, with its events, if it has any. */
   at(slot: WorkerSlot): Heard | undefined {
     return this.#bySlot.get(slot)
+  }
+
+  /** Takes in which workers' events are live. */
+  look(): void {
+    for (const heard of this.#heard.values()) this.#look(heard)
   }
 
   /** Another number once something was applied. */

@@ -42,7 +42,7 @@ test('what one replica hears of an engine all of them know, and each engine is h
     )
   }
   for (const chat of chats) assert.deepEqual(await matches(third, chat), await matches(first, chat))
-  const leases = (await Promise.all(replicas.map(leasesOf))).flat()
+  const leases = (await Promise.all(replicas.map(leasesOf))).flat().filter((name) => name !== '#snapshot')
   assert.deepEqual(leases.toSorted(), [...first.simulators.urls].toSorted(), 'each worker has one writer')
   // The engine's own subscribers: one replica each.
   for (const worker of first.simulators.workers) assert.equal(worker.publishers[0]?.subscribers, 1)
@@ -83,9 +83,10 @@ test('a replica that comes later is warm from the snapshot and the log, without 
   })
   const [first] = replicas as [Fleet]
   const chats = await talk(first, 6, 'early')
-  await until(async () => (await first.metric('warmroute_snapshot_bytes')) > 0, 'a snapshot is made', 15_000)
+  await until(async () => (await first.metric('snapshot_bytes')) > 0, 'a snapshot is made', 15_000)
   const late = await talk(first, 2, 'late')
   const second = await add()
+  await second.measured()
   await sameAs(first, second, 'it knows the same')
   for (const chat of [...chats, ...late]) assert.deepEqual(await matches(second, chat), await matches(first, chat))
   assert.ok(!second.log.some(({ message }) => message === 'KV events: subscribed'), 'no engine was asked')
@@ -118,7 +119,7 @@ test('Redis frozen, emptied and restarted: every request is answered, and all re
   }
   await requests('healthy')
   redis.pause()
-  await until(async () => (await second.metric('warmroute_redis_up')) === 0, 'it is away', 10_000)
+  await until(async () => (await second.metric('redis_up')) === 0, 'it is away', 10_000)
   await requests('frozen')
   // With Redis away each listens to the engines itself.
   await until(
@@ -163,6 +164,8 @@ test('a router with a snapshot file starts warm, once its engines have proved wh
   t.after(() => router.stop())
   const second = new Fleet(router, first.simulators, [])
   await second.settled()
+  // The proof comes before the credit.
+  await second.measured()
   assert.deepEqual(await heldBlocks(second), [before[0], 0])
   for (const [i, chat] of chats.entries()) assert.deepEqual(await matches(second, chat), [known[i]?.[0], 0])
 })
