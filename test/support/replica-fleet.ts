@@ -8,7 +8,7 @@ import { until } from './until.ts'
 export interface ReplicaFleet {
   readonly replicas: readonly Fleet[]
   /** Starts another one. */
-  add(options?: { readonly ready?: boolean; readonly config?: object }): Promise<Fleet>
+  readonly add: (options?: { readonly ready?: boolean; readonly config?: object }) => Promise<Fleet>
 }
 
 export async function replicaFleet(
