@@ -107,6 +107,7 @@ export class Replication {
     this.link.onAway(() => this.#isAway())
     metrics.read('redis_leases', () => [[[], this.#leases.held().length]])
     metrics.read('replicas', () => [[[], this.shared.replicas().length + 1]])
+    metrics.read('in_flight_elsewhere_requests', () => [[[], this.shared.requestsElsewhere]])
     metrics.read('log_behind_seconds', () => [[[], (this.#events?.behindMs() ?? 0) / 1000]])
   }
 

@@ -45,6 +45,13 @@ export class LoadShares implements ReplicaShares {
     return this.#sums[slot * stride + requestsAt] as number
   }
 
+  /** On all workers together. */
+  get allRequests(): number {
+    let sum = 0
+    for (let at = requestsAt; at < this.#sums.length; at += stride) sum += this.#sums[at] as number
+    return sum
+  }
+
   sequences(slot: number): number {
     return this.#sums[slot * stride + sequencesAt] as number
   }

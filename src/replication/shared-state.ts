@@ -101,6 +101,11 @@ export class SharedState {
     return this.#shares
   }
 
+  /** Requests that others have in flight. */
+  get requestsElsewhere(): number {
+    return this.#shares.allRequests
+  }
+
   /** What `SentPrompts` tells of our own prompts. */
   get prompts(): SentPromptsListener {
     return this.#published

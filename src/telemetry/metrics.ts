@@ -185,6 +185,7 @@ export function createMetrics() {
   gauge('snapshot_age_seconds', 'Since the last snapshot of the map was made that this process made or read.')
   gauge('redis_leases', 'Leases that this replica holds: of workers whose events it writes to the log.')
   gauge('replicas', 'Replicas that were heard of late, this one included.')
+  gauge('in_flight_elsewhere_requests', 'Requests that other replicas have in flight, as they told of late.')
   gauge('log_behind_seconds', 'For how long there have been entries of the log of events that were not read yet.')
   gauge('token_cache_bytes', 'Bytes held by the token cache.')
   gauge('event_loop_delay_seconds', 'Event-loop delay since the last scrape, by quantile.', ['quantile'])

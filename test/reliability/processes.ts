@@ -23,6 +23,7 @@ export interface WorkerRow {
 }
 
 const collecting = new URL('collect.ts', import.meta.url).href
+const jumping = new URL('jumping-clock.ts', import.meta.url).href
 const startDeadlineMs = 30_000
 
 /** A process of the command line, which can be killed and held as any process can. */
@@ -109,10 +110,14 @@ export class RouterProcess extends CommandProcess {
   adminUrl = ''
   configFile = ''
 
-  /** `collects`: whether `collect` is to work. */
-  async start(configFile: string, collects = false): Promise<void> {
+  /** `collects`: whether `collect` is to work; `jumps`: whether `jump` is. */
+  async start(configFile: string, { collects = false, jumps = false } = {}): Promise<void> {
     this.configFile = configFile
-    this.spawn(['serve', '--config', configFile], collects ? ['--expose-gc', '--import', collecting] : [])
+    const nodeArgv = [
+      ...(collects ? ['--expose-gc', '--import', collecting] : []),
+      ...(jumps ? ['--import', jumping] : []),
+    ]
+    this.spawn(['serve', '--config', configFile], nodeArgv)
     const pattern = /serving on (http:\S+), admin on (http:\S+)/
     await until(() => pattern.test(this.errors) || this.ended, 'the router serves', startDeadlineMs)
     const [, url, adminUrl] = pattern.exec(this.errors) ?? []
@@ -172,6 +177,14 @@ export class RouterProcess extends CommandProcess {
     this.signal('SIGUSR2')
     await until(() => collections() > before, 'garbage is collected')
     return this.rssMiB
+  }
+
+  /** Moves its wall clock by an hour: ahead, then back to an hour behind, then ahead again. */
+  async jump(): Promise<void> {
+    const jumps = (): number => this.errors.split('clock jumped').length
+    const before = jumps()
+    this.signal('SIGUSR2')
+    await until(() => jumps() > before, 'the clock jumps')
   }
 
   get rssMiB(): number {

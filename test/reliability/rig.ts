@@ -21,6 +21,8 @@ export interface RouterOptions {
   readonly config?: object
   /** Whether its garbage can be collected from outside. */
   readonly collects?: boolean
+  /** Whether its wall clock can be moved from outside. */
+  readonly jumps?: boolean
 }
 
 /** Starts the processes that a scenario needs, and ends all that it started. */
@@ -58,7 +60,7 @@ export class Rig {
   async router(engines: readonly Addressed[], options: RouterOptions = {}): Promise<RouterProcess> {
     const router = new RouterProcess()
     this.#processes.push(router)
-    await router.start(this.configFile(`router-${this.#processes.length}`, engines, options), options.collects)
+    await router.start(this.configFile(`router-${this.#processes.length}`, engines, options), options)
     await router.healthy(engines.length)
     return router
   }

@@ -8,6 +8,7 @@ import { life } from './life.ts'
 import { malformedStreams } from './malformed-streams.ts'
 import { overload } from './overload.ts'
 import { proved } from './proved.ts'
+import { redisFaults } from './redis.ts'
 import { Rig } from './rig.ts'
 import type { Finding, Scenario } from './scenario.ts'
 import { slowSenders } from './slow-senders.ts'
@@ -26,6 +27,7 @@ export const scenarios: readonly Scenario[] = [
   ...proved,
   storm,
   ...life,
+  ...redisFaults,
   overload,
 ].sort((a, b) => a.number.localeCompare(b.number, 'en', { numeric: true }))
 

@@ -51,7 +51,10 @@ const readPem = (name: string): Buffer => readFileSync(tlsFile(name))
 const startMs = 10_000
 
 /** Starts a server; it ends with the test. */
-export async function startRedis(t: TestContext, options: RedisServerOptions = {}): Promise<RedisServer> {
+export async function startRedis(
+  t: Pick<TestContext, 'after'>,
+  options: RedisServerOptions = {},
+): Promise<RedisServer> {
   const folder = mkdtempSync(join(tmpdir(), 'warmroute-redis-'))
   const port = options.port ?? (await freePort())
   const file = join(folder, 'redis.conf')

@@ -16,7 +16,7 @@ export interface TcpProxy {
 }
 
 /** A way to a server on this machine that can be made bad. It ends with the test. */
-export async function tcpProxy(t: TestContext, port: number): Promise<TcpProxy> {
+export async function tcpProxy(t: Pick<TestContext, 'after'>, port: number): Promise<TcpProxy> {
   let delayMs = 0
   let isFrozen = false
   const sockets = new Set<Socket>()
