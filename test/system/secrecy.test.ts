@@ -1,17 +1,17 @@
 // Decision 2: neither a prompt nor its token ids leave the process. One is planted, and everything that the router leaves
 // behind is searched for it.
 import assert from 'node:assert/strict'
-import { mkdtempSync, readdirSync, readFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { deflateSync, zstdCompressSync } from 'node:zlib'
-import { startRouter } from '../../src/main.ts'
-import { collectingLog, configOf, fleetFor, model, postTo, type LogLine, type WorkerView } from '../support/fleet.ts'
+import { fleetFor, model, postTo, type Fleet, type LogLine } from '../support/fleet.ts'
 import { LeakSearch } from '../support/leaks.ts'
 import { encodeMsgpack } from '../support/msgpack.ts'
 import { recordingProxy } from '../support/recording-proxy.ts'
 import { startRedis, type RedisServer } from '../support/redis-server.ts'
+import { replicaFleet } from '../support/replica-fleet.ts'
 import { until } from '../support/until.ts'
 
 const words = ['Zephyrine', 'quokkas', 'obsidian', 'kumquats', 'Xylophonic', 'marzipan', 'verdigris']
@@ -24,6 +24,8 @@ async function dumped({ client }: RedisServer): Promise<Map<string, Buffer>> {
   const places = new Map<string, Buffer>()
   for (const key of await client.keys('*')) {
     const type = await client.type(key)
+    // A lease may have run out since, and a snapshot have given way to the next one.
+    if (type === 'none') continue
     const read: Record<string, readonly [string, ...string[]]> = {
       string: ['GET', key],
       stream: ['XRANGE', key, '-', '+'],
@@ -33,7 +35,8 @@ async function dumped({ client }: RedisServer): Promise<Map<string, Buffer>> {
       zset: ['ZRANGE', key, '0', '-1', 'WITHSCORES'],
     }
     const [command, ...args] = read[type] ?? assert.fail(`a key of type ${type}`)
-    places.set(`Redis ${key}`, flat(await client.callBuffer(command, args)))
+    const value: unknown = await client.callBuffer(command, args)
+    if (value !== null) places.set(`Redis ${key}`, flat(value))
   }
   places.set('the names of the keys', Buffer.from([...places.keys()].join('\n')))
   return places
@@ -46,27 +49,60 @@ function flat(reply: unknown): Buffer {
   return Buffer.from(String(reply))
 }
 
-test('a prompt and its token ids are nowhere that a router leaves anything, beside the stream of the operator’s own bridge', async (t) => {
+/** The planted prompt in every way that a client may send it, well and badly. */
+async function sendPrompt(publicUrl: string, tokens: readonly number[]): Promise<void> {
+  const messages = [{ role: 'user', content: prompt }]
+  const send = async (path: string, body: unknown): Promise<number> => {
+    const answer = await postTo(publicUrl + path, body, {
+      headers: { 'x-session-id': prompt, 'x-request-id': prompt },
+    })
+    await answer.text()
+    return answer.status
+  }
+  assert.equal(await send('/v1/chat/completions', { model, messages, max_tokens: 4 }), 200)
+  assert.equal(await send('/v1/chat/completions', { model, messages, max_tokens: 4, stream: true }), 200)
+  assert.equal(await send('/v1/completions', { model, prompt, max_tokens: 4 }), 200)
+  assert.equal(await send('/v1/completions', { model, prompt: tokens, max_tokens: 4 }), 200)
+  assert.equal(await send('/v1/responses', { model, input: prompt, max_output_tokens: 16 }), 200)
+  assert.equal(await send('/v1/messages', { model, messages, max_tokens: 4 }), 200)
+  assert.equal(await send('/v1/chat/completions', { model, messages: prompt }), 400)
+  assert.equal(await send('/v1/completions', `{"model":"${model}","prompt":"${prompt}"`), 400)
+  assert.equal(await send('/v1/completions', { model: prompt, prompt }), 404)
+}
+
+async function tokensOf(fleet: Fleet): Promise<number[]> {
+  const answer = await fleet.post('/tokenize', { model, prompt })
+  return ((await answer.json()) as { tokens: number[] }).tokens
+}
+
+/** What a router answers its operator. */
+async function addAnswers(places: Map<string, Buffer>, name: string, { adminUrl }: Fleet): Promise<void> {
+  for (const path of ['/metrics', '/admin/workers', '/admin/map', '/admin/decisions?limit=1000', '/readyz'])
+    places.set(`${path} of ${name}`, Buffer.from(await (await fetch(adminUrl + path)).arrayBuffer()))
+  const explained = await postTo(`${adminUrl}/admin/explain`, { model, prompt })
+  places.set(`/admin/explain of ${name}`, Buffer.from(await explained.arrayBuffer()))
+}
+
+const addLog = (places: Map<string, Buffer>, name: string, log: readonly LogLine[]): unknown =>
+  places.set(`log of ${name}`, Buffer.from(JSON.stringify(log)))
+
+/** Whether a snapshot was made that has the blocks of the prompt. */
+const hasSnapshot = (log: readonly LogLine[], tokens: readonly number[]): boolean =>
+  log.some(({ message, fields }) => message === 'snapshot made' && Number(fields['entries']) >= blocksOf(tokens))
+
+const blocksOf = (tokens: readonly number[]): number => Math.floor(tokens.length / 16)
+
+test('a prompt and its token ids are nowhere that replicas leave anything, beside the stream of the operator’s own bridge', async (t) => {
   const redis = await startRedis(t)
   const proxy = await recordingProxy(t, redis.port)
-  // Options that name files of the routers' own name them in here.
-  const folder = mkdtempSync(join(tmpdir(), 'warmroute-secrecy-'))
-  const options = {
-    workers: 2,
-    worker: (index: number) => (index === 0 ? {} : { events: { redis: intake } }),
-    config: {
-      log: { level: 'debug' },
-      redis: { url: `redis://127.0.0.1:${proxy.port}` },
-      keys: { secret: 'a secret of this deployment' },
-    },
-  }
-  const fleet = await fleetFor(t, options)
-  const replicaLog: LogLine[] = []
-  const replica = await startRouter(configOf(options, fleet.simulators.urls), { log: collectingLog(replicaLog) })
-  t.after(() => replica.stop())
-
-  const tokenized = await fleet.post('/tokenize', { model, prompt })
-  const { tokens } = (await tokenized.json()) as { tokens: number[] }
+  const { replicas } = await replicaFleet(t, { url: `redis://127.0.0.1:${proxy.port}` }, 2, {
+    workers: 3,
+    worker: (index: number) => (index === 0 ? { events: { redis: intake } } : {}),
+    awaitEvents: false,
+    config: { log: { level: 'debug' }, snapshot: { intervalSeconds: 1 } },
+  })
+  const [first, second] = replicas as [Fleet, Fleet]
+  const tokens = await tokensOf(first)
   const search = new LeakSearch({ words, tokens })
   const written = { type: 'stored', hashes: ['1', '2'], tokens: tokens.slice(0, 32), block_size: 16 }
   const event = ['BlockStored', [3], 2, tokens.slice(32, 48), 16, null, 'GPU', null]
@@ -76,60 +112,85 @@ test('a prompt and its token ids are nowhere that a router leaves anything, besi
   ]
   for (const entry of entries) await redis.client.xadd(intake, '*', ...Object.entries(entry).flat())
 
-  const messages = [{ role: 'user', content: prompt }]
-  for (const router of [fleet.publicUrl, replica.publicUrl]) {
-    const send = async (path: string, body: unknown): Promise<number> => {
-      const answer = await postTo(router + path, body, { headers: { 'x-session-id': prompt, 'x-request-id': prompt } })
-      await answer.text()
-      return answer.status
-    }
-    assert.equal(await send('/v1/chat/completions', { model, messages, max_tokens: 4 }), 200)
-    assert.equal(await send('/v1/chat/completions', { model, messages, max_tokens: 4, stream: true }), 200)
-    assert.equal(await send('/v1/completions', { model, prompt, max_tokens: 4 }), 200)
-    assert.equal(await send('/v1/completions', { model, prompt: tokens, max_tokens: 4 }), 200)
-    assert.equal(await send('/v1/responses', { model, input: prompt, max_output_tokens: 16 }), 200)
-    assert.equal(await send('/v1/messages', { model, messages, max_tokens: 4 }), 200)
-    assert.equal(await send('/v1/chat/completions', { model, messages: prompt }), 400)
-    assert.equal(await send('/v1/completions', `{"model":"${model}","prompt":"${prompt}"`), 400)
-    assert.equal(await send('/v1/completions', { model: prompt, prompt }), 404)
-  }
-  // Whatever was routed where: this engine tells both routers of the prompt, with its token ids.
-  const [publishing = ''] = fleet.simulators.urls
-  assert.equal((await postTo(`${publishing}/v1/completions`, { model, prompt, max_tokens: 4 })).status, 200)
-  for (const url of [fleet.adminUrl, replica.adminUrl])
+  for (const { publicUrl } of replicas) await sendPrompt(publicUrl, tokens)
+  // Whatever was routed where: these engines tell of the prompt, with its token ids.
+  for (const url of first.simulators.urls.slice(1))
+    assert.equal((await postTo(`${url}/v1/completions`, { model, prompt, max_tokens: 4 })).status, 200)
+  for (const replica of replicas)
     await until(
       async () => {
-        const { workers } = (await (await fetch(`${url}/admin/workers`)).json()) as { workers: readonly WorkerView[] }
-        const [own, bridged] = workers
-        return (own?.map.blocks.gpu ?? 0) >= Math.floor(tokens.length / 16) && bridged?.map.blocks.gpu === 3
+        const [bridged, ...own] = (await replica.workers()).map(({ map }) => map.blocks.gpu)
+        return bridged === 3 && own.every((blocks) => blocks >= blocksOf(tokens))
       },
-      'both engines’ events are in the map',
+      'all engines’ events are in the map',
       15_000,
     )
+  await until(() => replicas.some(({ log }) => hasSnapshot(log, tokens)), 'a snapshot is made', 30_000)
 
-  const places = await dumped(redis)
+  // What replicas share is there, or there would be nothing to search.
+  let places = new Map<string, Buffer>()
+  const shared = (...kinds: readonly string[]): string[] =>
+    [...places.keys()].filter((place) => kinds.some((kind) => new RegExp(`^Redis {warmroute}:${kind}$`).test(place)))
+  const lease = '\\w{8}:lease:http.*'
+  const kinds = ['log-id', '\\w{8}:events', '\\w{8}:shared', lease, '\\w{8}:lease:#snapshot']
+  const snapshot = ['\\w{8}:snapshot', '\\w{8}:snapshot:\\w+:head', '\\w{8}:snapshot:\\w+:0']
+  await until(
+    async () => {
+      places = await dumped(redis)
+      return [...kinds, ...snapshot].every((kind) => shared(kind).length > 0) && shared(lease).length === 2
+    },
+    'all that replicas share is in Redis',
+    10_000,
+  )
+
   const bridged = places.get(`Redis ${intake}`) ?? assert.fail('the bridge’s stream is there')
   places.delete(`Redis ${intake}`)
+  for (const [name, replica] of Object.entries({ 'the first': first, 'the second': second }))
+    await addAnswers(places, name, replica)
+  await Promise.all(replicas.map(({ router }) => router.stop()))
+  addLog(places, 'the first', first.log)
+  addLog(places, 'the second', second.log)
   for (const [index, bytes] of proxy.sent().entries()) places.set(`what was sent to Redis, ${index}`, bytes)
-  for (const file of readdirSync(folder)) places.set(`file ${file}`, readFileSync(join(folder, file)))
-  places.set('log', Buffer.from(JSON.stringify(fleet.log)))
-  places.set('log of the replica', Buffer.from(JSON.stringify(replicaLog)))
-  for (const [name, url] of [
-    ['router', fleet.adminUrl],
-    ['replica', replica.adminUrl],
-  ] as const) {
-    for (const path of ['/metrics', '/admin/workers', '/admin/map', '/admin/decisions?limit=1000', '/readyz'])
-      places.set(`${path} of the ${name}`, Buffer.from(await (await fetch(url + path)).arrayBuffer()))
-    const explained = await postTo(`${url}/admin/explain`, { model, prompt })
-    places.set(`/admin/explain of the ${name}`, Buffer.from(await explained.arrayBuffer()))
-  }
 
   // The search has something to search, and finds what is there to be found.
-  assert.ok(places.has('Redis {warmroute}:log-id'))
   for (const [place, bytes] of places) assert.ok(bytes.length > 0 || place.startsWith('what was sent'), place)
-  assert.ok(proxy.sent().some((bytes) => bytes.includes('XREAD')))
+  for (const command of ['XREAD', 'XADD', 'snapshot:'])
+    assert.ok(
+      proxy.sent().some((bytes) => bytes.includes(command)),
+      command,
+    )
   assert.deepEqual(search.formsIn(bridged), ['a word', 'token ids as MessagePack', 'token ids in decimal'])
   assert.deepEqual(search.formsByPlace(places), {})
+  const ids = Buffer.from(Uint32Array.from(tokens.slice(0, 24)).buffer)
+  const spoiled = shared(...kinds, ...snapshot).map((place): [string, Buffer] => {
+    return [place, Buffer.concat([places.get(place) ?? Buffer.of(), zstdCompressSync(ids)])]
+  })
+  assert.deepEqual(Object.keys(search.formsByPlace(new Map(spoiled))), shared(...kinds, ...snapshot))
+})
+
+test('a prompt and its token ids are not in what a router without Redis keeps in files, nor in its logs', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'warmroute-secrecy-'))
+  t.after(() => rmSync(folder, { recursive: true }))
+  const config = { log: { level: 'debug' }, snapshot: { file: join(folder, 'map.snapshot') } }
+  const fleet = await fleetFor(t, { config })
+  const tokens = await tokensOf(fleet)
+  const search = new LeakSearch({ words, tokens })
+  await sendPrompt(fleet.publicUrl, tokens)
+  await fleet.settled()
+  const places = new Map<string, Buffer>()
+  await addAnswers(places, 'the router', fleet)
+  await fleet.router.stop()
+  addLog(places, 'the router', fleet.log)
+
+  assert.ok(hasSnapshot(fleet.log, tokens), 'the last snapshot has the prompt’s blocks')
+  const files = readdirSync(folder).sort()
+  assert.deepEqual(files, ['map.snapshot', 'map.snapshot.secret'])
+  for (const file of files) places.set(file, readFileSync(join(folder, file)))
+  assert.deepEqual(search.formsByPlace(places), {})
+  for (const file of files) {
+    const bytes = Buffer.concat([places.get(file) ?? Buffer.of(), zstdCompressSync(prompt)])
+    assert.deepEqual(search.formsIn(bytes), ['a word'], file)
+  }
 })
 
 test('the search finds what is planted, in every form', () => {
