@@ -159,7 +159,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
       http: engineHttp,
       polling: () => live.config.eventPolling,
       streams: replication?.streams ?? null,
-      plane: replication?.plane ?? null,
+      plane: config.redis?.eventLog === true ? (replication?.plane ?? null) : null,
     },
     { waits: keepsSnapshots(config.snapshot, replication) },
   )

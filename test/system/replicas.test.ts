@@ -48,6 +48,20 @@ test('what one replica hears of an engine all of them know, and each engine is h
   for (const worker of first.simulators.workers) assert.equal(worker.publishers[0]?.subscribers, 1)
 })
 
+test('without the log of events each replica hears every engine itself, and what they have in flight is shared all the same', async (t) => {
+  const redis = await startRedis(t)
+  const { replicas } = await replicaFleet(t, { url: redis.url }, 2, {
+    workers: 2,
+    config: { redis: { url: redis.url, eventLog: false }, keys: { secret: 'the same on all replicas' } },
+  })
+  const [first, second] = replicas as [Fleet, Fleet]
+  await talk(first, 4, 'alone')
+  await sameAs(first, second, 'both know the same')
+  for (const worker of first.simulators.workers) assert.equal(worker.publishers[0]?.subscribers, 2)
+  assert.deepEqual([...(await leasesOf(first)), ...(await leasesOf(second))], ['#snapshot'])
+  await until(async () => (await first.metric('replicas')) === 2, 'they hear of each other')
+})
+
 /** A prompt of each chat, so that every worker has something. */
 async function talk(replica: Fleet, count: number, name: string): Promise<string[]> {
   const chats = Array.from({ length: count }, (_, i) => prose(`${name} ${i}`, 120))

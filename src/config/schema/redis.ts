@@ -70,6 +70,11 @@ export const redis = object(
     leaseMs: integer('Life of a lease that is not renewed; it is renewed four times in this time.', 100, 60_000, {
       default: 1200,
     }),
+    eventLog: Type.Boolean({
+      description:
+        'Each engine’s events are heard by one replica and reach the others through Redis; false: each replica hears every engine itself.',
+      default: true,
+    }),
     graceMs: integer(
       'For which a log that does not continue what is known of a worker is waited for, before its engine itself is asked.',
       0,
