@@ -14,6 +14,8 @@ export interface EventPlaneOptions {
     drop(name: string): void
     /** Gives a lease back for a while, if it is ours. */
     yield(name: string): void
+    /** Leaves a lease to others for the moment that its last holder needs to take it back. */
+    defer(name: string): void
   }
   readonly timing: FollowedTiming
   /** A number below 2^53 that no other replica draws. */
@@ -28,11 +30,8 @@ export interface EventPlaneOptions {
 /** What a worker's events are shared by. */
 export type FollowedParts = Pick<
   FollowedEventsOptions,
-  'worker' | 'ingest' | 'listen' | 'isHeardByMany' | 'mayYield' | 'onRestart'
-> & {
-  /** Workers whose events only one replica can take, and only together, have one lease. */
-  readonly lease: string
-}
+  'worker' | 'lease' | 'ingest' | 'listen' | 'isHeardByMany' | 'mayYield' | 'onRestart'
+>
 
 /**
  * The workers' events as several replicas share them: hands the frames of the log to the workers that they are about, and
@@ -43,6 +42,8 @@ export class EventPlane {
   readonly #byWorker = new Map<string, FollowedEvents>()
   readonly #byLease = new Map<string, Set<FollowedEvents>>()
   readonly #owned = new Map<string, number>()
+  /** Since when leases have run out of engines that one replica only may hear, and none is known to have taken them. */
+  readonly #lapsedSinceMs = new Map<string, number>()
   #isOpen = false
   #state: 'up' | 'away' = 'away'
 
@@ -90,25 +91,40 @@ export class EventPlane {
 
   /** An entry of the log. */
   received(bytes: Buffer): void {
-    const unread = decodeFrames(bytes, (frame) => this.#byWorker.get(frame.worker)?.frame(frame))
+    const unread = decodeFrames(bytes, (frame) => {
+      const events = this.#byWorker.get(frame.worker)
+      if (events === undefined) return
+      if (this.#lapsedSinceMs.has(events.lease) && frame.session !== this.#owned.get(events.lease))
+        this.#disown(events.lease)
+      events.frame(frame)
+    })
     if (unread > 0) this.#o.unread(unread)
+  }
+
+  /** Whether nobody else is known to take the events of an engine that gives each out once. */
+  mayPoll(lease: string): boolean {
+    return !this.#lapsedSinceMs.has(lease)
   }
 
   acquired(lease: string): void {
     const session = this.#o.newSession()
     this.#owned.set(lease, session)
+    this.#lapsedSinceMs.delete(lease)
     for (const events of this.#byLease.get(lease) ?? []) events.own(session)
   }
 
   lost(lease: string): void {
-    if (!this.#owned.delete(lease)) return
-    for (const events of this.#byLease.get(lease) ?? []) events.disown()
+    if (!this.#owned.has(lease)) return
+    // It may have run out as Redis froze, which shows a moment later: then whoever had it last goes on.
+    if (this.#state === 'up' && this.#isForOne(lease)) this.#lapsedSinceMs.set(lease, this.#o.clock())
+    else this.#disown(lease)
   }
 
   logIs(state: 'up' | 'away'): void {
     this.#state = state
     if (!this.#isOpen) return
     for (const events of this.#byWorker.values()) events.logIs(state, this.#o.clock())
+    if (state === 'away') for (const lease of [...this.#lapsedSinceMs.keys()]) this.#disown(lease)
   }
 
   logBegan(): void {
@@ -124,7 +140,26 @@ export class EventPlane {
   tick(isCaughtUp: boolean): void {
     if (!this.#isOpen) return
     const nowMs = this.#o.clock()
+    for (const [lease, sinceMs] of [...this.#lapsedSinceMs])
+      if (nowMs - sinceMs >= this.#o.timing.fallbackMs) this.#disown(lease)
+    if (this.#state === 'away') this.#deferAll()
     for (const events of this.#byWorker.values()) events.tick(nowMs, isCaughtUp)
+  }
+
+  #disown(lease: string): void {
+    this.#lapsedSinceMs.delete(lease)
+    if (!this.#owned.delete(lease)) return
+    for (const events of this.#byLease.get(lease) ?? []) events.disown()
+  }
+
+  /** Without Redis the last holder alone goes on hearing such an engine; any other would find that it missed something. */
+  #deferAll(): void {
+    for (const [lease, sharers] of this.#byLease)
+      if (this.#isForOne(lease) && [...sharers].every(({ via }) => via === 'log')) this.#o.leases.defer(lease)
+  }
+
+  #isForOne(lease: string): boolean {
+    return [...(this.#byLease.get(lease) ?? [])].some(({ isHeardByMany }) => !isHeardByMany)
   }
 
   #add(events: FollowedEvents, lease: string): void {
@@ -148,6 +183,7 @@ export class EventPlane {
     if (sharers?.delete(events) !== true || sharers.size > 0) return
     this.#byLease.delete(lease)
     this.#owned.delete(lease)
+    this.#lapsedSinceMs.delete(lease)
     this.#o.leases.drop(lease)
   }
 }

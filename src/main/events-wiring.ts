@@ -76,7 +76,11 @@ export class EventsWiring {
   constructor(options: EventsWiringOptions, { waits }: { readonly waits: boolean }) {
     this.#o = options
     this.#waiting = waits ? new Set() : null
-    this.#polled = new PolledEvents({ ...options, timing: options.polling })
+    this.#polled = new PolledEvents({
+      ...options,
+      timing: options.polling,
+      mayPoll: (url) => options.plane?.mayPoll(url) ?? true,
+    })
     this.#refresh = setInterval(() => {
       // Storing sweeps dead rows as it goes; after a clear on a quiet fleet nobody would.
       this.#o.map.sweep(sweepSteps)

@@ -22,6 +22,8 @@ export interface FollowedEventsOptions {
   /** A source of the engine's own events; a new one each time. */
   readonly listen: () => EventSource
   readonly isHeardByMany: boolean
+  /** Whose holder writes the worker's events; workers whose events only one replica can take, and only together, have one. */
+  readonly lease: string
   /** Whether the lease is let go where the engine is not heard. */
   readonly mayYield: boolean
   readonly timing: FollowedTiming
@@ -67,6 +69,14 @@ export class FollowedEvents implements EventSource {
 
   get worker(): string {
     return this.#o.worker
+  }
+
+  get lease(): string {
+    return this.#o.lease
+  }
+
+  get isHeardByMany(): boolean {
+    return this.#o.isHeardByMany
   }
 
   /** Where what is known of the worker comes from, and whether the others follow us. */

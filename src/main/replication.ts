@@ -30,6 +30,8 @@ const settleLookMs = 20
 const markDelayMs = 500
 /** For which a lease is left to others that was let go, since the engine is not heard. */
 const yieldPauseMs = 5_000
+/** For which a lease is left to its last holder once Redis is back. */
+const deferPauseMs = 2_000
 /** Messages of the shared stream are of use for a moment only. */
 const sharedEntries = 20_000
 
@@ -90,6 +92,7 @@ export class Replication {
           this.#leases.release(name, yieldPauseMs)
           this.plane.lost(name)
         },
+        defer: (name) => this.#leases.release(name, deferPauseMs),
       },
       timing: { graceMs: redis.graceMs, fallbackMs: redis.fallbackMs, markMs: redis.markMs, yieldMs: redis.yieldMs },
       unread: (frames) => metrics.streamFramesUnread.add(frames, 'events'),
