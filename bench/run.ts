@@ -31,6 +31,7 @@ const benches: readonly Bench[] = [
   { name: 'overhead', load: () => import('./load/overhead.ts') },
   { name: 'prediction', load: () => import('./load/prediction.ts') },
   { name: 'quality', load: () => import('./replay/quality.ts') },
+  { name: 'replication', load: () => import('./load/replication.ts') },
   { name: 'replicas', load: () => import('./replay/replicas.ts') },
   { name: 'faults', onlyByName: true, load: () => import('./faults.ts') },
   { name: 'soak', onlyByName: true, load: () => import('./soak.ts') },

@@ -1,6 +1,7 @@
 /**
  * The router as `serve` runs it, in front of one engine; its log goes to /dev/null.
- * Arguments: the engine's URL, a tokenizer's directory (`-` for the demo's), and `keys` or `tls` for what else is on.
+ * Arguments: the engine's URL, a tokenizer's directory (`-` for the demo's), `keys`, `tls` or Redis' URL for what else is
+ * on, and the admin port, where it has to be known.
  */
 import { openSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
@@ -9,7 +10,7 @@ import { checkConfig } from '../../src/config/load.ts'
 import { startRouter } from '../../src/main.ts'
 import { createLog } from '../../src/telemetry/log.ts'
 
-const [, , url = '', tokenizer = '-', more = ''] = process.argv
+const [, , url = '', tokenizer = '-', more = '', adminPort = ''] = process.argv
 const place = (path: string): string => fileURLToPath(new URL(`../../${path}`, import.meta.url))
 const generous = { requestsPerMinute: 1e9, tokensPerMinute: 1e12, concurrency: 1e6 }
 
@@ -21,6 +22,8 @@ const router = await startRouter(
         ? { tls: { cert: place('test/fixtures/tls/server.pem'), key: place('test/fixtures/tls/server.key') } }
         : {}),
     },
+    ...(adminPort === '' ? {} : { admin: { port: Number(adminPort) } }),
+    ...(more.startsWith('redis:') ? { redis: { url: more }, keys: { secret: 'equal on all replicas' } } : {}),
     ...(more === 'keys'
       ? {
           apiKeys: Array.from({ length: 100 }, (_, i) => ({
