@@ -63,6 +63,34 @@ test('the answer that was built after the serializer: one window, offload, parti
   assert.deepEqual([rank.last, rank.partial], [9, true])
 })
 
+test('ids of which nothing is applied are told too, so that whoever polls next goes on behind them', async () => {
+  const applied: string[] = []
+  const outputs = {
+    apply: (id: number, events: readonly DecodedEvent[]) => applied.push(`${id}: ${events.length}`),
+    clear: (reason: string) => applied.push(reason),
+    gap: () => applied.push('gap'),
+    restart: () => applied.push('restart'),
+    skipped: () => undefined,
+    capacity: () => undefined,
+  }
+  const poller = (): ((...events: string[]) => Promise<void>) & { rank: TrtllmRank } => {
+    const rank = new TrtllmRank({ blockSize: 4, maxLeftOut: 1_000 }, outputs)
+    const take = async (...events: string[]) =>
+      rank.take((await decodeEvents(Buffer.from(`[${events.join()}]`), noTurn)).events, noTurn)
+    return Object.assign(take, { rank })
+  }
+  const first = poller()
+  await first(eventJson(0, created(10), { window: 64 }), eventJson(1, created(10), { window: 32 }))
+  await first(eventJson(2, stored(null, full(5n)), { window: 64 }))
+  await first(eventJson(3, stored(null, full(5n)), { window: 32 }))
+  await first()
+  assert.deepEqual(applied, ['1: 0', '2: 1', '3: 0'])
+  const second = poller()
+  second.rank.resume(3, false)
+  await second(eventJson(4, stored(5n, full(6n)), { window: 64 }))
+  assert.deepEqual(applied.slice(3), ['4: 1'])
+})
+
 test('events are applied in the order of their ids, each once', async () => {
   const { take, skipped } = watchedRank()
   assert.deepEqual(

@@ -4,7 +4,7 @@ import type { TrtllmBlock, TrtllmData, TrtllmEvent, TrtllmStored, TrtllmUpdated 
 
 /** What the state machine asks for; called synchronously, in order. */
 export interface TrtllmRankOutputs {
-  /** Events in the common terms; the number is that of the last of them. */
+  /** Events in the common terms; the number is that of the last one, also where nothing of it is of use. */
   apply(id: number, events: readonly DecodedEvent[]): void
   clear(reason: 'gap' | 'restart' | 'window'): void
   gap(): void
@@ -40,6 +40,8 @@ export class TrtllmRank {
   readonly #leftOut: HashSet
   #blockSize: number | null
   #last: number | null = null
+  /** The last number that was told. */
+  #told: number | null = null
   #partial = false
   /** What was lost has been cleared already. */
   #mayJump = false
@@ -67,6 +69,7 @@ export class TrtllmRank {
   /** Goes on behind the events that somebody else has polled. */
   resume(last: number | null, partial: boolean): void {
     this.#last = last
+    this.#told = last
     this.#partial = partial
     this.#opening = last === null
   }
@@ -110,6 +113,7 @@ export class TrtllmRank {
   /** The process is gone; another one begins anew. */
   forget(): void {
     this.#last = null
+    this.#told = null
     this.#beginAnew()
     this.#outputs.clear('restart')
   }
@@ -256,10 +260,12 @@ export class TrtllmRank {
   }
 
   #flush(): void {
-    if (this.#pending.length === 0) return
+    // Whoever polls next has to know which numbers were taken, whatever they were.
+    if (this.#last === null || (this.#pending.length === 0 && this.#last === this.#told)) return
     const events = this.#pending
     this.#pending = []
-    this.#outputs.apply(this.#last ?? 0, events)
+    this.#told = this.#last
+    this.#outputs.apply(this.#last, events)
   }
 }
 
