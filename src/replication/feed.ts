@@ -19,7 +19,10 @@ export interface FeedOutputs {
 
 export interface FeedOptions {
   readonly worker: string
-  /** Whether several may hear the engine at the same time; otherwise only the lease's holder does. */
+  /**
+   * Whether several may hear the engine at the same time; otherwise only the lease's holder does, or whoever was never told
+   * of one.
+   */
   readonly isHeardByMany: boolean
   /** For which a log that does not continue what is known is waited for, before the engine itself is asked. */
   readonly graceMs: number
@@ -58,8 +61,11 @@ export class Feed {
   #logPosition: EventPosition | null | undefined = undefined
   /** Our own session while the lease is ours. */
   #owned: number | null = null
+  /** Whether the log ever said anything of this worker: then somebody may be hearing its engine. */
+  #isWritten = false
   #apartSinceMs: number | null = null
   #awaySinceMs: number | null = null
+  #upSinceMs = -Infinity
   #markedMs = -Infinity
 
   constructor(options: FeedOptions, outputs: FeedOutputs) {
@@ -95,6 +101,7 @@ export class Feed {
 
   /** A frame of the log about this worker, in the log's order. */
   frame(frame: LogFrame): void {
+    this.#isWritten = true
     if (frame.session === this.#owned) return
     if (frame.kind === 'mark' || this.#session === null) this.#session = frame.session
     if (frame.session !== this.#session) return
@@ -107,6 +114,8 @@ export class Feed {
         this.markSoon()
         return
       }
+      // Only one may hear such an engine, and that is whoever wrote this.
+      if (this.#mode === 'listening' && !this.#o.isHeardByMany) this.#unlisten()
       if (this.#mode === 'following' && this.#joined && !this.#hasBeenAt(frame.position)) this.#part()
       else this.#tryJoin()
     }
@@ -149,7 +158,10 @@ export class Feed {
     if (state === 'away') this.#awaySinceMs ??= nowMs
     else {
       this.#awaySinceMs = null
+      this.#upSinceMs = nowMs
       if (this.#apartSinceMs !== null) this.#apartSinceMs = nowMs
+      // What it said last is of before; whoever writes it now says where they are.
+      if (this.#mode === 'listening') this.#logPosition = undefined
     }
   }
 
@@ -174,14 +186,16 @@ export class Feed {
       this.#publishMark(this.#owned)
       return
     }
-    const isAway = this.#awaySinceMs !== null
     if (this.#mode === 'listening') {
-      if (this.#o.isHeardByMany || isAway) return
+      // The lease is likely to become ours: nothing is missed if the engine is heard until it is another's.
+      const mayStay = this.#awaySinceMs !== null || nowMs - this.#upSinceMs < this.#o.graceMs
+      if (this.#o.isHeardByMany || mayStay) return
       this.#unlisten()
       this.#part()
     }
     if (this.#awaySinceMs !== null) {
-      if (nowMs - this.#awaySinceMs >= this.#o.fallbackMs && this.#o.isHeardByMany) this.#listen()
+      const isOurs = this.#o.isHeardByMany || !this.#isWritten
+      if (isOurs && nowMs - this.#awaySinceMs >= this.#o.fallbackMs) this.#listen()
       return
     }
     if (this.#joined) return
@@ -244,6 +258,7 @@ export class Feed {
   #tryJoin(): void {
     if (this.#owned !== null || this.#logPosition === undefined || !this.#hasBeenAt(this.#logPosition)) return
     if (this.#mode === 'listening') {
+      if (this.#awaySinceMs !== null) return
       // What was heard before nothing was known may still be on its way.
       if (this.#logPosition === null) return
       this.#unlisten()

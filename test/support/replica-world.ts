@@ -29,7 +29,7 @@ export interface WorldOptions {
   readonly replayBatches: number | null
   /** Share of messages of the engine that are lost on their way. */
   readonly lossShare: number
-  /** Whether only the lease's holder hears the engine. */
+  /** Whether an event of the engine goes to one of its listeners only. */
   readonly isPolled?: boolean
 }
 
@@ -149,7 +149,9 @@ export class World {
 
   /** The engine does something, and tells whoever listens. */
   publish(batch: EngineBatch): void {
-    for (const replica of this.replicas) replica.subscription?.deliver(batch)
+    const listeners = this.replicas.flatMap(({ subscription }) => subscription ?? [])
+    if (this.options.isPolled !== true) for (const listener of listeners) listener.deliver(batch)
+    else listeners[this.between(0, listeners.length - 1)]?.deliver(batch)
   }
 
   storeOne(): void {
