@@ -10,6 +10,7 @@ const table = {
   'config/': [],
   'tokenize/': [],
   'sizing/': [],
+  'plot/': [],
   'workers/': [],
   'admission/': [],
   'map/': ['kv/'],
@@ -35,7 +36,7 @@ const table = {
   'http/': ['pipeline(\\.ts$|/model-target\\.ts$)', 'protocol/', 'tokenize/', 'kv/', 'workers/', 'admission/'],
   'simulator/': ['kv/', 'tokenize/', 'zmtp/'],
   'gateway/': ['kv/'],
-  'replay/': ['kv/', 'map/', 'routing/', 'workers/', 'replication/', 'simulator/', 'sizing/'],
+  'replay/': ['kv/', 'map/', 'routing/', 'workers/', 'replication/', 'simulator/', 'sizing/', 'plot/'],
   '(cli\\.ts$|commands/)': [
     'commands/',
     'main\\.ts$',
@@ -43,6 +44,7 @@ const table = {
     'simulator/',
     'replay/',
     'sizing/',
+    'plot/',
     'gateway/',
     'admission/',
   ],
@@ -59,6 +61,7 @@ const doors = [
   { name: 'tokenizers', path: 'node_modules/(tokenizers|@huggingface/jinja)/', rooms: '^src/tokenize/' },
   { name: 'prom-client', path: 'node_modules/prom-client/', rooms: '^src/telemetry/' },
   { name: 'pino', path: 'node_modules/pino/', rooms: '^src/telemetry/' },
+  { name: 'd3', path: 'node_modules/d3-', rooms: '^src/plot/' },
   { name: 'yaml', path: 'node_modules/yaml/', rooms: '^src/config/' },
 ]
 

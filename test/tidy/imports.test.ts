@@ -21,6 +21,7 @@ const forbidden: readonly (readonly [string, string])[] = [
   ['src/config/a.ts', 'src/routing/a.ts'],
   ['src/tokenize/a.ts', 'src/kv/a.ts'],
   ['src/sizing/a.ts', 'src/kv/a.ts'],
+  ['src/plot/a.ts', 'src/sizing/a.ts'],
   ['src/workers/a.ts', 'src/proxy/a.ts'],
   ['src/admission/a.ts', 'src/workers/a.ts'],
   ['src/map/a.ts', 'src/events/a.ts'],
