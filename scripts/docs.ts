@@ -122,16 +122,16 @@ function policies(): string {
     notice,
     '# Routing policies',
     '',
-    'A profile is filters, then weighted scorers, then a picker. `policy` (flag `--policy`, option `profile` of a pool) takes a built-in profile by',
+    'A profile is filters, then fallbacks, then weighted scorers, then a picker. `policy` (flag `--policy`, option `profile` of a pool) takes a built-in profile by',
     'name, or its parts.',
     '',
     '## Profiles',
     '',
-    '| profile | filters | scorers | picker |',
-    '|---|---|---|---|',
-    ...Object.entries(profiles).map(([name, { filters = [], scorers = [], picker }]) => {
+    '| profile | filters | fallbacks | scorers | picker |',
+    '|---|---|---|---|---|',
+    ...Object.entries(profiles).map(([name, { filters = [], fallbacks = [], scorers = [], picker }]) => {
       const types = (parts: readonly { type: string }[]): string => parts.map(({ type }) => `\`${type}\``).join(', ')
-      return `| \`${name}\` | ${types(filters)} | ${types(scorers)} | ${picker === undefined ? '`best-score`' : `\`${picker.type}\``} |`
+      return `| \`${name}\` | ${types(filters)} | ${types(fallbacks)} | ${types(scorers)} | ${picker === undefined ? '`best-score`' : `\`${picker.type}\``} |`
     }),
     '',
     `sglang-router's names stand for the same: ${Object.entries(profileAliases)

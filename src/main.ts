@@ -26,6 +26,7 @@ import { workerCommands } from './main/worker-commands.ts'
 import { PoolRoom } from './main/pool-room.ts'
 import { createOutliers } from './main/outliers.ts'
 import { checkedPlugins, profileChoice, tierCredit } from './main/policies.ts'
+import { pluginReports } from './main/plugin-reports.ts'
 import { PoolSetup } from './main/pool-setup.ts'
 import { Replication } from './main/replication.ts'
 import { keepsSnapshots, WarmStart } from './main/warm-start.ts'
@@ -180,10 +181,8 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     createProfile(profileChoice(live.config, model), {
       context: { clock, random },
       workers: config.limits.workers,
-      fault: (plugin, error) => {
-        metrics.policyErrors.add(1, plugin)
-        log.error({ plugin, error: String(error) }, 'a policy plugin failed and was skipped')
-      },
+      limits: live.config.pluginLimits,
+      ...pluginReports(metrics, log, clock),
       more,
     })
 

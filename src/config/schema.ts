@@ -432,6 +432,19 @@ export const configSchema = object({
     }),
   ),
   pools: Type.Array(pool, { default: [], description: 'Pools: the workers that serve one model with one tokenizer.' }),
+  pluginLimits: object(
+    {
+      stallMs: Type.Number({
+        description: 'A call of a policy plugin that takes longer is a fault.',
+        minimum: 0.1,
+        maximum: 60_000,
+        default: 20,
+      }),
+      faults: integer('So many faults of a plugin in a row leave it out for a while.', 1, 1000, { default: 5 }),
+      pauseMs: integer('For so long.', 100, hourMs, { default: 30_000 }),
+    },
+    { default: {}, description: 'What routing policy plugins may do before they are left out.' },
+  ),
   plugins: Type.Array(text('npm package or file.'), { default: [], description: 'Routing policy plugins to load.' }),
 })
 

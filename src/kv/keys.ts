@@ -28,6 +28,8 @@ export type BlockExtras = readonly (readonly string[] | null)[]
 export interface KeyMaker {
   /** The scope of a canonical pool name, a block size in tokens and an adapter; the caller keeps it. */
   scope(options: { readonly model: string; readonly blockSize: number; readonly adapter: string | null }): KeyScope
+  /** 16 hexadecimal digits that stand for a client's text of some kind; equal on every replica, and nothing without the secret. */
+  nameOf(kind: string, text: string): string
 }
 
 /** A maker of scopes under a deployment's secret; equal secrets make equal keys on every replica. */
@@ -42,6 +44,10 @@ export async function createKeyMaker(secret: Uint8Array): Promise<KeyMaker> {
     scope({ model, blockSize, adapter }) {
       const [rootLow, rootHigh] = hash(['root', keyFormatVersion, model, blockSize, adapter, secret])
       return { rootLow, rootHigh, seedLow, seedHigh, blockSize }
+    },
+    nameOf(kind, text) {
+      const [low, high] = hash(['name', kind, text, secret])
+      return (high >>> 0).toString(16).padStart(8, '0') + (low >>> 0).toString(16).padStart(8, '0')
     },
   }
 }

@@ -119,7 +119,7 @@ function sourceOf(pool: PoolConfig | undefined): { path: string; chatTemplate?: 
 
 /** What a pool's profile is made from. */
 function policyOf(config: Partial<Config>, pool: PoolConfig | undefined): unknown {
-  return [pool?.profile ?? config.profile, config.plugins, config.tiers, pool?.tiers]
+  return [pool?.profile ?? config.profile, config.plugins, config.pluginLimits, config.tiers, pool?.tiers]
 }
 
 /** What holds for every worker of the pool that says nothing else. */

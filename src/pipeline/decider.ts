@@ -11,6 +11,7 @@ import { heldBlocks, type HeldBlocks } from '../routing/held-blocks.ts'
 import type { Dispatch } from '../routing/policy.ts'
 import type { Profile } from '../routing/profile.ts'
 import { predictedMs, reasonOf } from '../routing/reason.ts'
+import { RoutedRequest } from '../routing/request.ts'
 import type { TierCredit } from '../routing/tier-credit.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
 import type { PromptKind } from '../tokenize/service.ts'
@@ -69,6 +70,7 @@ export class Decider {
   readonly #match: MatchBySlot
   readonly #routes = new Map<Pool, Route>()
   readonly #promptKeys: PromptKeys
+  readonly #asked = new RoutedRequest()
   /** Reused by each decision. */
   readonly #free: Worker[] = []
   readonly #held: HeldBlocks = { gpu: 0, host: 0, disk: 0, shared: 0, toldRun: 0 }
@@ -102,21 +104,23 @@ export class Decider {
     this.#o.coming.match(queries, this.#match, keyedMs, this.#match.coming)
     const matchedMs = clock()
     const promptTokens = queries.length > 0 ? request.policy.promptTokens + request.unknownTokens : 0
+    const asked = this.#asked.is(request.policy, queries)
     const workers = request.owner === null ? pool.workers : [request.owner]
     candidates.gather(this.#withPlace(outliers.eligible(workers, tried)), load, this.#match, {
       nowMs: startMs,
       staleLoadMs: this.#o.staleLoadMs,
       promptTokens,
+      adapter: request.policy.adapter,
       stores: pool.stores,
     })
     if (candidates.count === 0) throw noWorker(pool)
-    const chosen = profile.choose(request.policy, candidates, candidates)
+    const chosen = profile.choose(asked, candidates, candidates)
     const chosenMs = clock()
 
     const worker = candidates.workers[chosen] as Worker
     const query = queries.find(({ blockSize }) => blockSize === worker.blockSize)
     const predictedCachedTokens = this.#predicted(request, worker, candidates.cachedTokens[chosen] as number)
-    const { reason, fallback, best } = reasonOf(candidates, chosen, request.fallback)
+    const { reason, fallback, best } = reasonOf(candidates, chosen, request.fallback, profile.fallback)
     const facts = {
       requestId: request.incoming.requestId,
       pool: pool.model,
@@ -159,6 +163,10 @@ export class Decider {
         requestsAhead: candidates.requests[chosen] as number,
         stream: request.policy.stream,
         atMs: chosenMs,
+        keys: query?.keys ?? null,
+        adapter: request.policy.adapter,
+        session: request.policy.session,
+        maxTokens: request.policy.maxTokens,
       },
       summary: { reason, ...(fallback === null ? {} : { fallback }), candidates: candidates.count, ...best },
     }

@@ -1,6 +1,6 @@
 import type { Caller } from '../admission/caller.ts'
 import type { Protocol } from '../protocol/protocol.ts'
-import type { PolicyRequest } from '../routing/policy.ts'
+import type { PolicyFacts } from '../routing/policy.ts'
 import type { PromptKind, ReadBody } from '../tokenize/service.ts'
 import type { ModelTarget } from '../workers/pool.ts'
 import type { Worker } from '../workers/worker.ts'
@@ -53,7 +53,7 @@ export interface Prepared {
   readonly unknownTokens: number
   /** Why the prefix match cannot be used, if it cannot. */
   readonly fallback: string | null
-  readonly policy: PolicyRequest
+  readonly policy: PolicyFacts
   readonly tokenizeUs: number
   readonly arrivedMs: number
 }

@@ -1,4 +1,5 @@
 import { RouterError } from '../errors.ts'
+import type { KeyMaker } from '../kv/keys.ts'
 import type { PromptService } from '../tokenize/service.ts'
 import type { Pools } from '../workers/pool.ts'
 import type { Incoming, Prepared } from './incoming.ts'
@@ -9,6 +10,7 @@ export interface PreparationParts {
   readonly prompts: PromptService
   readonly pools: Pools
   readonly owners: ResponseOwners
+  readonly keys: KeyMaker
   /** Monotonic milliseconds, with a fraction. */
   readonly clock: () => number
 }
@@ -23,7 +25,7 @@ export class Preparation {
 
   /** @throws RouterError BODY_*, MODEL_NOT_FOUND, MODEL_NOT_ALLOWED, RESPONSE_NOT_FOUND, TEMPLATE_REFUSED, TOKEN_ID_INVALID */
   async of(incoming: Incoming): Promise<Prepared> {
-    const { prompts: service, pools, owners, clock } = this.#o
+    const { prompts: service, pools, owners, keys, clock } = this.#o
     const arrivedMs = clock()
     const { endpoint } = incoming
     const read = await (endpoint.multipart
@@ -49,6 +51,7 @@ export class Preparation {
       (best, prompt) => (best === null || prompt.length > best.length ? prompt : best),
       null,
     )
+    const sessionId = incoming.sessionId ?? fields.sessionId
     return {
       incoming,
       read,
@@ -70,10 +73,13 @@ export class Preparation {
               ? formTokens
               : Math.ceil(incoming.body.length / 4)
             : longest.length + unknownTokens,
-        sessionId: incoming.sessionId ?? fields.sessionId,
+        session: sessionId === null ? null : keys.nameOf('session', sessionId),
+        user: fields.user,
+        keyId: incoming.caller.keyId,
         priority: fields.priority,
         stream: fields.stream,
         maxTokens: fields.maxTokens,
+        header: (name) => (secretHeaders.has(name) ? null : headerOf(incoming.rawHeaders, name)),
       },
     }
   }
@@ -84,3 +90,19 @@ const formTokens = 1500
 
 /** Faults of ours, not of the request: it is routed by load. */
 const withoutTokens: ReadonlySet<string> = new Set(['TOKENIZER_BUSY', 'TOKENIZER_FAILED'])
+
+/** What no policy gets to see. */
+const secretHeaders: ReadonlySet<string> = new Set([
+  'authorization',
+  'proxy-authorization',
+  'x-api-key',
+  'api-key',
+  'cookie',
+])
+
+/** The first value under a lower-case name in a flat list of headers. */
+function headerOf(rawHeaders: readonly string[], name: string): string | null {
+  for (let i = 0; i + 1 < rawHeaders.length; i += 2)
+    if (rawHeaders[i]?.toLowerCase() === name) return rawHeaders[i + 1] ?? null
+  return null
+}

@@ -5,9 +5,10 @@ import { Coming } from '../map/coming.ts'
 import { FlatMap } from '../map/flat-map.ts'
 import { SentPrompts, type UnderWay } from '../map/sent-prompts.ts'
 import { Candidates, type MatchBySlot } from '../routing/candidates.ts'
-import type { Dispatch } from '../routing/policy.ts'
+import type { Dispatch, PolicyFacts } from '../routing/policy.ts'
 import type { Profile } from '../routing/profile.ts'
 import { predictedMs } from '../routing/reason.ts'
+import { RoutedRequest } from '../routing/request.ts'
 import { SharedState } from '../replication/shared-state.ts'
 import type { KvEvent } from '../simulator/kv-event.ts'
 import { Fleet, InFlight } from '../workers/fleet.ts'
@@ -56,6 +57,19 @@ const approximateTtlMs = 3_600_000
 const staleLoadMs = 3000
 const shareTtlMs = 2000
 
+/** What all requests of a run say of themselves. */
+const sameFacts: Omit<PolicyFacts, 'promptTokens' | 'promptTokensEstimate'> = {
+  model: 'model',
+  adapter: null,
+  session: null,
+  user: null,
+  keyId: 'anonymous',
+  priority: 0,
+  stream: true,
+  maxTokens: null,
+  header: () => null,
+}
+
 /** The router's own parts, joined as the request path joins them: map from events, counters, profile. */
 export class Routed implements Chooser {
   readonly #fleet: Fleet
@@ -65,6 +79,7 @@ export class Routed implements Chooser {
   readonly #scope: KeyScope
   readonly #profile: Profile
   readonly #candidates: Candidates
+  readonly #asked = new RoutedRequest()
   readonly #match: MatchBySlot
   readonly #coming: Coming
   readonly #sent: SentPrompts
@@ -146,20 +161,8 @@ export class Routed implements Chooser {
     this.#map.match(queries, this.#match)
     this.#coming.match(queries, this.#match, nowMs, this.#match.coming)
     candidates.gather(this.#workers, this.#load, this.#match, { nowMs, staleLoadMs, promptTokens })
-    const chosen = this.#profile.choose(
-      {
-        model: 'model',
-        adapter: null,
-        promptTokens,
-        promptTokensEstimate: promptTokens,
-        sessionId: null,
-        priority: 0,
-        stream: true,
-        maxTokens: null,
-      },
-      candidates,
-      candidates,
-    )
+    const facts = { ...sameFacts, promptTokens, promptTokensEstimate: promptTokens }
+    const chosen = this.#profile.choose(this.#asked.is(facts, queries), candidates, candidates)
     const { slot, serial } = candidates.workers[chosen] as Worker
     const predictedCachedTokens = candidates.cachedTokens[chosen] as number
     const comingTokens = candidates.comingTokens[chosen] as number
@@ -172,6 +175,10 @@ export class Routed implements Chooser {
       requestsAhead: candidates.requests[chosen] as number,
       stream: true,
       atMs: nowMs,
+      keys,
+      adapter: null,
+      session: facts.session,
+      maxTokens: null,
     }
     const inFlight = new InFlight(counters, slot, { promptTokens, uncachedTokens, blockSize, sequences: 1 })
     const underWay = this.#sent.sent(

@@ -21,11 +21,19 @@ export class PublishedDispatches implements PolicyHooks {
   onDispatched(dispatch: Dispatch): void {
     const worker = this.#o.workers.withSerial(dispatch.serial)
     if (worker === undefined) return
-    const { stream, promptTokens, uncachedTokens, loadTokens = 0, prefillTokensAhead, requestsAhead } = dispatch
+    const {
+      stream,
+      promptTokens,
+      uncachedTokens,
+      loadTokens = 0,
+      prefillTokensAhead,
+      requestsAhead,
+      session,
+    } = dispatch
     const number = ++this.#last
     const told = this.#o.tell({
       ...{ kind: 'dispatched', number, worker: worker.id, stream, promptTokens, uncachedTokens, loadTokens },
-      ...{ prefillTokensAhead, requestsAhead },
+      ...{ prefillTokensAhead, requestsAhead, session },
     })
     if (told) this.#published.set(dispatch, number)
   }

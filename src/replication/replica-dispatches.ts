@@ -43,10 +43,11 @@ export class ReplicaDispatches {
     const policy = worker === undefined ? null : this.#o.policyOf(worker)
     const followed = this.#of(replica)
     if (worker === undefined || policy === null || followed.has(record.number)) return
-    const { stream, promptTokens, uncachedTokens, loadTokens, prefillTokensAhead, requestsAhead } = record
+    const { stream, promptTokens, uncachedTokens, loadTokens, prefillTokensAhead, requestsAhead, session } = record
     const dispatch: Dispatch = {
       ...{ serial: worker.serial, promptTokens, uncachedTokens, loadTokens },
-      ...{ prefillTokensAhead, requestsAhead, stream, atMs },
+      ...{ prefillTokensAhead, requestsAhead, stream, atMs, session },
+      ...{ keys: null, adapter: null, maxTokens: null },
     }
     followed.set(record.number, { dispatch, policy })
     policy.dispatched(dispatch)

@@ -20,6 +20,7 @@ export const mostLoadWorkers = 4096
 /** A worker with a longer id is not shared. */
 export const mostWorkerIdBytes = 1024
 
+const sessionBytes = 8
 const notTold = 0xffffffff
 
 export interface SharedMessage {
@@ -111,6 +112,8 @@ export interface DispatchedRecord {
   readonly loadTokens: number
   readonly prefillTokensAhead: number
   readonly requestsAhead: number
+  /** Name of the client's session, 16 hexadecimal digits; null without one. */
+  readonly session: string | null
 }
 
 /** The first byte of its answer has come. */
@@ -247,6 +250,7 @@ function writeFields(record: SharedRecord, out: ByteWriter): void {
       out.f64(record.loadTokens)
       out.u32(record.prefillTokensAhead)
       out.u32(record.requestsAhead)
+      if (record.session !== null) out.hex(record.session)
       return
     case 'firstByte':
       out.u48(record.number)
@@ -295,6 +299,7 @@ function readFields(kind: number, fields: ByteReader): SharedRecord | undefined 
         loadTokens: positive(fields.f64()),
         prefillTokensAhead: fields.u32(),
         requestsAhead: fields.u32(),
+        session: fields.left >= sessionBytes ? fields.hex(sessionBytes) : null,
       }
     case kinds.firstByte:
       return { kind: 'firstByte', number: fields.u48(), ttftMs: positive(fields.f64()) }

@@ -21,6 +21,8 @@ export interface GatherOptions {
   readonly staleLoadMs: number
   /** 0 where the prompt was not tokenized: nobody gets credit then. */
   readonly promptTokens: number
+  /** The one that the request asks for. */
+  readonly adapter?: string | null
   /** Stores that every worker of the pool reaches. */
   readonly stores?: readonly StoreRef[]
 }
@@ -48,6 +50,7 @@ export class Candidates implements PolicyFleet, PolicyMatch {
   readonly loadAgeMs: Float64Array
   readonly capacityBlocks: Float64Array
   readonly blockSize: Float64Array
+  readonly hasAdapter: Uint8Array
   readonly gpu: Uint32Array
   readonly host: Uint32Array
   readonly disk: Uint32Array
@@ -77,6 +80,7 @@ export class Candidates implements PolicyFleet, PolicyMatch {
     this.loadAgeMs = new Float64Array(limit)
     this.capacityBlocks = new Float64Array(limit)
     this.blockSize = new Float64Array(limit)
+    this.hasAdapter = new Uint8Array(limit)
     this.gpu = new Uint32Array(limit)
     this.host = new Uint32Array(limit)
     this.disk = new Uint32Array(limit)
@@ -90,6 +94,7 @@ export class Candidates implements PolicyFleet, PolicyMatch {
 
   /** Takes the workers that may be chosen now, as `Outliers.eligible` names them. */
   gather(workers: readonly Worker[], inFlight: InFlightFigures, match: MatchBySlot, options: GatherOptions): void {
+    const { adapter = null } = options
     let i = 0
     for (const worker of workers) {
       const { slot } = worker
@@ -110,6 +115,7 @@ export class Candidates implements PolicyFleet, PolicyMatch {
       this.foreignWaiting[i] = load?.foreignWaiting ?? 0
       this.capacityBlocks[i] = worker.capacityBlocks ?? 0
       this.blockSize[i] = worker.blockSize ?? 0
+      this.hasAdapter[i] = adapter === null || worker.models?.has(adapter) === true ? 1 : 0
       const held = heldBlocks(worker, options.stores ?? noStores, match, this.#held)
       this.gpu[i] = held.gpu
       this.host[i] = held.host

@@ -6,8 +6,9 @@ import { bestScore } from './pickers/best-score.ts'
 import { powerOfTwo } from './pickers/power-of-two.ts'
 import { randomPicker } from './pickers/random.ts'
 import { roundRobin } from './pickers/round-robin.ts'
-import type { FilterPlugin, PickerPlugin, PolicyContext, PolicyPlugin, ScorerPlugin } from './policy.ts'
-import { Profile, type PluginFault } from './profile.ts'
+import { PluginGuard, type PluginFault, type PluginLimits } from './plugin-guard.ts'
+import type { PolicyContext, PolicyPlugin } from './policy.ts'
+import { Profile } from './profile.ts'
 import { leastRequests } from './scorers/least-requests.ts'
 import { predictedTtft } from './scorers/predicted-ttft.ts'
 import { prefix } from './scorers/prefix.ts'
@@ -30,9 +31,15 @@ export interface PluginChoice {
   readonly parameters?: Readonly<Record<string, unknown>>
 }
 
+export interface FallbackChoice extends PluginChoice {
+  /** The profile that chooses where it applies. */
+  readonly use?: string | ProfileChoice
+}
+
 export interface ProfileChoice {
   readonly name?: string
   readonly filters?: readonly PluginChoice[]
+  readonly fallbacks?: readonly FallbackChoice[]
   readonly scorers?: readonly PluginChoice[]
   readonly picker?: PluginChoice
 }
@@ -58,6 +65,12 @@ export const profileAliases: Readonly<Record<string, string>> = {
 
 export const defaultProfile = 'kv-aware'
 
+/** Chooses where a fallback applies and names no other. */
+export const fallbackProfile = 'least-loaded'
+
+/** Where nothing else is said, what a plugin may do before it is left out for a while. */
+export const pluginLimits: PluginLimits = { stallMs: 20, faults: 5, pauseMs: 30_000 }
+
 export interface ProfileOptions {
   readonly context: PolicyContext
   /** Most candidates that a decision can have. */
@@ -65,7 +78,12 @@ export interface ProfileOptions {
   readonly fault: PluginFault
   /** Plugins from outside, beside the built-in ones. */
   readonly more?: readonly PolicyPlugin[]
+  readonly limits?: PluginLimits
+  /** How long each call of a plugin took. */
+  readonly observe?: (plugin: string, ms: number) => void
 }
+
+type Made<Kind extends PolicyPlugin['kind']> = ReturnType<Extract<PolicyPlugin, { kind: Kind }>['create']>
 
 /**
  * A profile instance from its name or its parts. Throws RouterError CONFIG_INVALID, which names the plugin or parameter
@@ -79,43 +97,76 @@ export function createProfile(chosen: string | ProfileChoice, options: ProfileOp
     const names = [...Object.keys(profiles), ...Object.keys(profileAliases)].join(', ')
     throw new RouterError('CONFIG_INVALID', `Unknown policy "${name}". Known: ${names}`)
   }
-  const make = <Kind extends PolicyPlugin['kind']>(kind: Kind, plugin: PluginChoice) =>
-    created(known, kind, plugin, options.context, name) as ReturnType<Extract<PolicyPlugin, { kind: Kind }>['create']>
+  const guardOf = (type: string): PluginGuard =>
+    new PluginGuard(type, {
+      limits: options.limits ?? pluginLimits,
+      clock: options.context.clock,
+      observe: options.observe ?? (() => undefined),
+      fault: options.fault,
+    })
+  const make = <Kind extends PolicyPlugin['kind']>(kind: Kind, plugin: PluginChoice) => {
+    const found = foundPlugin(known, kind, plugin.type, name)
+    return {
+      guard: guardOf(plugin.type),
+      plugin: found,
+      made: created(found, plugin, options.context, name) as Made<Kind>,
+    }
+  }
   return new Profile(
     {
       name,
-      filters: (choice.filters ?? []).map((filter) => ({ type: filter.type, filter: make('filter', filter) })),
-      scorers: (choice.scorers ?? []).map((scorer) => ({
-        type: scorer.type,
-        scorer: make('scorer', scorer),
-        weight: scorer.weight ?? 1,
-      })),
-      picker: {
-        type: choice.picker?.type ?? 'best-score',
-        picker: make('picker', choice.picker ?? { type: 'best-score' }),
-      },
+      filters: (choice.filters ?? []).map((filter) => {
+        const { guard, plugin, made } = make('filter', filter)
+        return { guard, filter: made, reason: plugin.reason ?? null }
+      }),
+      fallbacks: (choice.fallbacks ?? []).map((fallback) => {
+        const { guard, plugin, made } = make('fallback', fallback)
+        const use = createProfile(fallback.use ?? fallbackProfile, options)
+        return { guard, fallback: made, reason: plugin.reason, use }
+      }),
+      scorers: (choice.scorers ?? []).map((scorer) => {
+        const { guard, made } = make('scorer', scorer)
+        return { guard, scorer: made, weight: scorer.weight ?? 1 }
+      }),
+      picker: pickerOf(make('picker', choice.picker ?? { type: 'best-score' })),
     },
     options.workers,
-    options.fault,
   )
 }
 
-function created(
+function pickerOf({ guard, made }: { readonly guard: PluginGuard; readonly made: Made<'picker'> }) {
+  return { guard, picker: made }
+}
+
+function foundPlugin<Kind extends PolicyPlugin['kind']>(
   known: readonly PolicyPlugin[],
-  kind: PolicyPlugin['kind'],
+  kind: Kind,
+  type: string,
+  profile: string,
+): Extract<PolicyPlugin, { kind: Kind }> {
+  const isKind = (plugin: PolicyPlugin): plugin is Extract<PolicyPlugin, { kind: Kind }> => plugin.kind === kind
+  const ofKind = known.filter(isKind)
+  const plugin = ofKind.find((candidate) => candidate.type === type)
+  if (plugin === undefined) {
+    const types = ofKind.map((candidate) => candidate.type).join(', ')
+    throw new RouterError('CONFIG_INVALID', `Profile "${profile}": no ${kind} named "${type}". Known: ${types}`)
+  }
+  return plugin
+}
+
+function created(
+  plugin: PolicyPlugin,
   choice: PluginChoice,
   context: PolicyContext,
   profile: string,
-): ReturnType<(FilterPlugin | ScorerPlugin | PickerPlugin)['create']> {
-  const plugin = known.find((candidate) => candidate.kind === kind && candidate.type === choice.type)
-  if (plugin === undefined) {
-    const types = known.filter((candidate) => candidate.kind === kind).map(({ type }) => type)
-    throw new RouterError(
-      'CONFIG_INVALID',
-      `Profile "${profile}": no ${kind} named "${choice.type}". Known: ${types.join(', ')}`,
-    )
+): Made<PolicyPlugin['kind']> {
+  const parameters = checkedParameters(plugin, choice, profile)
+  try {
+    return plugin.create(parameters, context)
+  } catch (cause) {
+    const text = cause instanceof Error ? cause.message : String(cause)
+    throw new RouterError('CONFIG_INVALID', `Profile "${profile}", ${plugin.kind} "${plugin.type}": ${text}`, { cause })
   }
-  return plugin.create(checkedParameters(plugin, choice, profile), context)
 }
 
 function checkedParameters(plugin: PolicyPlugin, choice: PluginChoice, profile: string): Type.Static<Type.TSchema> {

@@ -15,6 +15,8 @@ export interface DecisionRecord {
   readonly chosen: string
   readonly reason: string
   readonly fallback?: string
+  /** The profile that chose in place of the pool's own; absent where that one did. */
+  readonly usedProfile?: string
   readonly predictedCachedTokens: number
   readonly actualCachedTokens?: number
   readonly timingsUs: {
@@ -93,6 +95,8 @@ export class DecisionLog {
     reason: string
     fallback: string | null
     profile: Profile | null
+    /** Of the profile, or of the one that chose in its place. */
+    used: Profile | null
   }[]
   /** Names by serial; a worker that is long gone may lose its name before its last decisions do. */
   readonly #names = new Map<number, string>()
@@ -111,6 +115,7 @@ export class DecisionLog {
       reason: '',
       fallback: null,
       profile: null,
+      used: null,
     }))
   }
 
@@ -126,6 +131,7 @@ export class DecisionLog {
     text.reason = facts.reason
     text.fallback = facts.fallback
     text.profile = profile
+    text.used = profile.used
     const kept = this.#keepCandidates(at, facts.chosen, candidates, profile)
     this.#facts.set(
       [
@@ -174,11 +180,12 @@ export class DecisionLog {
   }
 
   #keepCandidates(at: number, chosen: number, candidates: Candidates, profile: Profile): number {
+    const { totals, filteredBy, scores } = profile.used
     const order = this.#order
     for (let i = 0; i < candidates.count; i++) order[i] = i
     if (candidates.count > keptCandidates) {
       const all = order.subarray(0, candidates.count)
-      all.sort((a, b) => (profile.totals[b] as number) - (profile.totals[a] as number))
+      all.sort((a, b) => (totals[b] as number) - (totals[a] as number))
       if (all.indexOf(chosen) >= keptCandidates) order[keptCandidates - 1] = chosen
     }
     const kept = Math.min(candidates.count, keptCandidates)
@@ -201,11 +208,13 @@ export class DecisionLog {
       out[field++] = candidates.waiting[i] as number
       out[field++] = candidates.kvUsage[i] as number
       out[field++] = candidates.loadAgeMs[i] as number
-      out[field++] = profile.totals[i] as number
-      out[field++] = profile.filteredBy[i] as number
+      out[field++] = totals[i] as number
+      const own = profile.filteredBy[i] as number
+      const further = filteredBy[i] as number
+      out[field++] = own >= 0 || further < 0 ? own : further + profile.filterTypes.length
       out[field++] = candidates.coming[i] as number
       out[field++] = candidates.foreignRequests[i] as number
-      for (let scorer = 0; scorer < scoresKept; scorer++) out[field++] = profile.scores[scorer]?.[i] ?? NaN
+      for (let scorer = 0; scorer < scoresKept; scorer++) out[field++] = scores[scorer]?.[i] ?? NaN
     }
     return kept
   }
@@ -218,14 +227,15 @@ export class DecisionLog {
   #record(ticket: number): DecisionRecord {
     const at = ticket % this.#capacity
     const text = this.#text[at]
-    const profile = text?.profile
-    if (text === undefined || profile === null || profile === undefined) throw new RangeError('decision log index')
+    const profile = text?.profile ?? null
+    const used = text?.used ?? null
+    if (text === undefined || profile === null || used === null) throw new RangeError('decision log index')
     const facts = this.#facts.subarray(at * factFields, (at + 1) * factFields)
     const fact = (index: number): number => facts[index] as number
     const name = (serial: number): string => this.#names.get(serial) ?? `worker ${serial}`
     const candidates = Array.from({ length: fact(4) }, (_, row) => {
       const start = (at * keptCandidates + row) * candidateFields
-      return candidateRecord(this.#candidates.subarray(start, start + candidateFields), profile, name)
+      return candidateRecord(this.#candidates.subarray(start, start + candidateFields), profile, used, name)
     })
     return {
       requestId: text.requestId,
@@ -240,6 +250,7 @@ export class DecisionLog {
       chosen: name(fact(7)),
       reason: text.reason,
       ...(text.fallback === null ? {} : { fallback: text.fallback }),
+      ...(used === profile ? {} : { usedProfile: used.name }),
       predictedCachedTokens: fact(5),
       ...(fact(6) < 0 ? {} : { actualCachedTokens: fact(6) }),
       timingsUs: {
@@ -252,10 +263,15 @@ export class DecisionLog {
   }
 }
 
-function candidateRecord(row: Float64Array, profile: Profile, name: (serial: number) => string): CandidateRecord {
+function candidateRecord(
+  row: Float64Array,
+  profile: Profile,
+  used: Profile,
+  name: (serial: number) => string,
+): CandidateRecord {
   const at = (index: number): number => row[index] as number
   const known = (key: string, index: number): object => (Number.isNaN(at(index)) ? {} : { [key]: rounded(at(index)) })
-  const filteredBy = profile.filterTypes[at(14)]
+  const filteredBy = [...profile.filterTypes, ...used.filterTypes][at(14)]
   return {
     worker: name(at(0)),
     matchedBlocks: { gpu: at(1), host: at(2), disk: at(3), shared: at(4) },
@@ -272,7 +288,7 @@ function candidateRecord(row: Float64Array, profile: Profile, name: (serial: num
       ...known('ageMs', 12),
     },
     scores: Object.fromEntries(
-      profile.scorerTypes.slice(0, scoresKept).map((type, index) => [type, rounded(at(17 + index))]),
+      used.scorerTypes.slice(0, scoresKept).map((type, index) => [type, rounded(at(17 + index))]),
     ),
     total: rounded(at(13)),
     ...(filteredBy === undefined ? {} : { filteredBy }),

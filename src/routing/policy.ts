@@ -2,21 +2,37 @@ import type Type from 'typebox'
 import { RouterError } from '../errors.ts'
 
 /**
- * The plugin interface: filters, scorers and pickers make up a profile. Everything here is synchronous and does no I/O;
- * clock and randomness are passed in (decision 15). All arrays are indexed by candidate, 0 … fleet.count − 1, belong to
- * the router and are reused: a plugin reads them during the call and keeps none.
+ * The plugin interface: filters, fallbacks, scorers and pickers make up a profile. Everything here is synchronous and does
+ * no I/O; clock and randomness are passed in (decision 15). All arrays are indexed by candidate, 0 … fleet.count − 1,
+ * belong to the router and are reused, as the request is: a plugin reads them during the call and keeps none.
  */
-export interface PolicyRequest {
+export interface PolicyRequest extends PolicyFacts {
+  /**
+   * Names of the prompt's full blocks of this size, each with everything before it: two words a block, low word first. Empty
+   * where the prompt was not tokenized or no worker has blocks of this size. May be kept; not to be changed.
+   */
+  keys(blockSize: number): Uint32Array
+}
+
+/** What a request says of itself. */
+export interface PolicyFacts {
   readonly model: string
   readonly adapter: string | null
   /** 0 where the prompt could not be tokenized; `promptTokensEstimate` then stands in. */
   readonly promptTokens: number
   /** Tokens of the prompt, or bytes / 4 where it has not been tokenized. */
   readonly promptTokensEstimate: number
-  readonly sessionId: string | null
+  /** A name for the client's session, made from the id that it sent under the deployment's secret; equal on all replicas. */
+  readonly session: string | null
+  /** `user` of the body. */
+  readonly user: string | null
+  /** Id of the API key, `anonymous` where there are none. */
+  readonly keyId: string
   readonly priority: number
   readonly stream: boolean
   readonly maxTokens: number | null
+  /** A header of the request by its lower-case name; null where it is absent or a secret (keys, cookies). */
+  header(name: string): string | null
 }
 
 export interface PolicyFleet {
@@ -41,6 +57,8 @@ export interface PolicyFleet {
   /** 0 where unknown. */
   readonly capacityBlocks: Float64Array
   readonly blockSize: Float64Array
+  /** 1 where the engine says that it has the request's adapter loaded, and everywhere for a request without one. */
+  readonly hasAdapter: Uint8Array
 }
 
 export interface PolicyMatch {
@@ -91,11 +109,21 @@ export interface Dispatch {
   readonly requestsAhead: number
   readonly stream: boolean
   readonly atMs: number
+  /** Names of the prompt's blocks in the worker's size, as `PolicyRequest.keys`; null where unknown, as of other replicas. */
+  readonly keys: Uint32Array | null
+  readonly adapter: string | null
+  readonly session: string | null
+  readonly maxTokens: number | null
 }
 
 export interface Filter extends PolicyHooks {
   /** Sets `keep[i]` to 0 for candidates that must not be chosen. */
   filter(request: PolicyRequest, fleet: PolicyFleet, match: PolicyMatch, keep: Uint8Array): void
+}
+
+export interface Fallback extends PolicyHooks {
+  /** Whether the request has to be routed another way, among the candidates with `keep[i] === 1`. */
+  applies(request: PolicyRequest, fleet: PolicyFleet, match: PolicyMatch, keep: Uint8Array): boolean
 }
 
 export interface Scorer extends PolicyHooks {
@@ -118,25 +146,47 @@ interface PluginBase<Kind extends string, Made, Parameters extends Type.TSchema>
   readonly create: (parameters: Type.Static<Parameters>, context: PolicyContext) => Made
 }
 
-export type FilterPlugin<Parameters extends Type.TSchema = Type.TSchema> = PluginBase<'filter', Filter, Parameters>
+export interface FilterPlugin<Parameters extends Type.TSchema = Type.TSchema> extends PluginBase<
+  'filter',
+  Filter,
+  Parameters
+> {
+  /** Under which decisions are counted as fallbacks where it left out the worker with the longest match; none: they are not. */
+  readonly reason?: string
+}
+export interface FallbackPlugin<Parameters extends Type.TSchema = Type.TSchema> extends PluginBase<
+  'fallback',
+  Fallback,
+  Parameters
+> {
+  /** Under which decisions are counted where it applies. */
+  readonly reason: string
+}
 export type ScorerPlugin<Parameters extends Type.TSchema = Type.TSchema> = PluginBase<'scorer', Scorer, Parameters>
 export type PickerPlugin<Parameters extends Type.TSchema = Type.TSchema> = PluginBase<'picker', Picker, Parameters>
-export type PolicyPlugin = FilterPlugin | ScorerPlugin | PickerPlugin
+export type PolicyPlugin = FilterPlugin | FallbackPlugin | ScorerPlugin | PickerPlugin
+
+export const pluginKinds: readonly PolicyPlugin['kind'][] = ['filter', 'fallback', 'scorer', 'picker']
 
 /** Declares a plugin. Plain data comes back: no registry and no class to be an instance of. */
 export function definePolicy<Parameters extends Type.TSchema>(plugin: FilterPlugin<Parameters>): FilterPlugin
+export function definePolicy<Parameters extends Type.TSchema>(plugin: FallbackPlugin<Parameters>): FallbackPlugin
 export function definePolicy<Parameters extends Type.TSchema>(plugin: ScorerPlugin<Parameters>): ScorerPlugin
 export function definePolicy<Parameters extends Type.TSchema>(plugin: PickerPlugin<Parameters>): PickerPlugin
 export function definePolicy(plugin: object): PolicyPlugin {
-  const { kind, type, create } = plugin as Partial<PolicyPlugin>
-  if (kind !== 'filter' && kind !== 'scorer' && kind !== 'picker') {
-    throw new RouterError(
-      'PLUGIN_INVALID',
-      `A policy plugin's kind is filter, scorer or picker, not ${JSON.stringify(kind)}`,
-    )
+  const { kind, type, create, reason } = plugin as Partial<FallbackPlugin>
+  if (!pluginKinds.some((known) => known === kind)) {
+    const kinds = `${pluginKinds.slice(0, -1).join(', ')} or ${pluginKinds.at(-1) ?? ''}`
+    throw new RouterError('PLUGIN_INVALID', `A policy plugin's kind is ${kinds}, not ${JSON.stringify(kind)}`)
   }
   if (typeof type !== 'string' || type === '' || typeof create !== 'function') {
-    throw new RouterError('PLUGIN_INVALID', `A ${kind} plugin needs a "type" (its name) and a "create" function`)
+    throw new RouterError(
+      'PLUGIN_INVALID',
+      `A ${String(kind)} plugin needs a "type" (its name) and a "create" function`,
+    )
+  }
+  if (kind === 'fallback' && (typeof reason !== 'string' || !/^[a-z][a-z0-9_]*$/.test(reason))) {
+    throw new RouterError('PLUGIN_INVALID', `The fallback plugin "${type}" needs a "reason" of the form lower_case`)
   }
   return plugin as PolicyPlugin
 }

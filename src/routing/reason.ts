@@ -10,8 +10,16 @@ export interface Reason {
   readonly best: { readonly other?: string; readonly otherCachedTokens?: number }
 }
 
-/** @param unusable why the request has no prefix match to use, if it has none */
-export function reasonOf(candidates: Candidates, chosen: number, unusable: string | null): Reason {
+/**
+ * @param unusable why the request has no prefix match to use, if it has none
+ * @param policy why the policy did not go by the longest match, where it says so
+ */
+export function reasonOf(
+  candidates: Candidates,
+  chosen: number,
+  unusable: string | null,
+  policy: string | null = null,
+): Reason {
   let longest = 0
   let other = -1
   let degraded: string | null = null
@@ -27,6 +35,7 @@ export function reasonOf(candidates: Candidates, chosen: number, unusable: strin
       : { other: candidates.ids[other] ?? '', otherCachedTokens: candidates.cachedTokens[other] as number }
   const fallback = unusable ?? (longest === 0 ? degraded : null)
   if (fallback !== null) return { reason: 'load_only', fallback, best }
+  if (policy !== null) return { reason: 'fallback', fallback: policy, best }
   if (longest === 0) return { reason: 'no_match', fallback: 'no_match', best }
   if (candidates.count === 1) return { reason: 'only_candidate', fallback: null, best }
   const coming = candidates.comingTokens[chosen] as number
@@ -39,6 +48,7 @@ export function reasonOf(candidates: Candidates, chosen: number, unusable: strin
 
 /** The time to first token that the profile predicts for the chosen worker; null where it predicts none. */
 export function predictedMs(profile: Profile, chosen: number): number | null {
-  const index = profile.scorerTypes.indexOf('predicted-ttft')
-  return index === -1 ? null : -(profile.scores[index]?.[chosen] ?? 0)
+  const { scorerTypes, scores } = profile.used
+  const index = scorerTypes.indexOf('predicted-ttft')
+  return index === -1 ? null : -(scores[index]?.[chosen] ?? 0)
 }

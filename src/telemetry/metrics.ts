@@ -256,9 +256,14 @@ export function createMetrics() {
     panics: counted('panic_decisions_total', 'Decisions that ignored ejections, since too few workers were left.'),
     clientAborts: counted('client_aborts_total', 'Requests whose client left before the answer was complete.'),
     upstreamDied: counted('upstream_died_total', 'Answers cut off by a worker after the first byte.', ['worker']),
-    policyErrors: counted('policy_errors_total', 'Failures inside a policy plugin, which was then skipped.', [
-      'plugin',
-    ]),
+    policyErrors: counted(
+      'policy_errors_total',
+      'Failures and stalls of a policy plugin, whose part was then skipped.',
+      ['plugin'],
+    ),
+    policyPauses: counted('policy_pauses_total', 'Times that a policy plugin was left out for a while.', ['plugin']),
+    policyCalls: counted('policy_calls_total', 'Calls of a policy plugin.', ['plugin']),
+    policySeconds: counted('policy_seconds_total', 'Time spent in a policy plugin.', ['plugin']),
     kvEvents: counted('kv_events_total', 'KV events applied, by worker and kind.', ['worker', 'kind']),
     kvEventBlocks: counted('kv_event_blocks_total', 'Blocks that KV events stored and removed, by worker and tier.', [
       'worker',

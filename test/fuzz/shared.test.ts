@@ -36,6 +36,7 @@ function someRecord(chance: Chance): SharedRecord {
     () => ({
       ...{ kind: 'dispatched', number, worker: url(chance), stream: true, promptTokens: figure(chance) },
       ...{ uncachedTokens: figure(chance), loadTokens: 0, prefillTokensAhead: figure(chance), requestsAhead: 1 },
+      session: chance.oneIn(2) ? null : '0123456789abcdef',
     }),
     () => ({ kind: 'firstByte', number, ttftMs: figure(chance) }),
     () => ({ kind: 'finished', number }),

@@ -61,6 +61,7 @@ const record: fc.Arbitrary<SharedRecord> = fc.oneof(
       loadTokens: amount,
       prefillTokensAhead: figure,
       requestsAhead: figure,
+      session: fc.option(fc.constantFrom('0123456789abcdef', 'fedcba9876543210')),
     },
     plain,
   ),

@@ -35,6 +35,10 @@ function dispatchTo(serial: number, given: Partial<Dispatch> = {}): Dispatch {
     requestsAhead: 0,
     stream: true,
     atMs: 0,
+    keys: null,
+    adapter: null,
+    session: null,
+    maxTokens: null,
     ...given,
   }
 }

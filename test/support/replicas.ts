@@ -100,7 +100,8 @@ export class Replica {
   /** Tells our own policy and the others of a request. */
   dispatch({ serial }: Worker): Dispatch {
     const tokens = { promptTokens: 100, uncachedTokens: 60, loadTokens: 0.5, prefillTokensAhead: 7, requestsAhead: 2 }
-    const dispatch = { serial, ...tokens, stream: true, atMs: this.#log.nowMs }
+    const names = { keys: null, adapter: null, session: '0123456789abcdef', maxTokens: null }
+    const dispatch = { serial, ...tokens, ...names, stream: true, atMs: this.#log.nowMs }
     this.policy.dispatched(dispatch)
     this.state.dispatches.onDispatched(dispatch)
     return dispatch

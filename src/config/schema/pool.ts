@@ -12,17 +12,34 @@ const plugin = object({
   ),
 })
 
+const profileParts = {
+  name: Type.Optional(text('Name shown in decisions.')),
+  filters: Type.Optional(Type.Array(plugin, { description: 'Filters, in order.' })),
+  scorers: Type.Optional(Type.Array(plugin, { description: 'Weighted scorers.' })),
+  picker: Type.Optional(plugin),
+}
+
+const fallback = object({
+  type: text('Name of the plugin.'),
+  parameters: plugin.properties.parameters,
+  use: Type.Optional(
+    Type.Union([Type.String({ minLength: 1 }), object(profileParts)], {
+      description: 'The profile that chooses where the fallback applies; omitted: least-loaded.',
+    }),
+  ),
+})
+
 export const profile = Type.Union(
   [
     Type.String({ minLength: 1 }),
     object({
-      name: Type.Optional(text('Name shown in decisions.')),
-      filters: Type.Optional(Type.Array(plugin, { description: 'Filters, in order.' })),
-      scorers: Type.Optional(Type.Array(plugin, { description: 'Weighted scorers.' })),
-      picker: Type.Optional(plugin),
+      ...profileParts,
+      fallbacks: Type.Optional(
+        Type.Array(fallback, { description: 'The first that applies hands the choice to another profile.' }),
+      ),
     }),
   ],
-  { description: 'Routing profile: a built-in name, or filters, scorers and a picker.' },
+  { description: 'Routing profile: a built-in name, or filters, fallbacks, scorers and a picker.' },
 )
 
 const sharedSource = object({
