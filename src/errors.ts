@@ -54,6 +54,8 @@ export const errorCodes = {
   // Peers that speak a protocol wrongly.
   ZMTP_PROTOCOL: { status: 500, type: 'PeerError' },
   EVENT_MALFORMED: { status: 500, type: 'PeerError' },
+  // What a replay was given.
+  TRACE_INVALID: { status: 500, type: 'TraceError' },
   // What was kept of the map.
   SNAPSHOT_UNUSABLE: { status: 500, type: 'SnapshotError' },
 } as const
