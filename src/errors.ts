@@ -41,6 +41,7 @@ export const errorCodes = {
   QUEUE_FULL: { status: 429, type: 'RateLimitError' },
   QUEUE_TIMEOUT: { status: 429, type: 'RateLimitError' },
   NO_WORKER: { status: 503, type: 'ServiceUnavailableError' },
+  NO_SUITABLE_WORKER: { status: 503, type: 'ServiceUnavailableError' },
   NOT_READY: { status: 503, type: 'ServiceUnavailableError' },
   DRAINING: { status: 503, type: 'ServiceUnavailableError' },
   TOKENIZER_BUSY: { status: 503, type: 'ServiceUnavailableError' },

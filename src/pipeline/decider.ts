@@ -91,7 +91,7 @@ export class Decider {
     return this.#routeOf(pool).profile
   }
 
-  /** No `await` in between, so that a decision sees one consistent picture. @throws RouterError NO_WORKER */
+  /** No `await` in between, so that a decision sees one consistent picture. @throws RouterError NO_WORKER, NO_SUITABLE_WORKER */
   decide(request: Prepared, tried: ReadonlySet<number>, attempt: number, log: DecisionLog): Decision {
     const { clock, load, map, metrics, outliers } = this.#o
     const { pool } = request.target
@@ -115,6 +115,7 @@ export class Decider {
     })
     if (candidates.count === 0) throw noWorker(pool)
     const chosen = profile.choose(asked, candidates, candidates)
+    if (chosen < 0) throw refused(pool, profile.refusedBy ?? '')
     const chosenMs = clock()
 
     const worker = candidates.workers[chosen] as Worker
@@ -285,4 +286,12 @@ function noWorker(pool: Pool): RouterError {
   return new RouterError('NO_WORKER', `No healthy worker serves "${pool.model}" (${pool.workers.length} known)`, {
     retryAfterSeconds: 1,
   })
+}
+
+function refused(pool: Pool, filter: string): RouterError {
+  return new RouterError(
+    'NO_SUITABLE_WORKER',
+    `No worker that serves "${pool.model}" now is one that the request may go to (${filter})`,
+    { retryAfterSeconds: 1 },
+  )
 }

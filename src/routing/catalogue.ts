@@ -1,14 +1,25 @@
 import type Type from 'typebox'
 import { Value } from 'typebox/value'
 import { RouterError } from '../errors.ts'
+import { allSaturated } from './fallbacks/all-saturated.ts'
+import { shortMatch } from './fallbacks/short-match.ts'
+import { staleLoad } from './fallbacks/stale-load.ts'
+import { adapterLoaded } from './filters/adapter-loaded.ts'
+import { kvMemory } from './filters/kv-memory.ts'
+import { label } from './filters/label.ts'
+import { matchWait } from './filters/match-wait.ts'
+import { pinnedWorker } from './filters/pinned-worker.ts'
 import { requestLimit } from './filters/request-limit.ts'
+import { sessionAffinity } from './filters/session-affinity.ts'
 import { bestScore } from './pickers/best-score.ts'
+import { boundedHash } from './pickers/bounded-hash.ts'
 import { powerOfTwo } from './pickers/power-of-two.ts'
 import { randomPicker } from './pickers/random.ts'
 import { roundRobin } from './pickers/round-robin.ts'
 import { PluginGuard, type PluginFault, type PluginLimits } from './plugin-guard.ts'
 import type { PolicyContext, PolicyPlugin } from './policy.ts'
 import { Profile } from './profile.ts'
+import { labelPreference } from './scorers/label-preference.ts'
 import { leastRequests } from './scorers/least-requests.ts'
 import { predictedTtft } from './scorers/predicted-ttft.ts'
 import { prefix } from './scorers/prefix.ts'
@@ -16,10 +27,21 @@ import { prefix } from './scorers/prefix.ts'
 /** Every built-in plugin. A new policy adds a file and a line here. */
 export const plugins: readonly PolicyPlugin[] = [
   requestLimit,
+  kvMemory,
+  matchWait,
+  sessionAffinity,
+  label,
+  adapterLoaded,
+  pinnedWorker,
+  shortMatch,
+  staleLoad,
+  allSaturated,
   predictedTtft,
   leastRequests,
   prefix,
+  labelPreference,
   bestScore,
+  boundedHash,
   randomPicker,
   roundRobin,
   powerOfTwo,
@@ -46,7 +68,17 @@ export interface ProfileChoice {
 
 /** Built-in profiles. `kv-aware` is the default. */
 export const profiles: Readonly<Record<string, ProfileChoice>> = {
-  'kv-aware': { scorers: [{ type: 'predicted-ttft' }], picker: { type: 'best-score' } },
+  'kv-aware': {
+    filters: [{ type: 'adapter-loaded' }],
+    scorers: [{ type: 'predicted-ttft' }],
+    picker: { type: 'best-score' },
+  },
+  session: {
+    filters: [{ type: 'adapter-loaded' }, { type: 'session-affinity' }],
+    scorers: [{ type: 'predicted-ttft' }],
+    picker: { type: 'best-score' },
+  },
+  'consistent-hash': { picker: { type: 'bounded-hash' } },
   'round-robin': { picker: { type: 'round-robin' } },
   random: { picker: { type: 'random' } },
   'power-of-two': { scorers: [{ type: 'least-requests' }], picker: { type: 'power-of-two' } },

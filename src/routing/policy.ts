@@ -117,6 +117,8 @@ export interface Dispatch {
 }
 
 export interface Filter extends PolicyHooks {
+  /** Whether a request that it leaves no candidate to is refused; otherwise its verdict is then dropped. */
+  readonly required?: boolean
   /** Sets `keep[i]` to 0 for candidates that must not be chosen. */
   filter(request: PolicyRequest, fleet: PolicyFleet, match: PolicyMatch, keep: Uint8Array): void
 }

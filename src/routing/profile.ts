@@ -44,6 +44,8 @@ export class Profile {
   used: Profile = this
   /** Why the last choice did not go by the longest match, where a plugin says so. */
   fallback: string | null = null
+  /** The filter that left no candidate, where the last choice was none. */
+  refusedBy: string | null = null
   readonly #parts: ProfileParts
   readonly #hooks: readonly (readonly [PluginGuard, PolicyHooks])[]
   readonly #onDispatched: readonly (readonly [PluginGuard, PolicyHooks])[]
@@ -71,7 +73,7 @@ export class Profile {
     this.#onFinished = this.#hooks.filter(([, hooks]) => hooks.onFinished !== undefined)
   }
 
-  /** Index of the chosen candidate; `fleet.count` is at least 1. */
+  /** Index of the chosen candidate, or −1 where a required filter leaves none; `fleet.count` is at least 1. */
   choose(request: PolicyRequest, fleet: PolicyFleet, match: PolicyMatch): number {
     this.keep.fill(1, 0, fleet.count)
     return this.#choose(request, fleet, match)
@@ -120,9 +122,10 @@ export class Profile {
   #choose(request: PolicyRequest, fleet: PolicyFleet, match: PolicyMatch): number {
     this.used = this
     this.fallback = null
+    this.refusedBy = null
     this.totals.fill(0, 0, fleet.count)
     this.filteredBy.fill(-1, 0, fleet.count)
-    this.#filter(request, fleet, match)
+    if (!this.#filter(request, fleet, match)) return -1
     for (const { guard, fallback, reason, use } of this.#parts.fallbacks) {
       const startMs = guard.enter()
       if (Number.isNaN(startMs)) continue
@@ -138,16 +141,18 @@ export class Profile {
       const chosen = use.#choose(request, fleet, match)
       this.used = use.used
       this.fallback = use.fallback ?? reason
+      this.refusedBy = use.refusedBy
       return chosen
     }
     this.#score(request, fleet, match)
     return this.#pick(request, fleet, match)
   }
 
-  #filter(request: PolicyRequest, fleet: PolicyFleet, match: PolicyMatch): void {
+  /** False where a required filter leaves no candidate: it is the one that `refusedBy` names. */
+  #filter(request: PolicyRequest, fleet: PolicyFleet, match: PolicyMatch): boolean {
     const { keep, filteredBy } = this
     const { filters } = this.#parts
-    if (filters.length === 0) return
+    if (filters.length === 0) return true
     for (let index = 0; index < filters.length; index++) {
       const { guard, filter } = filters[index] as (typeof filters)[number]
       const startMs = guard.enter()
@@ -164,6 +169,10 @@ export class Profile {
         else if (filteredBy[i] === -1) filteredBy[i] = index
       }
       if (kept > 0) continue
+      if (filter.required === true) {
+        this.refusedBy = guard.type
+        return false
+      }
       // A filter that refuses everyone would turn a busy fleet into an outage; its verdict is dropped instead.
       for (let i = 0; i < fleet.count; i++) {
         if (filteredBy[i] !== index) continue
@@ -172,6 +181,7 @@ export class Profile {
       }
     }
     this.fallback = this.#filteredMatch(fleet, match)
+    return true
   }
 
   /** Why a worker with a longer match than all that are left was left out; null where none was. */

@@ -7,7 +7,7 @@ import type { Profile } from '../../src/routing/profile.ts'
 import { InFlightCounters } from '../../src/workers/fleet.ts'
 import Type from 'typebox'
 import { seededRandom } from '../support/random.ts'
-import { aRequest, aWorker, candidatesOf } from '../support/routing.ts'
+import { aDispatch, aRequest, aWorker, candidatesOf } from '../support/routing.ts'
 
 interface Setup {
   profile: Profile
@@ -27,20 +27,7 @@ function profileNamed(chosen: string | ProfileChoice, seed = 1): Setup {
 }
 
 function dispatchTo(serial: number, given: Partial<Dispatch> = {}): Dispatch {
-  return {
-    serial,
-    promptTokens: 1000,
-    uncachedTokens: 1000,
-    prefillTokensAhead: 0,
-    requestsAhead: 0,
-    stream: true,
-    atMs: 0,
-    keys: null,
-    adapter: null,
-    session: null,
-    maxTokens: null,
-    ...given,
-  }
+  return aDispatch({ serial, ...given })
 }
 
 const workers = [0, 1, 2, 3].map((index) => aWorker(index))

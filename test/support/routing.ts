@@ -1,5 +1,5 @@
 import { Candidates } from '../../src/routing/candidates.ts'
-import type { PolicyRequest } from '../../src/routing/policy.ts'
+import type { Dispatch, PolicyRequest } from '../../src/routing/policy.ts'
 import { InFlightCounters } from '../../src/workers/fleet.ts'
 import { Standing } from '../../src/workers/standing.ts'
 import { newAgreement } from '../../src/workers/agreement.ts'
@@ -50,6 +50,23 @@ export function aRequest(given: Partial<PolicyRequest> = {}): PolicyRequest {
   }
 }
 
+export function aDispatch(given: Partial<Dispatch> = {}): Dispatch {
+  return {
+    serial: 0,
+    promptTokens: 1000,
+    uncachedTokens: 1000,
+    prefillTokensAhead: 0,
+    requestsAhead: 0,
+    stream: true,
+    atMs: 0,
+    keys: null,
+    adapter: null,
+    session: null,
+    maxTokens: null,
+    ...given,
+  }
+}
+
 /** Candidates from workers, their matched gpu blocks and the blocks that are coming behind these. */
 export function candidatesOf(
   workers: readonly Worker[],
@@ -57,6 +74,7 @@ export function candidatesOf(
   gpuBlocks: readonly number[] = [],
   promptTokens = 1000,
   comingBlocks: readonly number[] = [],
+  adapter: string | null = null,
 ): Candidates {
   const candidates = new Candidates(64)
   const match = {
@@ -68,6 +86,6 @@ export function candidatesOf(
   }
   match.gpu.set(gpuBlocks)
   match.coming.set(comingBlocks)
-  candidates.gather(workers, counters, match, { nowMs: 0, staleLoadMs: 1000, promptTokens })
+  candidates.gather(workers, counters, match, { nowMs: 0, staleLoadMs: 1000, promptTokens, adapter })
   return candidates
 }

@@ -1,0 +1,97 @@
+import Type from 'typebox'
+import { definePolicy, type PolicyFleet, type PolicyRequest } from '../policy.ts'
+
+const sources = ['session', 'user', 'key', 'prefix'] as const
+
+/**
+ * Consistent hashing with bounded load (Mirrokni, Thorup and Zadimoghaddam 2016) over rendezvous weights: equal requests go
+ * to equal workers on every replica without a word between them, and none gets more than `loadFactor` times the mean.
+ */
+export const boundedHash = definePolicy({
+  kind: 'picker',
+  type: 'bounded-hash',
+  description: 'Consistent hashing with bounded load, by session, user, API key or prefix.',
+  parameters: Type.Object(
+    {
+      by: Type.Array(Type.Union(sources.map((source) => Type.Literal(source))), {
+        description: 'What is hashed: the first of these that the request has.',
+        default: ['session', 'user', 'prefix'],
+      }),
+      prefixBlocks: Type.Integer({
+        description: 'Blocks of the prompt that make its prefix.',
+        minimum: 1,
+        default: 16,
+      }),
+      loadFactor: Type.Number({
+        description: 'Requests in flight that a worker may have, in shares of the mean.',
+        minimum: 1,
+        default: 1.25,
+      }),
+    },
+    { additionalProperties: false },
+  ),
+  create({ by, prefixBlocks, loadFactor }, { random }) {
+    const hashOf = (request: PolicyRequest, fleet: PolicyFleet): number => {
+      for (const source of by) {
+        if (source === 'prefix') {
+          const keys = request.keys(fleet.blockSize[0] as number)
+          const blocks = Math.min(prefixBlocks, keys.length / 2)
+          if (blocks > 0) return (keys[2 * blocks - 2] as number) ^ (keys[2 * blocks - 1] as number)
+          continue
+        }
+        const text = source === 'session' ? request.session : source === 'user' ? request.user : request.keyId
+        if (text !== null) return hashed(text)
+      }
+      return Math.floor(random() * 2 ** 32)
+    }
+    const hashes = new Map<number, number>()
+    const hashOfWorker = (fleet: PolicyFleet, i: number): number => {
+      const serial = fleet.serials[i] as number
+      let hash = hashes.get(serial)
+      if (hash === undefined) {
+        if (hashes.size > 4 * fleet.count + 64) hashes.clear()
+        hash = hashed(fleet.ids[i] ?? '')
+        hashes.set(serial, hash)
+      }
+      return hash
+    }
+    return {
+      pick(request, fleet, _match, _totals, keep) {
+        let inFlight = 1
+        let kept = 0
+        for (let i = 0; i < fleet.count; i++) {
+          if (keep[i] !== 1) continue
+          kept++
+          inFlight += fleet.requests[i] as number
+        }
+        const most = Math.ceil((loadFactor * inFlight) / kept)
+        const hash = hashOf(request, fleet)
+        let chosen = -1
+        let heaviest = -1
+        for (let i = 0; i < fleet.count; i++) {
+          if (keep[i] !== 1 || (fleet.requests[i] as number) + 1 > most) continue
+          const weight = mixed(hash ^ hashOfWorker(fleet, i))
+          if (weight <= heaviest) continue
+          heaviest = weight
+          chosen = i
+        }
+        return chosen
+      },
+    }
+  },
+})
+
+/** FNV-1a, 32 bits. */
+function hashed(text: string): number {
+  let hash = 0x811c9dc5
+  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193)
+  return hash
+}
+
+/** Every bit of the argument moves about half of the result's (the finalizer of MurmurHash3); 0 … 2^32 − 1. */
+function mixed(value: number): number {
+  let hash = value
+  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b)
+  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35)
+  return (hash ^ (hash >>> 16)) >>> 0
+}
