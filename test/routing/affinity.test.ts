@@ -125,7 +125,10 @@ test('a pinned worker is the only candidate, and a request for one that is gone 
 
 test('a request with an adapter goes where it is loaded, also if the prefix is elsewhere, and anywhere if nobody has it', () => {
   const some = [0, 1, 2].map((index) => aWorker(index, { models: new Set(index === 1 ? ['base', 'lora'] : ['base']) }))
-  const { profile } = router('kv-aware', some)
+  const { profile } = router(
+    { filters: [{ type: 'adapter-loaded' }], scorers: [{ type: 'prefix', weight: 100 }] },
+    some,
+  )
   const counters = new InFlightCounters(64)
   const choose = (adapter: string | null): number => {
     const candidates = candidatesOf(some, counters, [50, 0, 0], 1000, [], adapter)
