@@ -1,10 +1,22 @@
 import type { KvEvent } from '../simulator/kv-event.ts'
+import type { GivenBlocks } from '../simulator/sequence.ts'
 import type { MeasuredLoad } from '../workers/worker.ts'
 
 /** One request on its way, as the run in virtual time tells a chooser of it. */
 export interface VirtualRequest {
   readonly id: string
+  readonly promptTokens: number
+  /** Empty where `prompt` stands for them. */
   readonly tokens: Uint32Array
+  readonly prompt?: GivenPrompt
+  /** Name of the client's session, where it tells one. */
+  readonly session?: string | null
+}
+
+/** A prompt by its blocks: how the engines name them, and how the router does. */
+export interface GivenPrompt extends GivenBlocks {
+  /** Keys of the prompt's full blocks, two words a block. */
+  readonly keys: Uint32Array
 }
 
 /** Chooses a worker for each request and hears what a router would hear of it afterwards. */
@@ -14,6 +26,8 @@ export interface Chooser {
   firstToken(id: string, nowMs: number): void
   /** @param cachedTokens What the engine reports of its prompt. */
   finished(id: string, cachedTokens: number, nowMs: number): void
+  /** It was given up, or its engine broke off. */
+  aborted(id: string): void
   /** A worker's load as it reports it. */
   measured(worker: number, load: MeasuredLoad): void
   applyEvents(worker: number, events: readonly KvEvent[]): void

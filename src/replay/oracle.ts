@@ -12,14 +12,17 @@ export class Oracle implements Chooser {
     this.#engines = engines
   }
 
-  choose({ id, tokens }: VirtualRequest): Choice {
+  choose({ id, tokens, promptTokens, prompt }: VirtualRequest): Choice {
     let best: Choice = { worker: 0, predictedCachedTokens: 0, comingTokens: 0 }
     let leastMs = Infinity
     for (const [worker, engine] of this.#engines.entries()) {
       const { maxBatchedTokens, prefillTokensPerSecond, stepBaseMs, decodeMsPerRequest } = engine.options
       const { prefillTokens, decoding, stepLeftMs } = engine.backlog()
-      const predictedCachedTokens = engine.cachedTokens({ id, tokens, outputTokens: 1 })
-      const tokensToDo = prefillTokens + tokens.length - predictedCachedTokens
+      const predictedCachedTokens = engine.cachedTokens({
+        ...{ id, tokens, outputTokens: 1 },
+        ...(prompt === undefined ? {} : { given: prompt }),
+      })
+      const tokensToDo = prefillTokens + promptTokens - predictedCachedTokens
       const steps = Math.ceil(tokensToDo / maxBatchedTokens)
       const stepsMs = steps * (stepBaseMs + decoding * decodeMsPerRequest)
       const ms = stepLeftMs + (tokensToDo / prefillTokensPerSecond) * 1000 + stepsMs
@@ -35,6 +38,10 @@ export class Oracle implements Chooser {
   }
 
   finished(): void {
+    return
+  }
+
+  aborted(): void {
     return
   }
 

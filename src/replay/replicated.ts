@@ -52,6 +52,11 @@ export class Replicated implements Chooser {
     this.#taken.delete(id)
   }
 
+  aborted(id: string): void {
+    this.#taken.get(id)?.aborted(id)
+    this.#taken.delete(id)
+  }
+
   /** Each reads the engines' load itself. */
   measured(worker: number, load: MeasuredLoad): void {
     for (const replica of this.#replicas) replica.measured(worker, load)

@@ -151,17 +151,16 @@ export class Routed implements Chooser {
     this.#shared?.beat()
   }
 
-  choose({ id, tokens }: VirtualRequest, nowMs: number): Choice {
+  choose({ id, tokens, promptTokens, prompt, session = null }: VirtualRequest, nowMs: number): Choice {
     const { counters } = this.#fleet
     const candidates = this.#candidates
-    const promptTokens = tokens.length
     const { blockSize } = this.#scope
-    const keys = blockKeys(tokens, this.#scope)
+    const keys = prompt?.keys ?? blockKeys(tokens, this.#scope)
     const queries = [{ blockSize, keys }]
     this.#map.match(queries, this.#match)
     this.#coming.match(queries, this.#match, nowMs, this.#match.coming)
     candidates.gather(this.#workers, this.#load, this.#match, { nowMs, staleLoadMs, promptTokens })
-    const facts = { ...sameFacts, promptTokens, promptTokensEstimate: promptTokens }
+    const facts = { ...sameFacts, promptTokens, promptTokensEstimate: promptTokens, session }
     const chosen = this.#profile.choose(this.#asked.is(facts, queries), candidates, candidates)
     const { slot, serial } = candidates.workers[chosen] as Worker
     const predictedCachedTokens = candidates.cachedTokens[chosen] as number
@@ -218,6 +217,16 @@ export class Routed implements Chooser {
     this.#shared?.dispatches.onFinished(live.dispatch)
   }
 
+  aborted(id: string): void {
+    const live = this.#live.get(id)
+    if (live === undefined) return
+    this.#live.delete(id)
+    live.inFlight.release()
+    this.#sent.ended(live.underWay)
+    this.#profile.finished(live.dispatch)
+    this.#shared?.dispatches.onFinished(live.dispatch)
+  }
+
   measured(index: number, load: MeasuredLoad): void {
     const worker = this.#workers[index]
     if (worker === undefined) return
@@ -246,7 +255,7 @@ function mapEvent(event: KvEvent, scope: KeyScope): MapEvent {
         tier: 0,
         group: 0,
         engineHashes: event.hashes,
-        locals: localHashes(event.tokens, scope),
+        locals: event.locals ?? localHashes(event.tokens, scope),
         parent:
           event.parent === null
             ? { kind: 'root', keyLow: scope.rootLow, keyHigh: scope.rootHigh }

@@ -209,7 +209,7 @@ class VirtualRun {
     const tokens = joined(history, asked.user)
     const { others } = this.#options
     const isOthers = others?.conversations.includes(conversation) === true
-    const choice = isOthers ? null : this.#chooser.choose({ id, tokens }, this.#nowMs)
+    const choice = isOthers ? null : this.#chooser.choose({ id, tokens, promptTokens: tokens.length }, this.#nowMs)
     this.#running.set(id, { conversation, turn, tokens, sentMs: this.#nowMs, choice })
     const worker = choice === null ? others?.worker : choice.worker
     this.#engines[worker ?? 0]?.add({ id, tokens, outputTokens: asked.outputTokens }, this.#nowMs)

@@ -5,7 +5,7 @@ import { fastBlockHash, type BlockHash } from './block-hash.ts'
 import { HostCache, nameOf } from './host-cache.ts'
 import type { BlockStored, KvEvent } from './kv-event.ts'
 import type { SharedStore } from './shared-store.ts'
-import { Sequence, type GenerationRequest, type GenerationResult } from './sequence.ts'
+import { promptTokensOf, Sequence, type GenerationRequest, type GenerationResult } from './sequence.ts'
 
 /** What a simulated engine is; every figure has a default. */
 export interface EngineOptions {
@@ -40,12 +40,13 @@ export interface EngineOptions {
   readonly outputTokens: Uint32Array
   readonly blockHash: BlockHash
   readonly onToken?: (sequence: Sequence, token: number, atMs: number) => void
+  readonly onFirstToken?: (id: string, atMs: number) => void
   readonly onFinished?: (result: GenerationResult) => void
   /** One batch a step that changed the cache, in the order in which it changed; left out, no events are built. */
   readonly onEvents?: (events: readonly KvEvent[], atMs: number) => void
 }
 
-export const engineDefaults: Omit<EngineOptions, 'onToken' | 'onFinished' | 'onEvents'> = {
+export const engineDefaults: Omit<EngineOptions, 'onToken' | 'onFirstToken' | 'onFinished' | 'onEvents'> = {
   blockSize: 16,
   capacityBlocks: 8_192,
   maxModelLength: 131_072,
@@ -117,6 +118,12 @@ const inShared = -2
  * A step is scheduled as a whole (running requests first, then waiting ones while tokens, places and blocks suffice),
  * lasts for its modelled duration, and then yields its KV events and one token of each request that has no more to
  * compute. A request is admitted only when the cache can hold it to its end, so nothing is ever preempted.
+ *
+ * Steps in a row that only continue answers are passed over in one go where nobody hears of single tokens:
+ *
+ *     step        0    1    2    3    4    5        0 fills no block and admits nobody; 1 to 4 fill and open none;
+ *     calm        ├────────────────────┤            the last one, 5, ends like any other: with an answer's end, or
+ *                                                   before a block is full or opened. A request that comes cuts it short.
  */
 export class Engine {
   readonly options: EngineOptions
@@ -132,6 +139,17 @@ export class Engine {
   #events: KvEvent[] = []
   #nowMs = 0
   #stepEndsAtMs: number | null = null
+  #stepMs = 0
+  /** Steps like the one in progress, itself included, in which nothing else happens. */
+  #calmSteps = 1
+  /** Steps until the first answer ends, the one in progress included; 1 where that is not known. */
+  #untilTold = 1
+  /** Calm steps that are over and not counted in the sequences yet. */
+  #passedSteps = 0
+  /** Counts what may let in the request that was refused last, and that count when it was. */
+  #changes = 0
+  #refused: Sequence | null = null
+  #refusedAtChange = 0
   /** A step's results are being told; a request that comes in answer to them waits for the next step. */
   #finishing = false
   /** What the requests admitted to the next step load from other tiers. */
@@ -177,6 +195,7 @@ export class Engine {
   }
 
   get stats(): EngineStats {
+    this.#settle()
     return {
       running: this.#running.length,
       waiting: this.#waiting.length,
@@ -193,9 +212,14 @@ export class Engine {
     }
   }
 
-  /** When the step in progress ends; null while there is nothing to do. */
+  /**
+   * When the engine has something to tell at the earliest: the end of the step in progress, or of a later one where those until
+   * then tell no more than events that can wait; null while there is nothing to do.
+   */
   nextEventMs(): number | null {
-    return this.#stepEndsAtMs
+    if (this.#stepEndsAtMs === null || this.#untilTold <= 1) return this.#stepEndsAtMs
+    // A little less than the sum of so many durations, whichever way it is rounded.
+    return this.#stepEndsAtMs + (this.#untilTold - 1) * this.#stepMs * (1 - 1e-9)
   }
 
   /** Runs all steps that end at or before this time. */
@@ -203,6 +227,11 @@ export class Engine {
     assert(nowMs >= this.#nowMs, 'time does not go back')
     while (this.#stepEndsAtMs !== null && this.#stepEndsAtMs <= nowMs) {
       this.#nowMs = this.#stepEndsAtMs
+      if (this.#calmSteps > 1) {
+        this.#passStep()
+        continue
+      }
+      this.#settle()
       this.#stepEndsAtMs = null
       this.#finishing = true
       this.#finishStep()
@@ -260,15 +289,17 @@ export class Engine {
   /** Queues a request. PROMPT_TOO_LONG where prompt and output exceed `maxModelLength`. */
   add(request: GenerationRequest, nowMs: number): void {
     this.advanceTo(nowMs)
-    const length = request.tokens.length + request.outputTokens
+    const promptTokens = promptTokensOf(request)
+    const length = promptTokens + request.outputTokens
     if (length > this.options.maxModelLength) {
       throw new RouterError('PROMPT_TOO_LONG', `${length} tokens exceed the limit of ${this.options.maxModelLength}.`)
     }
-    assert(request.tokens.length > 0 && request.outputTokens > 0, 'a request has a prompt and asks for output')
+    assert(promptTokens > 0 && request.outputTokens > 0, 'a request has a prompt and asks for output')
     assert(!this.#sequences.has(request.id), 'the ids of live requests differ')
     const sequence = new Sequence(request, this.options, nowMs)
     this.#sequences.set(request.id, sequence)
     this.#waiting.push(sequence)
+    this.#disturb()
     if (this.#stepEndsAtMs === null && !this.#finishing) this.#startStep()
   }
 
@@ -277,6 +308,8 @@ export class Engine {
     this.advanceTo(nowMs)
     const sequence = this.#sequences.get(id)
     if (sequence === undefined) return false
+    this.#settle()
+    this.#disturb()
     this.#aborted++
     this.#waiting = this.#waiting.filter((other) => other !== sequence)
     this.#running = this.#running.filter((other) => other !== sequence)
@@ -289,6 +322,7 @@ export class Engine {
   resetPrefixCache(nowMs: number): boolean {
     this.advanceTo(nowMs)
     if (!this.#cache.forgetNames()) return false
+    this.#changes++
     this.#host?.clear()
     if (this.options.onEvents !== undefined) this.#events.push({ kind: 'cleared' })
     return true
@@ -312,7 +346,13 @@ export class Engine {
     let admitted = 0
     while (admitted < this.#waiting.length && this.#running.length < maxRunningRequests && budgetTokens > 0) {
       const sequence = this.#waiting[admitted] as Sequence
-      if (!this.#admit(sequence)) break
+      if (sequence === this.#refused && this.#changes === this.#refusedAtChange) break
+      if (!this.#admit(sequence)) {
+        this.#refused = sequence
+        this.#refusedAtChange = this.#changes
+        break
+      }
+      this.#refused = null
       admitted++
       const tokens = Math.min(sequence.uncomputedTokens, budgetTokens)
       budgetTokens -= tokens
@@ -322,18 +362,68 @@ export class Engine {
     }
     if (admitted > 0) this.#waiting.splice(0, admitted)
     if (this.#scheduled.length === 0) return
-    const durationMs =
+    this.#stepMs =
       stepBaseMs + this.#loadingMs + (prefillTokens * 1_000) / prefillTokensPerSecond + decoding * decodeMsPerRequest
     this.#loadingMs = 0
     this.#steps++
-    this.#stepEndsAtMs = this.#nowMs + durationMs
+    this.#stepEndsAtMs = this.#nowMs + this.#stepMs
+    this.#disturb()
+    if (decoding === this.#scheduled.length && this.options.onToken === undefined) this.#foresee()
+  }
+
+  /** All that are scheduled continue their answers: for how many steps on end will they, and nothing else? */
+  #foresee(): void {
+    const { blockSize, maxRunningRequests } = this.options
+    const mayAdmit = this.#waiting.length > 0 && this.#running.length < maxRunningRequests
+    if ((mayAdmit && this.#refused !== this.#waiting[0]) || this.#scheduled.length < this.#running.length) return
+    let untilTold = Infinity
+    let untilBlock = Infinity
+    for (const sequence of this.#scheduled) {
+      if (sequence.request.given === undefined) return
+      untilTold = Math.min(untilTold, sequence.leftTokens)
+      const inBlock = sequence.computedTokens % blockSize
+      // The step after which the block is full, and the one that opens the next.
+      const full = inBlock < blockSize - 1 ? blockSize - 1 - inBlock : blockSize
+      const opens = blockSize - inBlock
+      untilBlock = Math.min(untilBlock, full, opens)
+    }
+    // A block more that is cached may let in the request that was refused.
+    this.#untilTold = mayAdmit ? Math.min(untilTold, untilBlock) : untilTold
+    // What this step has to tell is told when it ends.
+    if (this.#events.length === 0) this.#calmSteps = Math.min(untilTold, untilBlock)
+  }
+
+  /** Something comes in between: the step in progress is the last one that is foreseen. */
+  #disturb(): void {
+    this.#calmSteps = 1
+    this.#untilTold = 1
+  }
+
+  #passStep(): void {
+    this.#calmSteps--
+    this.#untilTold--
+    this.#passedSteps++
+    this.#steps++
+    this.#stepEndsAtMs = this.#nowMs + this.#stepMs
+  }
+
+  #settle(): void {
+    if (this.#passedSteps === 0) return
+    for (const sequence of this.#scheduled) sequence.passed(this.#passedSteps)
+    this.#generatedTokens += this.#passedSteps * this.#scheduled.length
+    this.#passedSteps = 0
   }
 
   /** Takes a waiting request in if the cache has room for it up to its last token. */
   #admit(sequence: Sequence): boolean {
     const places = this.#matchedBlocks(sequence)
-    const needed = sequence.totalBlocks - places.filter((place) => place >= 0).length
-    const freeHits = places.reduce((sum, place) => sum + (place >= 0 && this.#cache.isFree(place) ? 1 : 0), 0)
+    let needed = sequence.totalBlocks
+    let freeHits = 0
+    for (const place of places) {
+      if (place < 0) continue
+      needed--
+      if (this.#cache.isFree(place)) freeHits++
+    }
     if (this.#cache.freeBlocks - freeHits - this.#reservedBlocks < needed) return false
     for (const place of places) if (place >= 0) this.#cache.hold(place)
     sequence.admit(places, this.#nowMs)
@@ -418,6 +508,7 @@ export class Engine {
   }
 
   #name(sequence: Sequence, i: number): void {
+    this.#changes++
     const block = sequence.blocks[i] as number
     this.#cache.name(block, sequence.hashes[2 * i] as number, sequence.hashes[2 * i + 1] as number)
     if (this.#host !== null) this.#copies[block] = sequence.storedEvent(i, i + 1)
@@ -489,6 +580,7 @@ export class Engine {
         this.#finished++
         this.#free(sequence)
       }
+      if (sequence.generatedTokens === 1) this.options.onFirstToken?.(sequence.id, this.#nowMs)
       this.options.onToken?.(sequence, token, this.#nowMs)
       if (sequence.complete) this.options.onFinished?.(sequence.result(this.#nowMs))
     }
@@ -498,6 +590,7 @@ export class Engine {
   /** Releases from the end of the chain, so that its tail is evicted first. */
   #free(sequence: Sequence): void {
     this.#sequences.delete(sequence.id)
+    this.#changes++
     sequence.gone = true
     this.#endedPromptTokens += sequence.promptTokens
     this.#endedCachedTokens += sequence.cachedTokens

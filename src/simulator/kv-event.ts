@@ -10,8 +10,10 @@ export interface BlockStored {
   readonly hashes: Uint32Array
   /** The block before the first one; null at the start of a chain. */
   readonly parent: readonly [low: number, high: number] | null
-  /** The tokens of all blocks, `blocks × blockSize`. */
+  /** The tokens of all blocks, `blocks × blockSize`; empty where `locals` stand for them. */
   readonly tokens: Uint32Array
+  /** What each block is without those before it, two words a block, of requests that gave no tokens. */
+  readonly locals?: Uint32Array
   /** Whether the first of these blocks is the first of its chain, which is where vLLM tells the salt. */
   readonly fromStart: boolean
   readonly cacheSalt: string | null

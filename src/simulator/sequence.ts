@@ -16,6 +16,17 @@ export interface GenerationRequest {
   readonly choice?: number
   /** Announces the whole prefix, cached blocks included (vLLM's `kv_cache_report_mode: full`). */
   readonly reportWhole?: boolean
+  /** Takes the place of `tokens`, which are then empty, and of the tokens to generate. */
+  readonly given?: GivenBlocks
+}
+
+/** A prompt, and what will be generated from it, known by the names of its blocks alone: what a recorded workload tells. */
+export interface GivenBlocks {
+  readonly promptTokens: number
+  /** Names of all full blocks up to the last computed token, two words a block. */
+  readonly names: Uint32Array
+  /** What each block is without those before it, two words a block, for events to tell in place of tokens. */
+  readonly locals: Uint32Array
 }
 
 export interface GenerationResult {
@@ -29,7 +40,7 @@ export interface GenerationResult {
   readonly ttftMs: number
   readonly finishedMs: number
   readonly generated: Uint32Array
-  /** When each generated token came. */
+  /** When each generated token came; of given blocks only the first. */
   readonly tokenTimesMs: Float64Array
 }
 
@@ -49,7 +60,8 @@ export class Sequence {
   /** Blocks from its first to its last computed token; the last generated token is never computed. */
   readonly totalBlocks: number
   readonly #options: SequenceOptions
-  readonly #chain: HashChain
+  /** Null where the names of the blocks are given. */
+  readonly #chain: HashChain | null
   #tokens: Uint32Array
   #hashes: Uint32Array
   #hashedBlocks = 0
@@ -76,20 +88,14 @@ export class Sequence {
   constructor(request: GenerationRequest, options: SequenceOptions, arrivedMs: number) {
     this.id = request.id
     this.request = request
-    this.promptTokens = request.tokens.length
+    const { given } = request
+    this.promptTokens = promptTokensOf(request)
     this.arrivedMs = arrivedMs
-    this.totalBlocks = Math.ceil((request.tokens.length + request.outputTokens - 1) / options.blockSize)
+    this.totalBlocks = Math.ceil((this.promptTokens + request.outputTokens - 1) / options.blockSize)
     this.#options = options
-    this.#chain = options.blockHash(
-      {
-        cacheSalt: request.cacheSalt ?? null,
-        loraName: request.lora?.name ?? null,
-        loraPath: request.lora?.path ?? null,
-      },
-      options.blockSize,
-    )
+    this.#chain = given === undefined ? chainOf(request, options) : null
     this.#tokens = request.tokens
-    this.#hashes = new Uint32Array(2 * Math.floor(request.tokens.length / options.blockSize))
+    this.#hashes = given?.names ?? new Uint32Array(2 * Math.floor(request.tokens.length / options.blockSize))
   }
 
   /** Names of the leading blocks, two words each; `hashUpTo` fills them. */
@@ -111,11 +117,17 @@ export class Sequence {
     return this.promptTokens + this.#generated - this.computedTokens
   }
 
+  /** Tokens still to be generated. */
+  get leftTokens(): number {
+    return this.request.outputTokens - this.#generated
+  }
+
   get complete(): boolean {
     return this.#generated === this.request.outputTokens
   }
 
   hashUpTo(blocks: number): void {
+    if (this.#chain === null) return
     const { blockSize } = this.#options
     for (; this.#hashedBlocks < blocks; this.#hashedBlocks++) {
       this.#chain.append(this.#tokens, this.#hashedBlocks * blockSize)
@@ -126,15 +138,8 @@ export class Sequence {
 
   /** Enters the engine with these cached blocks. Memory for the output is taken only now, not while it waits. */
   admit(hits: number[], nowMs: number): void {
-    const { outputTokens } = this.request
-    const tokens = new Uint32Array(this.promptTokens + outputTokens)
-    tokens.set(this.request.tokens)
-    this.#tokens = tokens
-    const hashes = new Uint32Array(2 * this.totalBlocks)
-    hashes.set(this.#hashes)
-    this.#hashes = hashes
-    this.#tokenTimesMs = new Float64Array(outputTokens)
-    this.#draw = drawStart(this.request.tokens, this.#options.seed + (this.request.choice ?? 0))
+    if (this.#chain === null) this.#tokenTimesMs = new Float64Array(1)
+    else this.#makeRoom()
     this.#startedMs = nowMs
     this.blocks = hits
     this.namedBlocks = hits.length
@@ -144,8 +149,30 @@ export class Sequence {
     this.admitted = true
   }
 
-  /** The next token, drawn from the seed and all tokens before it. */
+  #makeRoom(): void {
+    const { outputTokens, tokens: prompt, choice = 0 } = this.request
+    const tokens = new Uint32Array(this.promptTokens + outputTokens)
+    tokens.set(prompt)
+    this.#tokens = tokens
+    const hashes = new Uint32Array(2 * this.totalBlocks)
+    hashes.set(this.#hashes)
+    this.#hashes = hashes
+    this.#tokenTimesMs = new Float64Array(outputTokens)
+    this.#draw = drawStart(prompt, this.#options.seed + choice)
+  }
+
+  /** So many steps have passed that computed one token each and told nobody. */
+  passed(steps: number): void {
+    this.computedTokens += steps
+    this.#generated += steps
+  }
+
+  /** The next token, drawn from the seed and all tokens before it; 0 where blocks are given. */
   generate(nowMs: number): number {
+    if (this.#chain === null) {
+      if (this.#generated++ === 0) this.#tokenTimesMs[0] = nowMs
+      return 0
+    }
     const { outputTokens } = this.#options
     this.#draw = mix32(this.#draw + 0x9e3779b9)
     const token = outputTokens[(this.#draw >>> 0) % outputTokens.length] as number
@@ -158,10 +185,12 @@ export class Sequence {
   /** Announces the blocks from `first` up to, not including, `end`. */
   storedEvent(first: number, end: number): BlockStored {
     const { blockSize } = this.#options
+    const { given } = this.request
     return {
       kind: 'stored',
       tier: 'gpu',
       blockSize,
+      ...(given === undefined ? {} : { locals: given.locals.subarray(2 * first, 2 * end) }),
       hashes: this.#hashes.slice(2 * first, 2 * end),
       parent: first === 0 ? null : [this.#hashes[2 * first - 2] as number, this.#hashes[2 * first - 1] as number],
       tokens: this.#tokens.slice(first * blockSize, end * blockSize),
@@ -186,6 +215,15 @@ export class Sequence {
       tokenTimesMs: this.#tokenTimesMs,
     }
   }
+}
+
+export function promptTokensOf({ tokens, given }: GenerationRequest): number {
+  return given?.promptTokens ?? tokens.length
+}
+
+function chainOf(request: GenerationRequest, { blockHash, blockSize }: SequenceOptions): HashChain {
+  const { cacheSalt = null, lora } = request
+  return blockHash({ cacheSalt, loraName: lora?.name ?? null, loraPath: lora?.path ?? null }, blockSize)
 }
 
 function drawStart(tokens: Uint32Array, seed: number): number {
