@@ -82,6 +82,8 @@ export interface EngineStats {
   readonly finished: number
   readonly aborted: number
   readonly steps: number
+  /** Durations of all steps, the one in progress included. */
+  readonly busyMs: number
 }
 
 /** What an engine holds, by tier: names of distinct blocks, and of chunks in the shared store. */
@@ -165,6 +167,7 @@ export class Engine {
   #finished = 0
   #aborted = 0
   #steps = 0
+  #busyMs = 0
 
   constructor(options: Partial<EngineOptions> = {}) {
     const all = { ...engineDefaults, ...options }
@@ -209,6 +212,7 @@ export class Engine {
       finished: this.#finished,
       aborted: this.#aborted,
       steps: this.#steps,
+      busyMs: this.#busyMs,
     }
   }
 
@@ -366,6 +370,7 @@ export class Engine {
       stepBaseMs + this.#loadingMs + (prefillTokens * 1_000) / prefillTokensPerSecond + decoding * decodeMsPerRequest
     this.#loadingMs = 0
     this.#steps++
+    this.#busyMs += this.#stepMs
     this.#stepEndsAtMs = this.#nowMs + this.#stepMs
     this.#disturb()
     if (decoding === this.#scheduled.length && this.options.onToken === undefined) this.#foresee()
@@ -404,6 +409,7 @@ export class Engine {
     this.#untilTold--
     this.#passedSteps++
     this.#steps++
+    this.#busyMs += this.#stepMs
     this.#stepEndsAtMs = this.#nowMs + this.#stepMs
   }
 

@@ -32,7 +32,12 @@ class AgenticReader implements TraceReader {
     const ids = new SessionIds(common, this.#preamble(`${tools}+${system}`, common), this.#nextId)
     const requests = row.rows('requests')
     if (requests.length === 0) row.fault('requests', 'a list of at least one request')
-    this.#sessions.push({ id: row.text('id'), startMs: null, requests: requestsOf(requests, block, ids) })
+    this.#sessions.push({
+      id: row.text('id'),
+      startMs: null,
+      commonBlocks: common,
+      requests: requestsOf(requests, block, ids),
+    })
     this.#nextId = ids.end
   }
 

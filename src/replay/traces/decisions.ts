@@ -62,7 +62,7 @@ class DecisionsReader implements TraceReader {
     const firstMs = requests[0]?.recordedMs ?? 0
     const sessions = requests.map((request, index) => {
       const startMs = request.recordedMs - firstMs
-      return { id: String(index + 1), startMs, requests: [{ ...request, recordedMs: startMs }] }
+      return { id: String(index + 1), startMs, commonBlocks: 0, requests: [{ ...request, recordedMs: startMs }] }
     })
     return { blockTokens: this.#blockTokens, sessions }
   }

@@ -49,6 +49,7 @@ class MooncakeReader implements TraceReader {
     const sessions = this.#arrivals.map(({ request }, index) => ({
       id: String(index + 1),
       startMs: startMs[index] as number,
+      commonBlocks: 0,
       requests: [{ ...request, recordedMs: startMs[index] as number }],
     }))
     return { blockTokens, sessions }

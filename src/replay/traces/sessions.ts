@@ -35,7 +35,7 @@ export class SessionRows {
   }
 
   done(): TraceSession[] {
-    const sessions = this.#sessions.map(({ id, startMs, requests }) => ({ id, startMs, requests }))
+    const sessions = this.#sessions.map(({ id, startMs, requests }) => ({ id, startMs, requests, commonBlocks: 0 }))
     return sessions.sort((a, b) => (a.startMs ?? 0) - (b.startMs ?? 0))
   }
 }

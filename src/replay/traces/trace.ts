@@ -21,6 +21,8 @@ export interface TraceSession {
   readonly startMs: number | null
   /** At least one. */
   readonly requests: readonly TraceRequest[]
+  /** So many leading blocks are no session's own (tools, system prompt): a second user who does the same shares them. */
+  readonly commonBlocks: number
 }
 
 export interface TraceRequest {
