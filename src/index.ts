@@ -2,11 +2,14 @@
 export { definePolicy } from './routing/policy.ts'
 export type {
   Dispatch,
+  Fallback,
+  FallbackPlugin,
   Filter,
   FilterPlugin,
   Picker,
   PickerPlugin,
   PolicyContext,
+  PolicyFacts,
   PolicyFleet,
   PolicyHooks,
   PolicyMatch,

@@ -25,6 +25,7 @@ import { FleetKeeper } from './main/keeper.ts'
 import { workerCommands } from './main/worker-commands.ts'
 import { PoolRoom } from './main/pool-room.ts'
 import { createOutliers } from './main/outliers.ts'
+import { LivePlugins } from './main/live-plugins.ts'
 import { checkedPlugins, profileChoice, tierCredit } from './main/policies.ts'
 import { pluginReports } from './main/plugin-reports.ts'
 import { PoolSetup } from './main/pool-setup.ts'
@@ -85,7 +86,15 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
   const clock = (): number => performance.now()
   const metrics = createMetrics()
   metrics.read('log_lines_dropped_total', () => [[[], ownLog?.dropped() ?? 0]])
-  let more = await checkedPlugins(config)
+  const plugins = new LivePlugins({
+    config,
+    plugins: await checkedPlugins(config),
+    log,
+    changed: () => void reloader.reload(),
+    renewed: () => {
+      for (const pool of pools.list()) pipeline.renewProfile(pool)
+    },
+  })
 
   const fleet = new Fleet(config.limits.workers)
   const pools = new Pools()
@@ -179,11 +188,11 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
 
   const newProfile = (model: string): Profile =>
     createProfile(profileChoice(live.config, model), {
-      context: { clock, random },
+      context: { clock, wallClock: Date.now, random },
       workers: config.limits.workers,
       limits: live.config.pluginLimits,
       ...pluginReports(metrics, log, clock),
-      more,
+      more: plugins.list,
     })
 
   const room = new PoolRoom({ pools, fleet, clock, limits: saturationLimits(config) })
@@ -266,7 +275,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
   })
 
   const lookups = new Lookups({ stores, keys: new PromptKeys(keys), http: engineHttp, metrics, clock })
-  const pipeline = new Pipeline({
+  const pipeline: Pipeline = new Pipeline({
     prompts,
     pools,
     keys,
@@ -388,10 +397,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     { app: adminApp, tls: config.admin.tls },
   ].flatMap(({ app, tls }) => (tls === undefined ? [] : [{ app, tls }]))
   const reloadables: readonly Reloadable[] = [
-    async (next) => {
-      const plugins = await checkedPlugins(next)
-      return () => (more = plugins)
-    },
+    plugins.reloadable,
     (next) => () => {
       apiKeys.replace(next.apiKeys)
       proxies.replace(next.forwarded.trustedProxies)
@@ -409,10 +415,11 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     (next) => setup.prepare(next),
   ]
   const load = parts.source?.load ?? (() => live.config)
-  const reloader = new Reloader({ config, load, parts: reloadables, log, metrics })
+  const reloader: Reloader = new Reloader({ config, load, parts: reloadables, log, metrics })
 
   const stopAll = async (): Promise<void> => {
     watched?.stop()
+    plugins.stop()
     discoveries.stop()
     stopAdmission()
     if (started) await warmStart?.stop()
@@ -441,6 +448,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     warmStart?.start()
     started = true
     watched?.start()
+    plugins.start()
     log.info({ publicUrl, adminUrl, pools: pools.list().map(({ model }) => model) }, 'serving')
 
     return {

@@ -442,6 +442,7 @@ export const configSchema = object({
       }),
       faults: integer('So many faults of a plugin in a row leave it out for a while.', 1, 1000, { default: 5 }),
       pauseMs: integer('For so long.', 100, hourMs, { default: 30_000 }),
+      trialMs: integer('For the trial of a plugin before it is taken.', 100, 600_000, { default: 20_000 }),
     },
     { default: {}, description: 'What routing policy plugins may do before they are left out.' },
   ),

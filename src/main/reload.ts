@@ -32,6 +32,7 @@ export const liveOptions: readonly string[] = [
   'modelPath',
   'profile',
   'plugins',
+  'pluginLimits',
   'health',
   'load',
   'approximate',

@@ -1,5 +1,4 @@
 import type Type from 'typebox'
-import { Value } from 'typebox/value'
 import { RouterError } from '../errors.ts'
 import { allSaturated } from './fallbacks/all-saturated.ts'
 import { shortMatch } from './fallbacks/short-match.ts'
@@ -12,6 +11,7 @@ import { pinnedWorker } from './filters/pinned-worker.ts'
 import { requestLimit } from './filters/request-limit.ts'
 import { sessionAffinity } from './filters/session-affinity.ts'
 import { bestScore } from './pickers/best-score.ts'
+import { filledParameters, parameterFaults } from './parameters.ts'
 import { boundedHash } from './pickers/bounded-hash.ts'
 import { powerOfTwo } from './pickers/power-of-two.ts'
 import { randomPicker } from './pickers/random.ts'
@@ -104,7 +104,8 @@ export const fallbackProfile = 'least-loaded'
 export const pluginLimits: PluginLimits = { stallMs: 20, faults: 5, pauseMs: 30_000 }
 
 export interface ProfileOptions {
-  readonly context: PolicyContext
+  /** Without a wall clock the monotonic one stands in for it. */
+  readonly context: Omit<PolicyContext, 'wallClock'> & Partial<Pick<PolicyContext, 'wallClock'>>
   /** Most candidates that a decision can have. */
   readonly workers: number
   readonly fault: PluginFault
@@ -129,6 +130,7 @@ export function createProfile(chosen: string | ProfileChoice, options: ProfileOp
     const names = [...Object.keys(profiles), ...Object.keys(profileAliases)].join(', ')
     throw new RouterError('CONFIG_INVALID', `Unknown policy "${name}". Known: ${names}`)
   }
+  const context: PolicyContext = { wallClock: options.context.clock, ...options.context }
   const guardOf = (type: string): PluginGuard =>
     new PluginGuard(type, {
       limits: options.limits ?? pluginLimits,
@@ -141,7 +143,7 @@ export function createProfile(chosen: string | ProfileChoice, options: ProfileOp
     return {
       guard: guardOf(plugin.type),
       plugin: found,
-      made: created(found, plugin, options.context, name) as Made<Kind>,
+      made: created(found, plugin, context, name) as Made<Kind>,
     }
   }
   return new Profile(
@@ -202,15 +204,8 @@ function created(
 }
 
 function checkedParameters(plugin: PolicyPlugin, choice: PluginChoice, profile: string): Type.Static<Type.TSchema> {
-  const filled = Value.Default(plugin.parameters, { ...choice.parameters })
-  for (const error of Value.Errors(plugin.parameters, filled)) {
-    if (error.keyword === 'boolean') continue
-    const place = error.instancePath === '' ? '' : ` "${error.instancePath.slice(1)}"`
-    const extra = error.keyword === 'additionalProperties' ? `: ${error.params.additionalProperties.join(', ')}` : ''
-    throw new RouterError(
-      'CONFIG_INVALID',
-      `Profile "${profile}", ${plugin.kind} "${plugin.type}": parameter${place} ${error.message}${extra}`,
-    )
-  }
-  return filled
+  const value = filledParameters(plugin, choice.parameters)
+  const [fault] = parameterFaults(plugin, value)
+  if (fault === undefined) return value
+  throw new RouterError('CONFIG_INVALID', `Profile "${profile}", ${plugin.kind} "${plugin.type}": ${fault}`)
 }

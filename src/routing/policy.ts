@@ -86,6 +86,8 @@ export interface PolicyMatch {
 export interface PolicyContext {
   /** Monotonic milliseconds. */
   readonly clock: () => number
+  /** Unix time in milliseconds; may jump. */
+  readonly wallClock: () => number
   /** Uniform in [0, 1). */
   readonly random: () => number
 }

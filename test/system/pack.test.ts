@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
-import { test } from 'node:test'
+import { after, before, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import type { DecisionRecord } from '../../src/routing/decisions.ts'
@@ -19,13 +19,16 @@ interface Package {
   readonly dependencies: Readonly<Record<string, string>>
 }
 
-/** Packs the package and lays it out as an install does: its files under node_modules, its dependencies beside it. */
+const { name, version, dependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as Package
+const packs = mkdtempSync(join(tmpdir(), 'warmroute-packed-'))
+before(() => run('npm', ['pack', '--pack-destination', packs, '--loglevel=error'], { cwd: root }))
+after(() => rmSync(packs, { recursive: true, force: true }))
+
+/** Lays the packed package out as an install does: its files under node_modules, its dependencies beside it. */
 async function installed(folder: string): Promise<string> {
-  await run('npm', ['pack', '--pack-destination', folder, '--loglevel=error'], { cwd: root })
-  const { name, version, dependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as Package
   const home = join(folder, 'node_modules', name)
   mkdirSync(home, { recursive: true })
-  await run('tar', ['-xzf', join(folder, `${name}-${version}.tgz`), '--strip-components=1', '-C', home])
+  await run('tar', ['-xzf', join(packs, `${name}-${version}.tgz`), '--strip-components=1', '-C', home])
   for (const dependency of Object.keys(dependencies)) {
     const place = join(folder, 'node_modules', dependency)
     mkdirSync(dirname(place), { recursive: true })
@@ -153,3 +156,43 @@ test('the packed package serves elsewhere, with threads and both kinds of plugin
   simulate.child.kill('SIGTERM')
   assert.equal(await simulate.exited, 0)
 })
+
+test('a policy begun with the packed package keeps the contract and routes, and so do the examples', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'warmroute-policies-'))
+  t.after(() => rmSync(folder, { recursive: true, force: true }))
+  const home = await installed(folder)
+  const bin = join(home, 'bin', 'warmroute.js')
+  writeFileSync(join(folder, 'package.json'), '{ "type": "module" }')
+  const kinds = ['scorer', 'filter', 'fallback', 'picker']
+  for (const kind of kinds) {
+    const begun = command(t, ['new-policy', `my-${kind}`, '--kind', kind], { bin, cwd: folder })
+    assert.equal(await begun.exited, 0, begun.error())
+  }
+  const twice = command(t, ['new-policy', 'my-scorer'], { bin, cwd: folder })
+  assert.equal(await twice.exited, 1)
+  assert.match(twice.error(), /exists already/)
+  cpSync(join(root, 'examples', 'policies'), join(folder, 'examples'), { recursive: true })
+  writeFileSync(
+    join(folder, 'examples.test.js'),
+    `import assert from 'node:assert/strict'
+import { after, before, test } from 'node:test'
+import { checkPolicy } from 'warmroute/contract'
+for (const name of ['gpu-price', 'tenant-isolation', 'time-of-day']) {
+  const { default: policy } = await import('./examples/' + name + '.js')
+  test(name, () => assert.deepEqual(checkPolicy(policy), []))
+}
+`,
+  )
+  const { stdout } = await run(process.execPath, ['--test', '--test-reporter=tap', ...testFiles(kinds)], {
+    cwd: folder,
+    env: { ...process.env, NODE_TEST_CONTEXT: undefined },
+  })
+  assert.match(stdout, /# pass 7\n# fail 0/)
+  const check = command(t, ['check-config', join(folder, 'examples', 'config.yaml')], { bin, cwd: folder })
+  assert.equal(await check.exited, 0, check.error())
+})
+
+const testFiles = (kinds: readonly string[]): string[] => [
+  ...kinds.map((kind) => `my-${kind}/index.test.js`),
+  'examples.test.js',
+]

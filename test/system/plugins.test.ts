@@ -1,0 +1,123 @@
+import assert from 'node:assert/strict'
+import { mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test, type TestContext } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { checkConfig } from '../../src/config/load.ts'
+import { checkPolicies } from '../../src/main.ts'
+import { fleetFor, type FleetOptions } from '../support/fleet.ts'
+import { until } from '../support/until.ts'
+
+const policyModule = fileURLToPath(new URL('../../src/routing/policy.ts', import.meta.url))
+
+/** A picker in TypeScript whose `pick` has this body. */
+const pickerThat = (body: string): string => `
+import { definePolicy } from ${JSON.stringify(policyModule)}
+export default definePolicy({
+  kind: 'picker',
+  type: 'mine',
+  description: 'As the test says.',
+  parameters: { type: 'object', properties: {}, additionalProperties: false },
+  create: () => ({
+    pick(request, fleet, match, totals, keep) {
+      ${body}
+    },
+  }),
+} as never)
+`
+const firstBy = (order: string): string => `
+  let chosen = -1
+  for (let i = 0; i < fleet.count; i++)
+    if (keep[i] === 1 && (chosen === -1 || ${order})) chosen = i
+  return chosen`
+const lowest = firstBy('fleet.ids[i] < fleet.ids[chosen]')
+const highest = firstBy('fleet.ids[i] > fleet.ids[chosen]')
+
+function pluginFile(t: TestContext, text: string) {
+  const folder = mkdtempSync(join(tmpdir(), 'warmroute-plugin-'))
+  t.after(() => rmSync(folder, { recursive: true, force: true }))
+  const path = join(folder, 'policy.ts')
+  let edits = 0
+  const write = (next: string): void => {
+    writeFileSync(path, next)
+    // Two edits within the file system's clock tick would look like one.
+    utimesSync(path, 1_800_000_000, 1_800_000_000 + ++edits)
+  }
+  write(text)
+  return { path, write }
+}
+
+function withPlugin(path: string, limits: object = {}): FleetOptions {
+  return {
+    workers: 2,
+    config: { plugins: [path], pluginLimits: limits },
+    pool: { profile: { name: 'mine', picker: { type: 'mine' } } },
+  }
+}
+
+test('an edited plugin is taken by a reload as it runs, and a bad edit leaves the one before', async (t) => {
+  const { path, write } = pluginFile(t, pickerThat(lowest))
+  const fleet = await fleetFor(t, withPlugin(path))
+  const [low, high] = [...fleet.simulators.urls].sort()
+  const chosen = async (): Promise<string | null> => {
+    const answer = await fleet.chat('hello')
+    await answer.text()
+    return answer.headers.get('x-warmroute-worker')
+  }
+  assert.equal(await chosen(), low)
+  write(pickerThat(highest))
+  await fleet.router.reload()
+  assert.equal(await chosen(), high)
+  write(pickerThat('return fleet.count'))
+  assert.equal(await fleet.router.reload(), 'failed')
+  assert.equal(await chosen(), high)
+  const fault = fleet.log.findLast(({ level }) => level === 'error')?.fields['fault']
+  assert.match(String(fault), /policy\.ts.*picker "mine" breaks the rule picks-nobody/)
+  write(pickerThat('not a program'))
+  assert.equal(await fleet.router.reload(), 'failed')
+  assert.equal(await chosen(), high)
+})
+
+test('a plugin that never returns is refused, with its place, before it can stop the process', async (t) => {
+  const { path } = pluginFile(t, pickerThat('while (true);'))
+  const config = checkConfig({
+    plugins: [path],
+    pluginLimits: { trialMs: 1500 },
+    pools: [{ model: 'm', profile: { picker: { type: 'mine' } }, workers: [] }],
+  })
+  await assert.rejects(checkPolicies(config), {
+    code: 'PLUGIN_INVALID',
+    message: `plugins: "${path}" did not return from a trial within 1500 ms (pluginLimits.trialMs)`,
+  })
+})
+
+test('a plugin that begins to fail is skipped, counted and then left out, and no request fails', async (t) => {
+  const { path } = pluginFile(
+    t,
+    // Sound while it is tried: the trial's workers have other names.
+    pickerThat(`if (fleet.ids[0].includes('127.0.0.1')) throw new Error('surprise')\n${lowest}`),
+  )
+  const fleet = await fleetFor(t, withPlugin(path, { faults: 3 }))
+  for (let times = 0; times < 10; times++) {
+    const answer = await fleet.chat('hello')
+    assert.equal(answer.status, 200)
+    await answer.text()
+  }
+  assert.equal(await fleet.metric('policy_errors_total', { plugin: 'mine' }), 3)
+  assert.equal(await fleet.metric('policy_pauses_total', { plugin: 'mine' }), 1)
+  assert.equal(fleet.log.filter(({ message }) => message.includes('left out for a while')).length, 1)
+})
+
+test('a plugin’s file is watched', async (t) => {
+  const { path, write } = pluginFile(t, pickerThat(lowest))
+  const options = withPlugin(path)
+  const fleet = await fleetFor(t, { ...options, config: { ...options.config, reload: { pollMs: 100 } } })
+  const high = [...fleet.simulators.urls].sort().at(-1)
+  write(pickerThat(highest))
+  await until(async () => {
+    const answer = await fleet.chat('hello')
+    await answer.text()
+    return answer.headers.get('x-warmroute-worker') === high
+  }, 'the edit is in force')
+})
