@@ -9,6 +9,7 @@ export const errorCodes = {
   CONFIG_INVALID: { status: 500, type: 'ConfigError' },
   CONFIG_UNREADABLE: { status: 500, type: 'ConfigError' },
   TOKENIZER_UNREADABLE: { status: 500, type: 'ConfigError' },
+  MODEL_CONFIG_INVALID: { status: 500, type: 'ConfigError' },
   PLUGIN_INVALID: { status: 500, type: 'ConfigError' },
   PORT_IN_USE: { status: 500, type: 'ConfigError' },
   REDIS_UNAVAILABLE: { status: 500, type: 'ConfigError' },
