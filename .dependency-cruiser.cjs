@@ -48,7 +48,7 @@ const table = {
     'gateway/',
     'admission/',
   ],
-  'index\\.ts$': ['routing/policy\\.ts$'],
+  'index\\.ts$': ['routing/policy\\.ts$', 'sizing/'],
 }
 
 const everyone = ['errors\\.ts$', 'telemetry/']
