@@ -33,6 +33,7 @@ const benches: readonly Bench[] = [
   { name: 'quality', load: () => import('./replay/quality.ts') },
   { name: 'replication', load: () => import('./load/replication.ts') },
   { name: 'replicas', load: () => import('./replay/replicas.ts') },
+  { name: 'routing', onlyByName: true, load: () => import('./replay/routing.ts') },
   { name: 'faults', onlyByName: true, load: () => import('./faults.ts') },
   { name: 'soak', onlyByName: true, load: () => import('./soak.ts') },
 ]

@@ -100,6 +100,8 @@ export async function replay(options: ReplayOptions): Promise<ReplayRun> {
 }
 
 interface Running {
+  /** Whether its first token has come. */
+  begun: boolean
   readonly visit: Visit
   readonly prompts: SessionPrompts
   readonly turn: number
@@ -167,7 +169,7 @@ class Run {
       stepBaseMs: figures.stepBaseMs / speed,
       decodeMsPerRequest: figures.decodeMsPerRequest / speed,
       ...(stepByStep ? { onToken: () => undefined } : {}),
-      onFirstToken: (id, atMs) => this.#chooser.firstToken(id, atMs),
+      onFirstToken: (id, atMs) => this.#begun(id, atMs),
       onFinished: (result) => this.#finished(result),
       ...(policy === oraclePolicy ? {} : { onEvents }),
     })
@@ -240,8 +242,34 @@ class Run {
     const { promptTokens, outputTokens } = request
     const session = visit.session.startMs === null ? `${visit.session.id}/${visit.copy}` : null
     const choice = this.#chooser.choose({ id, promptTokens, tokens: noTokens, prompt, session }, this.#nowMs)
-    this.#running.set(id, { visit, prompts, turn, request, sentMs: this.#nowMs, choice })
+    this.#running.set(id, { begun: false, visit, prompts, turn, request, sentMs: this.#nowMs, choice })
     this.#engines[choice.worker]?.add({ id, tokens: noTokens, outputTokens, given: prompt }, this.#nowMs)
+    const { timeoutMs } = this.#options
+    if (timeoutMs !== undefined) this.#agenda.at(this.#nowMs + timeoutMs, () => this.#giveUp(id, timeoutMs))
+  }
+
+  #begun(id: string, atMs: number): void {
+    const running = this.#running.get(id)
+    if (running !== undefined) running.begun = true
+    this.#chooser.firstToken(id, atMs)
+  }
+
+  /** The client of a request that has no first token yet has waited long enough; its session goes on. */
+  #giveUp(id: string, timeoutMs: number): void {
+    const running = this.#running.get(id)
+    if (running === undefined || running.begun) return
+    this.#running.delete(id)
+    const { visit, turn, sentMs, request, choice } = running
+    this.#engines[choice.worker]?.abort(id, this.#nowMs)
+    this.#chooser.aborted(id)
+    const { promptTokens, outputTokens } = request
+    this.#rows.push({
+      ...{ visit, turn, sentMs, ttftMs: timeoutMs, itlMs: 0, promptTokens, outputTokens, cachedTokens: 0 },
+      ...choice,
+      endedMs: this.#nowMs,
+      outcome: 'timed out',
+    })
+    this.#goOn(running, this.#nowMs)
   }
 
   #finished({ id, ttftMs, cachedTokens, finishedMs }: GenerationResult): void {

@@ -1,0 +1,38 @@
+import type { PolicyPlugin } from '../routing/policy.ts'
+import { engineOf, type Calibration } from './calibration.ts'
+import { replay, type Progress, type ReplayOptions } from './replay.ts'
+import { summary, type ReplayResult, type Slo } from './summary.ts'
+import type { Trace } from './traces/trace.ts'
+
+/** One run as plain data, which a thread can be handed. */
+export interface ReplayJob extends Pick<
+  ReplayOptions,
+  'policy' | 'workers' | 'load' | 'speeds' | 'router' | 'timeoutMs' | 'seed'
+> {
+  readonly calibration: Calibration
+  /** Of one worker's cache on the GPU. */
+  readonly capacityBlocks: number
+  readonly slo?: Slo
+}
+
+export interface JobContext {
+  readonly trace: Trace
+  readonly plugins?: readonly PolicyPlugin[]
+  readonly onProgress?: (progress: Progress) => boolean
+}
+
+export async function runJob(job: ReplayJob, { trace, plugins, onProgress }: JobContext): Promise<ReplayResult> {
+  const { calibration, capacityBlocks, slo, load = {}, ...options } = job
+  // What no cache can hold can be served by no engine.
+  const mostTokens = Math.min(load.mostTokens ?? Infinity, capacityBlocks * calibration.blockSize)
+  const run = await replay({
+    ...options,
+    ...{ trace, engine: engineOf(calibration, capacityBlocks), load: { ...load, mostTokens } },
+    ...(plugins === undefined ? {} : { plugins }),
+    ...(onProgress === undefined ? {} : { onProgress }),
+  })
+  return summary(run, {
+    ...(slo === undefined ? {} : { slo }),
+    ...(load.warmUpMs === undefined ? {} : { warmUpMs: load.warmUpMs }),
+  })
+}
