@@ -23,6 +23,8 @@ import { labelPreference } from './scorers/label-preference.ts'
 import { leastRequests } from './scorers/least-requests.ts'
 import { predictedTtft } from './scorers/predicted-ttft.ts'
 import { prefix } from './scorers/prefix.ts'
+import { sglangCacheAware } from './sglang/cache-aware.ts'
+import { sglangPowerOfTwo } from './sglang/power-of-two.ts'
 
 /** Every built-in plugin. A new policy adds a file and a line here. */
 export const plugins: readonly PolicyPlugin[] = [
@@ -45,6 +47,8 @@ export const plugins: readonly PolicyPlugin[] = [
   randomPicker,
   roundRobin,
   powerOfTwo,
+  sglangCacheAware,
+  sglangPowerOfTwo,
 ]
 
 export interface PluginChoice {
@@ -86,6 +90,8 @@ export const profiles: Readonly<Record<string, ProfileChoice>> = {
     scorers: [{ type: 'least-requests' }],
     picker: { type: 'best-score', parameters: { tieWithin: 0, tieMatchShare: 1 } },
   },
+  sglang: { picker: { type: 'sglang-cache-aware' } },
+  'sglang-power-of-two': { picker: { type: 'sglang-power-of-two' } },
 }
 
 /** sglang-router's names for the same policies (decision 29). */

@@ -6,9 +6,10 @@
 import { availableParallelism, cpus } from 'node:os'
 import { Report } from '../engines/report.ts'
 import { dynamoParity } from './dynamo.ts'
+import { sglangParity } from './sglang.ts'
 import { parityOptions, type ParitySuite } from './suite.ts'
 
-const suites: Readonly<Record<string, ParitySuite>> = { dynamo: dynamoParity }
+const suites: Readonly<Record<string, ParitySuite>> = { dynamo: dynamoParity, sglang: sglangParity }
 
 const report = new Report()
 try {
