@@ -17,6 +17,8 @@ const table = {
   'events/': ['kv/', 'map/', 'zmtp/'],
   'routing/(?!(filters|fallbacks|scorers|pickers)/)': ['kv/', 'workers/', 'routing/'],
   'routing/(filters|fallbacks|scorers|pickers)/': ['routing/policy\\.ts$'],
+  'routing/sglang/': ['routing/policy\\.ts$'],
+  'routing/llm-d/': ['routing/policy\\.ts$'],
   'truth/': ['kv/', 'map/', 'workers/'],
   'protocol/': [],
   'proxy/': ['workers/', 'protocol/'],

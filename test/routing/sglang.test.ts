@@ -13,13 +13,14 @@ const record = JSON.parse(readFileSync(fixture, 'utf8')) as SglangRecord
 for (const one of sequenceCases(record.seed)) {
   test(`sglang-router ${record.version} chose the same workers: ${one.title}`, () => {
     const recorded = record.cases.find(({ title }) => title === one.title)
-    assert.equal(logDigest(one.steps), recorded?.logDigest, 'another log: npm run test:parity records it anew')
-    assert.equal(nearestChoices(one, [...recorded.chosen].map(Number)).join(''), recorded.chosen)
+    assert.ok(recorded !== undefined)
+    assert.equal(logDigest(one.steps), recorded.logDigest, 'another log: npm run test:parity records it anew')
+    assert.equal(nearestChoices(one, Array.from(recorded.chosen).map(Number)).join(''), recorded.chosen)
   })
 }
 
 function unitsOf(text: string): Uint32Array {
-  return Uint32Array.from([...text].flatMap((character) => [character.codePointAt(0) ?? 0, 0]))
+  return Uint32Array.from(Array.from(text).flatMap((character) => [character.codePointAt(0) ?? 0, 0]))
 }
 
 /** Owner and length of the longest match. */
@@ -78,7 +79,10 @@ function held(prompts: readonly string[]): LogStep[] {
 
 test('sglang goes by the match until one worker has more than 64 requests more and half as many again as the idlest', () => {
   const chosen = ownChoices('sglang', 3, held(Array.from({ length: 70 }, () => 'the same prompt for everybody')))
-  assert.deepEqual(chosen.slice(0, 65), Array.from({ length: 65 }, () => 0))
+  assert.deepEqual(
+    chosen.slice(0, 65),
+    Array.from({ length: 65 }, () => 0),
+  )
   assert.deepEqual(chosen.slice(65), [1, 2, 0, 1, 2])
 })
 
@@ -89,4 +93,20 @@ test('sglang needs a match of more than three tenths of the prompt', () => {
 
 test('sglang sends what was not tokenized to the worker with the fewest requests', () => {
   assert.deepEqual(ownChoices('sglang', 3, held(['', '', '', ''])), [0, 1, 2, 0])
+})
+
+test('sglang-cache-aware follows a match only beyond its cacheThreshold', () => {
+  const withThreshold = (cacheThreshold: number) => ({
+    picker: { type: 'sglang-cache-aware', parameters: { cacheThreshold } },
+  })
+  const prompts = held(['abcdefghij', 'abcdefg012'])
+  assert.deepEqual(ownChoices(withThreshold(0.6), 2, prompts), [0, 0])
+  assert.deepEqual(ownChoices(withThreshold(0.7), 2, prompts), [0, 1])
+})
+
+test('sglang-power-of-two compares requests where an engine does not tell its tokens', () => {
+  const choice = { picker: { type: 'sglang-power-of-two' } }
+  const random = (): number => 0
+  assert.deepEqual(ownChoices(choice, 2, held(['a', 'b', 'c']), { random, heldTokens: [500, 100] }), [1, 1, 1])
+  assert.deepEqual(ownChoices(choice, 2, held(['a', 'b', 'c']), { random }), [0, 1, 0])
 })

@@ -106,7 +106,7 @@ export function firstDifference(theirs: readonly number[], ours: readonly number
 
 /** A prompt as one unit a character. */
 function characterKeys(prompt: string): Uint32Array {
-  const characters = [...prompt]
+  const characters = Array.from(prompt)
   const keys = new Uint32Array(2 * characters.length)
   for (const [index, character] of characters.entries()) keys[2 * index] = character.codePointAt(0) ?? 0
   return keys

@@ -24,7 +24,7 @@ export interface LogShape {
   readonly evictEvery: number
 }
 
-const letters = [...'abcdefghij klmnop. äßé 日本語 🙂']
+const letters = Array.from('abcdefghij klmnop. äßé 日本語 🙂')
 
 /** Prompts that share prefixes, go on from others or are new, sent and answered in random order. */
 export function requestLog({ seed, requests, inFlight, reuse, evictEvery }: LogShape): LogStep[] {
@@ -35,11 +35,11 @@ export function requestLog({ seed, requests, inFlight, reuse, evictEvery }: LogS
   const prompts: string[] = []
   const open: string[] = []
   for (let request = 0; request < requests; request++) {
-    const before = [...(prompts[below(prompts.length || 1)] ?? '')]
+    const before = Array.from(prompts[below(prompts.length || 1)] ?? '')
     const kept = next() / 2 ** 32 < reuse ? before.slice(0, Math.ceil((before.length * (1 + below(4))) / 4)) : []
     const prompt = kept.join('') + text(1 + below(40))
     // A conversation that has grown too long ends, so that the log stays readable.
-    prompts.push([...prompt].length > 160 ? [...prompt].slice(0, 40).join('') : prompt)
+    prompts.push(Array.from(prompt).length > 160 ? Array.from(prompt).slice(0, 40).join('') : prompt)
     steps.push({ kind: 'send', name: `r${request}`, prompt })
     open.push(`r${request}`)
     while (open.length > 0 && below(2 * inFlight + 1) < open.length) {
