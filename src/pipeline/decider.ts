@@ -165,6 +165,7 @@ export class Decider {
         stream: request.policy.stream,
         atMs: chosenMs,
         keys: query?.keys ?? null,
+        held: candidates.held(chosen),
         adapter: request.policy.adapter,
         session: request.policy.session,
         maxTokens: request.policy.maxTokens,

@@ -175,6 +175,7 @@ export class Routed implements Chooser {
       stream: true,
       atMs: nowMs,
       keys,
+      held: candidates.held(chosen),
       adapter: null,
       session: facts.session,
       maxTokens: null,

@@ -3,7 +3,7 @@ import { freshLoad, type InFlightFigures } from '../workers/fleet-load.ts'
 import type { StoreRef, Worker } from '../workers/worker.ts'
 import { heldBlocks, type HeldBlocks } from './held-blocks.ts'
 import { TierCredit } from './tier-credit.ts'
-import type { PolicyFleet, PolicyMatch } from './policy.ts'
+import type { HeldOnWorker, PolicyFleet, PolicyMatch } from './policy.ts'
 
 /** The prefix match of every worker by slot, as the map fills it. */
 export interface MatchBySlot {
@@ -135,6 +135,17 @@ export class Candidates implements PolicyFleet, PolicyMatch {
     }
     this.count = i
     this.workers.length = i
+  }
+
+  /** What is believed of a candidate's own tiers, as a record that may be kept. */
+  held(candidate: number): HeldOnWorker {
+    const isBelieved = this.workers[candidate]?.degraded === null
+    return {
+      blockSize: this.blockSize[candidate] as number,
+      gpu: isBelieved ? (this.gpu[candidate] as number) : 0,
+      host: isBelieved ? (this.host[candidate] as number) : 0,
+      disk: isBelieved ? (this.disk[candidate] as number) : 0,
+    }
   }
 
   creditTokens(candidate: number, prefillMsPerToken?: number): number {

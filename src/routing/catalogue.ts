@@ -1,5 +1,7 @@
 import type Type from 'typebox'
 import { RouterError } from '../errors.ts'
+import { dynamoCost } from './dynamo/cost.ts'
+import { softmax } from './dynamo/softmax.ts'
 import { allSaturated } from './fallbacks/all-saturated.ts'
 import { shortMatch } from './fallbacks/short-match.ts'
 import { staleLoad } from './fallbacks/stale-load.ts'
@@ -42,6 +44,7 @@ export const plugins: readonly PolicyPlugin[] = [
   leastRequests,
   prefix,
   labelPreference,
+  dynamoCost,
   bestScore,
   boundedHash,
   randomPicker,
@@ -49,6 +52,7 @@ export const plugins: readonly PolicyPlugin[] = [
   powerOfTwo,
   sglangCacheAware,
   sglangPowerOfTwo,
+  softmax,
 ]
 
 export interface PluginChoice {
@@ -92,6 +96,7 @@ export const profiles: Readonly<Record<string, ProfileChoice>> = {
   },
   sglang: { picker: { type: 'sglang-cache-aware' } },
   'sglang-power-of-two': { picker: { type: 'sglang-power-of-two' } },
+  dynamo: { scorers: [{ type: 'dynamo-cost' }], picker: { type: 'softmax' } },
 }
 
 /** sglang-router's names for the same policies (decision 29). */

@@ -113,9 +113,19 @@ export interface Dispatch {
   readonly atMs: number
   /** Names of the prompt's blocks in the worker's size, as `PolicyRequest.keys`; null where unknown, as of other replicas. */
   readonly keys: Uint32Array | null
+  /** Leading blocks of the prompt that the worker held when it was chosen; absent where unknown, as of other replicas. */
+  readonly held?: HeldOnWorker
   readonly adapter: string | null
   readonly session: string | null
   readonly maxTokens: number | null
+}
+
+/** In blocks of the worker's size, by tier; a degraded worker counts as holding nothing. */
+export interface HeldOnWorker {
+  readonly blockSize: number
+  readonly gpu: number
+  readonly host: number
+  readonly disk: number
 }
 
 export interface Filter extends PolicyHooks {
