@@ -1,7 +1,7 @@
 /**
  * Profiles that bear another router's name before that router itself (docs/parity.md): both are shown the same states, and
  * the workers that they choose are compared. The arguments name the suites; none: all of them. `seed=N` draws other states,
- * `states=N` more or fewer of them.
+ * `states=N` more or fewer of them, `keep` writes the fixtures of the tests that run without the other router.
  */
 import { availableParallelism, cpus } from 'node:os'
 import { Report } from '../engines/report.ts'
