@@ -7,10 +7,11 @@ import { hashKey } from './commands/hash-key.ts'
 import { newPolicy } from './commands/new-policy.ts'
 import { serve } from './commands/serve.ts'
 import { simulate } from './commands/simulate.ts'
+import { size } from './commands/size.ts'
 import { nearest } from './config/faults.ts'
 import { RouterError } from './errors.ts'
 
-const commands: readonly Command[] = [serve, checkConfig, explain, simulate, hashKey, newPolicy]
+const commands: readonly Command[] = [serve, checkConfig, explain, simulate, hashKey, newPolicy, size]
 
 /** Runs the command line; the answer is the exit code: 0 done, 1 failed, 2 not understood. */
 export async function main(argv: readonly string[]): Promise<number> {

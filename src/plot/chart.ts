@@ -90,15 +90,17 @@ function drawLevel({ at, axis, label }: Level, xScale: Scale, yScale: Scale, fra
   const scale = axis === 'x' ? xScale : yScale
   if (!scale.shows(at)) return ''
   const place = scale.at(at)
+  // Names of upright lines stand above, on the side that has room; those of level ones on the left, out of their way.
+  const isNearEnd = axis === 'x' && place > right - (right - left) / 5
   const [ends, text] =
     axis === 'x'
       ? [
           { x1: place, x2: place, y1: top, y2: bottom },
-          { x: place + 4, y: top + 12 },
+          { x: place + (isNearEnd ? -4 : 4), y: top + 12, 'text-anchor': isNearEnd ? 'end' : undefined },
         ]
       : [
           { x1: left, x2: right, y1: place, y2: place },
-          { x: right - 4, y: place - 5, 'text-anchor': 'end' },
+          { x: left + 4, y: place - 5 },
         ]
   return element('line', { class: 'level', ...ends }) + element('text', { class: 'faint', ...text }, escapeXml(label))
 }

@@ -8,12 +8,14 @@ export interface Table {
   readonly rows: readonly (readonly (string | number)[])[]
 }
 
-/** A part of a page: paragraphs of plain text, then charts, then tables. */
+/** A part of a page: paragraphs of plain text, then charts, then tables, then listings. */
 export interface Section {
   readonly heading: string
   readonly text?: readonly string[]
   readonly charts?: readonly ChartOptions[]
   readonly tables?: readonly Table[]
+  /** Text whose lines and spaces stay as they are. */
+  readonly listings?: readonly string[]
 }
 
 const style = [
@@ -44,13 +46,14 @@ ${body}
 `
 }
 
-function section({ charts = [], heading, tables = [], text = [] }: Section): string {
+function section({ charts = [], heading, listings = [], tables = [], text = [] }: Section): string {
   return [
     '<section>',
     element('h2', {}, escapeXml(heading)),
     ...text.map((paragraph) => element('p', {}, escapeXml(paragraph))),
     ...charts.map((chart) => element('figure', {}, chartSvg(chart))),
     ...tables.map(table),
+    ...listings.map((listing) => element('pre', { class: 'scroll' }, escapeXml(listing))),
     '</section>',
   ].join('\n')
 }

@@ -80,12 +80,26 @@ export function stageLayerCounts(layerCount: number, pipeline: number): number[]
  * keep no token beyond it; layers with a state keep none. Splitting the tokens (DCP) divides it.
  */
 export function tokenBytesPerRank(model: ModelConfig, dtype: KvCacheDtype, parallelism: Parallelism): number {
+  return tokenBytes(model, dtype, parallelism, () => true)
+}
+
+/** The same for a token that no window reaches any more. */
+export function distantTokenBytesPerRank(model: ModelConfig, dtype: KvCacheDtype, parallelism: Parallelism): number {
+  return tokenBytes(model, dtype, parallelism, ({ kind }) => kind !== 'sliding')
+}
+
+function tokenBytes(
+  model: ModelConfig,
+  dtype: KvCacheDtype,
+  { decodeContext, pipeline, tensor }: Parallelism,
+  counts: (layer: Layer) => boolean,
+): number {
   let first = 0
-  const stages = stageLayerCounts(model.layers.length, parallelism.pipeline).map((count) => {
-    const layers = model.layers.slice(first, (first += count))
-    return layers.reduce((sum, layer) => sum + layerTokenBytes(layer, model, dtype, parallelism.tensor), 0)
+  const stages = stageLayerCounts(model.layers.length, pipeline).map((count) => {
+    const layers = model.layers.slice(first, (first += count)).filter(counts)
+    return layers.reduce((sum, layer) => sum + layerTokenBytes(layer, model, dtype, tensor), 0)
   })
-  return Math.max(...stages) / parallelism.decodeContext
+  return Math.max(...stages) / decodeContext
 }
 
 /** Bytes of one copy of a token over all layers: what a store outside the GPUs holds of it. */

@@ -18,6 +18,7 @@ import {
 import type { Gpu } from './gpus.ts'
 import {
   checkParallelism,
+  distantTokenBytesPerRank,
   tokenBytesOfModel,
   tokenBytesPerRank,
   type KvCacheDtype,
@@ -66,6 +67,8 @@ export interface Workload {
   /** Tokens in a block of the curve. */
   readonly blockTokens: number
   readonly hitRatios: readonly number[]
+  /** Sessions at once, where the workload gives them no times of their own. */
+  readonly users?: number
   /** Tiers beyond the GPUs: host and disk for each worker, one shared store. */
   readonly hostBytes?: number
   readonly diskBytes?: number
@@ -90,8 +93,12 @@ export interface MemoryUse {
 
 export interface Sizing {
   readonly tokenBytesPerRank: number
+  /** The same of a token that lies before all windows. */
+  readonly distantTokenBytesPerRank: number
   readonly tokenBytesOfModel: number
   readonly layout: KvLayout
+  /** For which windows keep room. */
+  readonly inFlightTokens: number
   /** Null where the room for the KV cache was given. */
   readonly memory: MemoryUse | null
   readonly kvBytesPerGpu: number
@@ -137,7 +144,9 @@ export function sizeModel(request: SizingRequest): Sizing {
   const prefillTokensPerSecond = request.prefillTokensPerSecond ?? estimatedPrefill(request, estimates)
   return {
     tokenBytesPerRank: tokenBytesPerRank(model, dtype, parallelism),
+    distantTokenBytesPerRank: distantTokenBytesPerRank(model, dtype, parallelism),
     tokenBytesOfModel: tokenBytesOfModel(model, dtype),
+    inFlightTokens: sequences.inFlightTokens,
     ...{ layout, memory, capacity, contexts, prefillTokensPerSecond, estimates },
     kvBytesPerGpu: Math.max(...layout.blockBytes) * blocks,
     fleetTokens: capacity.tokens * workers,
@@ -284,8 +293,12 @@ function workloadSizes(
   const gpuTokens = capacity.tokens
   const fleet = { workers, gpuTokens, tokenBytes, blockTokens }
   estimates.push(
-    'tier sizes are the least that can do: each block kept once in the fleet, the longest unused dropped first, and no room taken by requests without reuse beyond the trace',
+    'tier sizes are the least that can do: each block is kept once in the fleet, and the one that was used longest ago is dropped first',
   )
+  if (workload.users !== undefined)
+    estimates.push(
+      `${workload.users} sessions run at once, since the workload gives them no times of their own (--users); more of them need larger caches`,
+    )
   if (model.layers.some(({ kind }) => kind === 'sliding' || kind === 'linear'))
     estimates.push(
       'tiers outside the GPU are sized with every layer that keeps tokens counted for every token; stores that drop what lies before a window need less, states of linear attention come on top',
