@@ -26,7 +26,10 @@ import { leastRequests } from './scorers/least-requests.ts'
 import { predictedTtft } from './scorers/predicted-ttft.ts'
 import { prefix } from './scorers/prefix.ts'
 import { sglangCacheAware } from './sglang/cache-aware.ts'
+import { sglangConsistentHash } from './sglang/consistent-hash.ts'
+import { sglangManual } from './sglang/manual.ts'
 import { sglangPowerOfTwo } from './sglang/power-of-two.ts'
+import { sglangPrefixHash } from './sglang/prefix-hash.ts'
 
 /** Every built-in plugin. A new policy adds a file and a line here. */
 export const plugins: readonly PolicyPlugin[] = [
@@ -53,6 +56,9 @@ export const plugins: readonly PolicyPlugin[] = [
   sglangCacheAware,
   sglangPowerOfTwo,
   softmax,
+  sglangPrefixHash,
+  sglangConsistentHash,
+  sglangManual,
 ]
 
 export interface PluginChoice {
@@ -97,6 +103,9 @@ export const profiles: Readonly<Record<string, ProfileChoice>> = {
   sglang: { picker: { type: 'sglang-cache-aware' } },
   'sglang-power-of-two': { picker: { type: 'sglang-power-of-two' } },
   dynamo: { scorers: [{ type: 'dynamo-cost' }], picker: { type: 'softmax' } },
+  'sglang-prefix-hash': { picker: { type: 'sglang-prefix-hash' } },
+  'sglang-consistent-hash': { picker: { type: 'sglang-consistent-hash' } },
+  'sglang-manual': { picker: { type: 'sglang-manual' } },
 }
 
 /** sglang-router's names for the same policies (decision 29). */
@@ -104,6 +113,10 @@ export const profileAliases: Readonly<Record<string, string>> = {
   round_robin: 'round-robin',
   power_of_two: 'power-of-two',
   cache_aware: 'kv-aware',
+  prefix_hash: 'sglang-prefix-hash',
+  consistent_hash: 'sglang-consistent-hash',
+  consistent_hashing: 'sglang-consistent-hash',
+  manual: 'sglang-manual',
 }
 
 export const defaultProfile = 'kv-aware'

@@ -3,9 +3,9 @@ import { join } from 'node:path'
 import { eventually } from '../engines/client.ts'
 import { Processes } from '../engines/processes.ts'
 import type { Report } from '../engines/report.ts'
-import { sequenceCases, shareCases, type ShareCase, type SglangCase } from './sglang/cases.ts'
+import { keyCases, sequenceCases, shareCases, type KeyCase, type ShareCase, type SglangCase } from './sglang/cases.ts'
 import { HeldEngines } from './sglang/held-engines.ts'
-import { logDigest } from './sglang/request-log.ts'
+import { logDigest, routingKeyHeader } from './sglang/request-log.ts'
 import { firstDifference, nearestChoices, ownChoices } from './sglang/own-choices.ts'
 import { folder, installSglang, SglangRouter, sglangVersion } from './sglang/router.ts'
 import { seededRandom } from '../support/random.ts'
@@ -33,6 +33,7 @@ export const sglangParity: ParitySuite = async (report, { seed }) => {
   }
   const record: SglangRecord = { version: sglangVersion, seed, cases }
   writeFileSync(join(folder, 'sglang.json'), `${JSON.stringify(record, null, 2)}\n`)
+  for (const one of keyCases(seed)) await compareKeys(one, seed, report, programs, processes)
   for (const one of shareCases(seed)) await compareShares(one, seed, report, programs, processes)
 }
 
@@ -93,6 +94,52 @@ async function compareShares(
     engines.close()
     processes.endAll()
   }
+}
+
+async function compareKeys(
+  one: KeyCase,
+  seed: number,
+  report: Report,
+  programs: string,
+  processes: Processes,
+): Promise<void> {
+  const engines = await HeldEngines.start(one.workers)
+  try {
+    const name = one.title.replaceAll(/\W+/g, '-')
+    const router = await SglangRouter.start(programs, one.theirs, engines, processes, name)
+    const theirs = await router.play(one.steps)
+    const ours = ownChoices(one.ours, one.workers, one.steps, { random: seededRandom(seed) })
+    for (const [whose, chosen] of [
+      ['theirs', theirs],
+      ['ours', ours],
+    ] as const)
+      report.equal(`${one.title}, ${whose}: requests against the rule`, strayRequests(one, chosen), 0)
+  } finally {
+    engines.close()
+    processes.endAll()
+  }
+}
+
+/** Requests that left the worker of their key, or whose new key went to a worker with more keys in flight than another. */
+function strayRequests({ steps, workers, byGroups }: KeyCase, chosen: readonly number[]): number {
+  const home = new Map<string, number>()
+  const open = new Map<string, { readonly place: number; readonly key: string }>()
+  let sent = 0
+  let stray = 0
+  for (const step of steps) {
+    if (step.kind === 'finish') open.delete(step.name)
+    if (step.kind !== 'send') continue
+    const place = chosen[sent++] ?? -1
+    const key = step.headers?.[routingKeyHeader] ?? ''
+    const groups = Array.from({ length: workers }, () => new Set<string>())
+    for (const request of open.values()) groups[request.place]?.add(request.key)
+    const fewest = Math.min(...groups.map(({ size }) => size))
+    const isNew = !home.has(key)
+    if (isNew ? byGroups && groups[place]?.size !== fewest : home.get(key) !== place) stray++
+    if (isNew) home.set(key, place)
+    open.set(step.name, { place, key })
+  }
+  return stray
 }
 
 /** Share of the requests that each engine got. */

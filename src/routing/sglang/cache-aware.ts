@@ -1,5 +1,6 @@
 import Type from 'typebox'
 import { definePolicy, type PolicyFleet, type PolicyRequest } from '../policy.ts'
+import { commonBlockSize } from './block-size.ts'
 import { PrefixTree, usesCounted } from './prefix-tree.ts'
 
 /** A worker that was no candidate at so many evictions in a row is forgotten. */
@@ -109,12 +110,6 @@ export const sglangCacheAware = definePolicy({
     }
   },
 })
-
-/** The size by which prompts are cut: that of the first worker whose size is known. */
-function commonBlockSize({ count, blockSize }: PolicyFleet): number {
-  for (let i = 0; i < count; i++) if ((blockSize[i] as number) > 0) return blockSize[i] as number
-  return 0
-}
 
 function keysOf(request: PolicyRequest, blockSize: number): Uint32Array | null {
   return blockSize === 0 ? null : request.keys(blockSize)

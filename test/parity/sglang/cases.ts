@@ -90,6 +90,25 @@ export function sequenceCases(seed: number): SglangCase[] {
   ]
 }
 
+export interface KeyCase extends Omit<SglangCase, 'countStarts'> {
+  /** Whether a new key has to go to a worker with the fewest keys in flight. */
+  readonly byGroups: boolean
+}
+
+/** Policies that keep to routing keys: what has to hold for each choice is checked, in theirs and in ours. */
+export function keyCases(seed: number): KeyCase[] {
+  const steps = requestLog({ seed: seed + 7, requests: 400, inFlight: 12, reuse: 0, evictEvery: 0, routingKeys: 60 })
+  const manual = (title: string, assignmentMode: string): KeyCase => ({
+    title,
+    workers: 4,
+    theirs: { policy: 'manual', assignment_mode: assignmentMode },
+    ours: { picker: { type: 'sglang-manual', parameters: { assignmentMode } } },
+    byGroups: assignmentMode === 'min_group',
+    steps,
+  })
+  return [manual('manual', 'random'), manual('manual, fewest keys', 'min_group')]
+}
+
 /** Policies that draw lots: the shares of the workers have to be those that the rule gives, in theirs and in ours. */
 export interface ShareCase extends Omit<SglangCase, 'countStarts'> {
   /** What each engine says that it holds in its KV cache; none: they do not tell. */

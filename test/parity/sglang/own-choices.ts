@@ -1,4 +1,5 @@
 import { createProfile, type ProfileChoice } from '../../../src/routing/catalogue.ts'
+import type { Dispatch } from '../../../src/routing/policy.ts'
 import { InFlightCounters } from '../../../src/workers/fleet.ts'
 import type { Worker } from '../../../src/workers/worker.ts'
 import { aRequest, aWorker, candidatesOf } from '../../support/routing.ts'
@@ -36,12 +37,16 @@ export function ownChoices(
   })
   const workers = Array.from({ length: workerCount }, (_, index) => ownWorker(index, heldTokens[index]))
   const counters = new InFlightCounters(64)
-  const at = new Map<string, number>()
+  const at = new Map<string, Dispatch>()
   const chosen: number[] = []
   for (const step of steps) {
     if (step.kind === 'evict') nowMs += intervalMs
-    else if (step.kind === 'finish') counters.add(at.get(step.name) ?? 0, -1, 0, 0)
-    else {
+    else if (step.kind === 'finish') {
+      const dispatch = at.get(step.name)
+      if (dispatch === undefined) throw new Error(`${step.name} was not sent`)
+      counters.add(dispatch.serial, -1, 0, 0)
+      profile.finished(dispatch)
+    } else {
       const keys = characterKeys(step.prompt)
       const { headers = {} } = step
       const candidates = candidatesOf(workers, counters, [], keys.length / 2)
@@ -52,7 +57,7 @@ export function ownChoices(
       })
       const place = profile.choose(request, candidates, candidates)
       counters.add(place, 1, 0, 0)
-      profile.dispatched({
+      const dispatch: Dispatch = {
         serial: place,
         promptTokens: keys.length / 2,
         uncachedTokens: 0,
@@ -64,8 +69,9 @@ export function ownChoices(
         adapter: null,
         session: null,
         maxTokens: null,
-      })
-      at.set(step.name, place)
+      }
+      profile.dispatched(dispatch)
+      at.set(step.name, dispatch)
       chosen.push(place)
     }
   }

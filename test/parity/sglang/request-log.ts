@@ -22,12 +22,16 @@ export interface LogShape {
   readonly reuse: number
   /** An `evict` after so many requests; 0: none. */
   readonly evictEvery: number
+  /** Routing keys of which each request has one. */
+  readonly routingKeys?: number
 }
+
+export const routingKeyHeader = 'x-smg-routing-key'
 
 const letters = Array.from('abcdefghij klmnop. äßé 日本語 🙂')
 
 /** Prompts that share prefixes, go on from others or are new, sent and answered in random order. */
-export function requestLog({ seed, requests, inFlight, reuse, evictEvery }: LogShape): LogStep[] {
+export function requestLog({ seed, requests, inFlight, reuse, evictEvery, routingKeys }: LogShape): LogStep[] {
   const next = randomWords(seed)
   const below = (limit: number): number => next() % limit
   const text = (length: number): string => Array.from({ length }, () => letters[below(letters.length)]).join('')
@@ -40,7 +44,8 @@ export function requestLog({ seed, requests, inFlight, reuse, evictEvery }: LogS
     const prompt = kept.join('') + text(1 + below(40))
     // A conversation that has grown too long ends, so that the log stays readable.
     prompts.push(Array.from(prompt).length > 160 ? Array.from(prompt).slice(0, 40).join('') : prompt)
-    steps.push({ kind: 'send', name: `r${request}`, prompt })
+    const headers = routingKeys === undefined ? {} : { headers: { [routingKeyHeader]: `key ${below(routingKeys)}` } }
+    steps.push({ kind: 'send', name: `r${request}`, prompt, ...headers })
     open.push(`r${request}`)
     while (open.length > 0 && below(2 * inFlight + 1) < open.length) {
       const [name = ''] = open.splice(below(open.length), 1)

@@ -35,6 +35,7 @@ export class SglangRouter {
   readonly #url: string
   readonly #log: string
   readonly #engines: HeldEngines
+  readonly #answers = new Map<string, Promise<void>>()
   /** It counts requests in flight for this policy only. */
   readonly #countsLoad: boolean
 
@@ -97,6 +98,8 @@ export class SglangRouter {
           const place = at.get(step.name) ?? 0
           loads[place] = (loads[place] ?? 0) - 1
           this.#engines.finish(step.name)
+          await this.#answers.get(step.name)
+          this.#answers.delete(step.name)
           break
         }
         case 'evict': {
@@ -124,6 +127,7 @@ export class SglangRouter {
       if (response.status !== 200) throw new Error(`sglang-router answered ${response.status}: ${text.slice(0, 300)}`)
     })
     sent.catch(() => undefined)
+    this.#answers.set(name, sent)
     const late = AbortSignal.timeout(arrivalDeadlineMs)
     const engine = await Promise.race([
       arrival,
