@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util'
 import type { Dispatch } from '../../src/routing/policy.ts'
 import { encodeBatch } from '../../src/simulator/event-encoding.ts'
 import { systemClock } from '../../src/zmtp/clock.ts'
@@ -5,7 +6,7 @@ import { PubSocket } from '../../src/zmtp/pub-socket.ts'
 import { eventually } from '../engines/client.ts'
 import { randomWords } from '../support/random.ts'
 import { DynamoLog } from './dynamo-log.ts'
-import { EngineCache } from './engine-cache.ts'
+import { EngineCache, type Held } from './engine-cache.ts'
 import { Prompts, type Prompt } from './prompts.ts'
 import type { SelectService } from './select-service.ts'
 import type { Chosen, Warmroute } from './warmroute.ts'
@@ -25,7 +26,10 @@ export interface Compared {
   /** Workers with the least cost by our own computation. */
   readonly best: readonly number[]
   /** What the service holds the workers to have of the prompt, by worker. */
-  readonly theirMatch: readonly Chosen['held'][number][]
+  readonly theirMatch: readonly Held[]
+  /** Whether we, and whether it, see what the engines hold. */
+  readonly weSee: boolean
+  readonly itSees: boolean
 }
 
 interface Running {
@@ -39,7 +43,7 @@ interface Running {
 export interface RunOptions {
   readonly workers: number
   readonly blockSize: number
-  readonly room: Readonly<Record<'gpu' | 'host' | 'disk', number>>
+  readonly room: Held
   /** Whether blocks also vanish from the middle of a prompt. */
   readonly drops: boolean
   readonly seed: number
@@ -108,7 +112,12 @@ export class DynamoRun {
         disk: overlap?.disk_extension_blocks ?? 0,
       }
     })
-    const compared = { id, promptTokens: tokens.length, ours, theirs, best, theirMatch }
+    const { blocks } = prompt
+    const weSee = this.#caches.every((cache, worker) => isDeepStrictEqual(cache.held(blocks), ours.held[worker]))
+    const itSees = this.#caches.every((cache, worker) =>
+      isDeepStrictEqual(cache.heldInTurn(blocks), theirMatch[worker]),
+    )
+    const compared = { id, promptTokens: tokens.length, ours, theirs, best, theirMatch, weSee, itSees }
     this.log.asked(compared)
     return compared
   }

@@ -1,6 +1,5 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { isDeepStrictEqual } from 'node:util'
 import { folder, installDynamo } from '../engines/mocker.ts'
 import { Processes } from '../engines/processes.ts'
 import { root } from '../engines/python.ts'
@@ -35,7 +34,8 @@ interface Row {
   readonly counts: readonly number[]
 }
 
-const columns = ['states', 'one best', 'equal', 'ties', 'different', 'other match', 'other cost']
+/** The last three count states: another cost of the chosen worker, our map or its index not as the engines are. */
+const columns = ['states', 'one best', 'equal', 'ties', 'different', 'other cost', 'we err', 'it errs']
 
 /** The profile `dynamo` before NVIDIA Dynamo's select service. */
 export const dynamoParity: ParitySuite = async (report, { seed, states, keep }) => {
@@ -63,6 +63,7 @@ export const dynamoParity: ParitySuite = async (report, { seed, states, keep }) 
     share >= leastShare,
     `${equal} of ${decided}, ${(100 * share).toFixed(2)} %`,
   )
+  report.equal('states in which our map is not as the engines are', all[6], 0)
   await withRun({ programs, processes, seed }, temperatureCase, (run) => compareFrequencies(report, run))
   if (keep) writeFileSync(fixture, `${JSON.stringify({ version: '1.6.1', seed, cases: kept })}\n`)
 }
@@ -89,22 +90,25 @@ function compare(report: Report, name: string, compared: readonly Compared[], co
   const equal = decided.filter(({ best, theirs }) => best[0] === theirs)
   const ties = compared.filter(({ best }) => best.length > 1)
   const different = compared.filter(({ best, theirs }) => !best.includes(theirs))
-  const otherMatch = compared.filter(({ ours, theirMatch }) => !isDeepStrictEqual(ours.held, theirMatch))
+  const weErr = compared.filter(({ weSee }) => !weSee)
+  const itErrs = compared.filter(({ itSees }) => !itSees)
   const otherCost = compared.filter(({ id, ours, theirs }) => {
     const cost = costs.get(id)
     return cost === undefined || Math.abs(cost - (ours.costs[theirs] as number)) > tieWithin
   })
-  report.say(`${name}: ${different.length} of ${compared.length} states different`)
-  for (const { id, promptTokens, ours, theirs, theirMatch } of different.slice(0, shown)) {
+  const byIndex = different.filter(({ itSees }) => !itSees).length
+  report.say(`${name}: ${different.length} of ${compared.length} states different, in ${byIndex} its index is wrong`)
+  for (const { id, promptTokens, ours, theirs, theirMatch, itSees } of different.slice(0, shown)) {
     const figures = [ours.worker, theirs].map((worker) => {
       const match = [ours.held[worker], theirMatch[worker]].map((held) => (held === undefined ? '' : textOf(held)))
       return `${worker} (cost ${ours.costs[worker]}; ${[...new Set(match)].join(', to it ')})`
     })
     report.say(`  ${id}, ${promptTokens} tokens: we choose ${figures.join(', it chooses ')}, its cost ${costs.get(id)}`)
+    report.say(itSees ? '    both see what the engines hold' : '    its index is not as the engines are')
   }
   return {
     name,
-    counts: [compared, decided, equal, ties, different, otherMatch, otherCost].map(({ length }) => length),
+    counts: [compared, decided, equal, ties, different, otherCost, weErr, itErrs].map(({ length }) => length),
   }
 }
 
@@ -114,7 +118,7 @@ function textOf({ gpu, host, disk }: Compared['theirMatch'][number]): string {
 
 function tell(report: Report, rows: readonly Row[]): void {
   const line = (name: string, cells: readonly (string | number)[]): void =>
-    report.say(name.padEnd(26) + cells.map((cell) => String(cell).padStart(12)).join(''))
+    report.say(name.padEnd(26) + cells.map((cell) => String(cell).padStart(11)).join(''))
   line('case', columns)
   for (const { name, counts } of rows) line(name, counts)
 }

@@ -10,6 +10,11 @@ export interface Block {
 
 type OwnTier = Exclude<Tier, 'shared'>
 
+/** Blocks by tier. */
+export type Held = Readonly<Record<OwnTier, number>>
+
+const tiers = ['gpu', 'host', 'disk'] as const
+
 /** The tier below, where what is evicted goes. */
 const below: Readonly<Record<OwnTier, OwnTier | null>> = { gpu: 'host', host: 'disk', disk: null }
 
@@ -18,12 +23,12 @@ const below: Readonly<Record<OwnTier, OwnTier | null>> = { gpu: 'host', host: 'd
  * block without followers there moves to the tier below when there is no room.
  */
 export class EngineCache {
-  readonly #room: Readonly<Record<OwnTier, number>>
+  readonly #room: Held
   /** Least recently used first. */
   readonly #blocks: Readonly<Record<OwnTier, Set<Block>>> = { gpu: new Set(), host: new Set(), disk: new Set() }
   #events: KvEvent[] = []
 
-  constructor(room: Readonly<Record<OwnTier, number>>) {
+  constructor(room: Held) {
     this.#room = room
   }
 
@@ -36,21 +41,41 @@ export class EngineCache {
     this.#makeRoom('gpu')
   }
 
+  /** Leading blocks of a prompt that it holds, each in the best tier that has it. */
+  held(blocks: readonly Block[]): Held {
+    const held = { gpu: 0, host: 0, disk: 0 }
+    for (const block of blocks) {
+      const tier = tiers.find((each) => this.#blocks[each].has(block))
+      if (tier === undefined) break
+      held[tier]++
+    }
+    return held
+  }
+
+  /** The same as Dynamo counts them: each tier goes on where the one above ends, and none is returned to. */
+  heldInTurn(blocks: readonly Block[]): Held {
+    const held = { gpu: 0, host: 0, disk: 0 }
+    let at = 0
+    for (const tier of tiers)
+      for (let block = blocks[at]; block !== undefined && this.#blocks[tier].has(block); block = blocks[++at])
+        held[tier]++
+    return held
+  }
+
   /** Drops some blocks wherever they are, as other users of the engine make it drop them. */
   drop(isDropped: (block: Block) => boolean): void {
-    for (const tier of ['gpu', 'host', 'disk'] as const)
+    for (const tier of tiers)
       for (const block of [...this.#blocks[tier]]) if (isDropped(block)) this.#remove(tier, block)
   }
 
   /** As after a restart. */
   clear(): void {
-    for (const tier of ['gpu', 'host', 'disk'] as const) this.#blocks[tier].clear()
+    for (const tier of tiers) this.#blocks[tier].clear()
     this.#events.push({ kind: 'cleared' })
   }
 
   /** One block in each tier that has nothing to do with any prompt, or no longer. */
   mark(chain: readonly Block[], isThere: boolean): void {
-    const tiers = ['gpu', 'host', 'disk'] as const
     chain.forEach((block, i) => {
       const tier = tiers[i] as OwnTier
       if (isThere) this.#events.push(storeEvent(tier, [block]))

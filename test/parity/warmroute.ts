@@ -9,6 +9,7 @@ import { createProfile, type ProfileChoice } from '../../src/routing/catalogue.t
 import type { Dispatch } from '../../src/routing/policy.ts'
 import { InFlightCounters } from '../../src/workers/fleet.ts'
 import { countingCounters } from '../events/counting.ts'
+import { type Held } from './engine-cache.ts'
 import { seededRandom } from '../support/random.ts'
 import { aRequest, aWorker } from '../support/routing.ts'
 
@@ -16,7 +17,7 @@ export interface Chosen {
   readonly worker: number
   /** By worker. */
   readonly costs: readonly number[]
-  readonly held: readonly { readonly gpu: number; readonly host: number; readonly disk: number }[]
+  readonly held: readonly Held[]
   readonly keys: Uint32Array
 }
 

@@ -32,6 +32,7 @@ const forbidden: readonly (readonly [string, string])[] = [
   ['src/routing/pickers/a.ts', 'src/kv/a.ts'],
   ['src/routing/sglang/a.ts', 'src/routing/a.ts'],
   ['src/routing/llm-d/a.ts', 'src/routing/a.ts'],
+  ['src/routing/dynamo/a.ts', 'src/workers/a.ts'],
   ['src/truth/a.ts', 'src/events/a.ts'],
   ['src/protocol/a.ts', 'src/proxy/a.ts'],
   ['src/pipeline/a.ts', 'src/http/a.ts'],
