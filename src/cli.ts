@@ -5,13 +5,14 @@ import type { Command, CommandIo } from './commands/command.ts'
 import { explain } from './commands/explain.ts'
 import { hashKey } from './commands/hash-key.ts'
 import { newPolicy } from './commands/new-policy.ts'
+import { replay } from './commands/replay.ts'
 import { serve } from './commands/serve.ts'
 import { simulate } from './commands/simulate.ts'
 import { size } from './commands/size.ts'
 import { nearest } from './config/faults.ts'
 import { RouterError } from './errors.ts'
 
-const commands: readonly Command[] = [serve, checkConfig, explain, simulate, hashKey, newPolicy, size]
+const commands: readonly Command[] = [serve, checkConfig, explain, simulate, hashKey, newPolicy, size, replay]
 
 /** Runs the command line; the answer is the exit code: 0 done, 1 failed, 2 not understood. */
 export async function main(argv: readonly string[]): Promise<number> {
@@ -89,5 +90,6 @@ function processIo(): CommandIo {
       }
     }),
     onHangup: (listener) => process.on('SIGHUP', listener),
+    ...(process.stderr.isTTY ? { progress: (text: string) => void process.stderr.write(text) } : {}),
   }
 }

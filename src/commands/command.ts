@@ -7,6 +7,8 @@ export interface CommandIo {
   readonly ended: Promise<string>
   /** Calls back at each SIGHUP, which ends the process as long as nobody does. */
   readonly onHangup: (listener: () => void) => void
+  /** Writes as it is to standard error; absent where that is no terminal. */
+  readonly progress?: (text: string) => void
 }
 
 export interface Command {

@@ -91,7 +91,8 @@ function checkBody(schema: Type.TSchema, given: unknown): unknown {
   return filled
 }
 
-function readConfigFile(file: string): Record<string, unknown> {
+/** The mapping that a YAML file holds. Throws RouterError CONFIG_UNREADABLE, CONFIG_INVALID. */
+export function readConfigFile(file: string): Record<string, unknown> {
   let source: string
   try {
     source = readFileSync(file, 'utf8')

@@ -1,6 +1,6 @@
 import { parentPort, workerData } from 'node:worker_threads'
 import { checkPolicy } from '../routing/contract/contract.ts'
-import { policiesIn } from './plugin-module.ts'
+import { policiesIn } from '../routing/plugin-module.ts'
 import type { TrialFinding, TrialOrder } from './plugin-trial.ts'
 
 /** Few: what a plugin does wrong it mostly does wrong at once. */

@@ -6,7 +6,7 @@ import type { Config } from '../config/schema.ts'
 import { RouterError } from '../errors.ts'
 import type { PluginChoice } from '../routing/catalogue.ts'
 import type { PolicyPlugin } from '../routing/policy.ts'
-import { policiesIn } from './plugin-module.ts'
+import { policiesIn } from '../routing/plugin-module.ts'
 import { tryPlugins } from './plugin-trial.ts'
 
 /** Trials that went well, by URL and parameters; a module's next version has another URL. */

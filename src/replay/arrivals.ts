@@ -113,6 +113,12 @@ export function thinkMsOf({ thinkMs }: TraceRequest, { thinkScale = 1, thinkCapM
   return Math.min(thinkMs * thinkScale, thinkCapMs)
 }
 
+/** Requests that are too long, with those after them in their sessions. */
+export function leftOut({ sessions }: Trace, mostTokens: number): number {
+  const played = sessions.flatMap((session) => cut(session, mostTokens)).flatMap(({ requests }) => requests).length
+  return sessions.flatMap(({ requests }) => requests).length - played
+}
+
 function cut(session: TraceSession, mostTokens: number): TraceSession[] {
   const tooLong = session.requests.findIndex(
     ({ promptTokens, outputTokens }) => promptTokens + outputTokens > mostTokens,

@@ -8,6 +8,8 @@ import type { ReadTraceOptions } from './traces/read.ts'
 export interface PoolOptions {
   readonly path: string
   readonly read?: ReadTraceOptions
+  /** URLs of modules that export policies. */
+  readonly plugins?: readonly string[]
   readonly threads: number
   readonly onProgress?: (job: ReplayJob, progress: Progress) => void
 }
@@ -15,6 +17,7 @@ export interface PoolOptions {
 export interface ThreadSetup {
   readonly path: string
   readonly read: ReadTraceOptions
+  readonly plugins: readonly string[]
   /** One word: not 0 once the runs are to end. */
   readonly stop: SharedArrayBuffer
 }
@@ -61,10 +64,10 @@ export class ReplayPool {
   }
 
   #start(): void {
-    const { path, read = {} } = this.#options
+    const { path, read = {}, plugins = [] } = this.#options
     // The compiler does not rewrite this name: the thread's file has the extension that this one has (decision 27).
     const extension = import.meta.url.endsWith('.ts') ? '.ts' : '.js'
-    const setup: ThreadSetup = { path, read, stop: this.#stop }
+    const setup: ThreadSetup = { path, read, plugins, stop: this.#stop }
     const worker = new Worker(new URL('./replay.thread' + extension, import.meta.url), { workerData: setup })
     worker.on('message', (answer: ThreadAnswer) => this.#answered(worker, answer))
     worker.on('error', (error) => this.#busy.get(worker)?.reject(error))

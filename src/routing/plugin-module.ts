@@ -1,4 +1,4 @@
-import type { PolicyPlugin } from '../routing/policy.ts'
+import type { PolicyPlugin } from './policy.ts'
 
 /** Every policy plugin that a module exports, by default or by name, alone or in lists. */
 export function policiesIn(module: object): PolicyPlugin[] {

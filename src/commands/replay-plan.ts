@@ -1,0 +1,91 @@
+import { basename } from 'node:path'
+import { readConfigFile } from '../config/load.ts'
+import { RouterError } from '../errors.ts'
+import { calibrated, defaultPreset, presets, type Calibration } from '../replay/calibration.ts'
+import type { NamedPolicy, ReplayPlan } from '../replay/plan.ts'
+import { traceFigures, type Trace } from '../replay/traces/trace.ts'
+import type { Given, OptionName } from './replay-options.ts'
+
+/** What a command line asks for. Throws RouterError CONFIG_INVALID. */
+export function planOf(trace: Trace, given: Given): ReplayPlan {
+  const isClosed = trace.sessions.every(({ startMs }) => startMs === null)
+  const wrong = isClosed ? 'rate' : 'users'
+  if (given.text(wrong) !== undefined)
+    throw new RouterError(
+      'CONFIG_INVALID',
+      isClosed
+        ? `${trace.name} is a closed loop: its load is --users, not --rate`
+        : `${trace.name} is an open loop: its load is --rate, not --users`,
+    )
+  const loads = isClosed ? given.numbers('users', 1) : given.numbers('rate', 0)
+  const workers = given.number('workers', 1) ?? 1
+  const seeds = given.number('seeds', 1) ?? 1
+  return {
+    policies: given.list('policies').map(policyOf),
+    loadKind: isClosed ? 'users' : 'rate',
+    loads: loads.length > 0 ? loads : [isClosed ? trace.sessions.length : 1],
+    seeds: Array.from({ length: seeds }, (_, index) => index + 1),
+    findsLimit: given.flag('find-limit'),
+    base: baseOf(trace, workers, given),
+  }
+}
+
+function baseOf(trace: Trace, workers: number, given: Given): ReplayPlan['base'] {
+  const calibration = calibrationOf(given.text('calibration') ?? defaultPreset, trace)
+  const share = given.number('cache-share', 0) ?? 0
+  const shareBlocks = (): number =>
+    Math.floor((traceFigures(trace).distinctBlocks * trace.blockTokens * share) / calibration.blockSize / workers)
+  const replicas = given.number('replicas', 1) ?? 1
+  const delayMs = given.number('replica-delay', 0) ?? 0
+  const seconds = (name: OptionName): number | undefined => {
+    const value = given.number(name, 0)
+    return value === undefined ? undefined : value * 1000
+  }
+  return {
+    ...{ workers, calibration, capacityBlocks: Math.max(1, given.number('cache-blocks', 1) ?? shareBlocks()) },
+    slo: {
+      ttftMs: given.number('slo-ttft', 0) ?? 0,
+      ttftMsPer1kTokens: given.number('slo-ttft-per-1k', 0) ?? 0,
+      itlMs: given.number('slo-itl', 0) ?? 0,
+    },
+    load: given.defined({
+      thinkScale: given.number('think-scale', 0),
+      thinkCapMs: seconds('think-cap'),
+      durationMs: seconds('duration'),
+      warmUpMs: seconds('warm-up'),
+      jitterMs: seconds('jitter'),
+    }),
+    ...given.defined({ timeoutMs: seconds('timeout'), speeds: speedsOf(given) }),
+    ...(replicas > 1 ? { router: { replicas: { count: replicas, delayMs, shareMs: 1 } } } : {}),
+  }
+}
+
+function speedsOf(given: Given): readonly number[] | undefined {
+  const speeds = given.numbers('speeds', 0)
+  if (speeds.some((speed) => speed === 0)) throw new RouterError('CONFIG_INVALID', '--speeds are above 0')
+  return speeds.length === 0 ? undefined : speeds
+}
+
+/** A preset or a file; blocks of the engines divide those of the trace. */
+function calibrationOf(name: string, trace: Trace): Calibration {
+  const { preset = defaultPreset, ...figures } = name in presets ? { preset: name } : readConfigFile(name)
+  if (typeof preset !== 'string') throw new RouterError('CONFIG_INVALID', `${name}: "preset" must be a text`)
+  const calibration = calibrated(preset, figures)
+  if (trace.blockTokens % calibration.blockSize !== 0)
+    throw new RouterError(
+      'CONFIG_INVALID',
+      `Blocks of ${calibration.blockSize} tokens do not divide those of the trace, ${trace.blockTokens}; set "blockSize" in a calibration file`,
+    )
+  return calibration
+}
+
+function policyOf(name: string): NamedPolicy {
+  const [, file, place] = /^(.+\.ya?ml)(?:#(.+))?$/.exec(name) ?? []
+  if (file === undefined) return { name, policy: name }
+  let found: unknown = readConfigFile(file)
+  for (const key of (place ?? 'profile').split('.')) found = (found as Record<string, unknown> | undefined)?.[key]
+  if (typeof found === 'string') return { name: basename(name), policy: found }
+  if (typeof found !== 'object' || found === null)
+    throw new RouterError('CONFIG_INVALID', `${file} has no profile at "${place ?? 'profile'}"`)
+  return { name: basename(name), policy: found }
+}
