@@ -1,4 +1,5 @@
 import type { ConfigFields } from './config-fields.ts'
+import { elementBytes } from './element-type.ts'
 import type { Layer, SlidingAttention } from './layer.ts'
 
 /** How the layers of a model type are to be read. Where a config has `layer_types`, that list is believed instead. */
@@ -15,8 +16,10 @@ export interface Family {
   readonly norms?: number
   /** Whether the queries and keys are normalized by head. */
   readonly headNorms?: true
-  /** Biases of the projections of queries, keys and values. */
-  readonly attentionBias?: 'qkv' | 'all'
+  /** Whether queries come with a gate of their own size. */
+  readonly gatedQueries?: true
+  /** Biases of the projections of queries, keys and values; `flagged`: where the config has `attention_bias`. */
+  readonly attentionBias?: 'qkv' | 'qkv, flagged' | 'all'
   readonly tiedEmbeddings?: true
 }
 
@@ -55,6 +58,13 @@ const gemma2: Family = {
 
 const deepseek: Family = { latent: true, hasExperts: afterDense }
 
+const qwenHybrid: Family = {
+  kindOf: (layer, fields) => ((layer + 1) % fields.integer('full_attention_interval', 4) === 0 ? 'full' : 'linear'),
+  hasExperts: sparseStep,
+  headNorms: true,
+  gatedQueries: true,
+}
+
 /** The model types (`model_type` of config.json) whose fields are known here. */
 export const families: ReadonlyMap<string, Family> = new Map<string, Family>([
   ['llama', {}],
@@ -64,14 +74,12 @@ export const families: ReadonlyMap<string, Family> = new Map<string, Family>([
   ['qwen2_moe', { kindOf: qwenWindow, hasExperts: sparseStep, attentionBias: 'qkv' }],
   ['qwen3', { kindOf: qwenWindow, headNorms: true }],
   ['qwen3_moe', { kindOf: qwenWindow, hasExperts: sparseStep, headNorms: true }],
-  [
-    'qwen3_next',
-    {
-      kindOf: (layer, fields) => ((layer + 1) % fields.integer('full_attention_interval', 4) === 0 ? 'full' : 'linear'),
-      hasExperts: sparseStep,
-      headNorms: true,
-    },
-  ],
+  ['qwen3_next', qwenHybrid],
+  ['qwen3_5', { ...qwenHybrid, hasExperts: () => false }],
+  ['qwen3_5_text', { ...qwenHybrid, hasExperts: () => false }],
+  ['qwen3_5_moe', qwenHybrid],
+  ['qwen3_5_moe_text', qwenHybrid],
+  ['glm4_moe', { hasExperts: afterDense, attentionBias: 'qkv, flagged' }],
   ['gemma', { tiedEmbeddings: true }],
   ['gemma2', gemma2],
   ['gemma3', gemma3],
@@ -179,5 +187,6 @@ function linearLayer(fields: ConfigFields): Layer {
     keyDim: fields.integer('linear_key_head_dim'),
     valueDim: fields.integer('linear_value_head_dim'),
     convolutionKernel: fields.integer('linear_conv_kernel_dim'),
+    recurrentBytes: elementBytes(fields, 'mamba_ssm_dtype'),
   }
 }

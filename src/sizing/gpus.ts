@@ -25,6 +25,7 @@ const links = {
   pcie4: { hostBytesPerSecond: 32 * giga, hostLink: 'PCIe 4.0 x16' },
   pcie5: { hostBytesPerSecond: 64 * giga, hostLink: 'PCIe 5.0 x16' },
   chip: { hostBytesPerSecond: 450 * giga, hostLink: 'NVLink-C2C' },
+  sharedChip: { hostBytesPerSecond: 225 * giga, hostLink: 'half of an NVLink-C2C' },
 } as const
 
 function gpu(
@@ -46,8 +47,8 @@ function gpu(
 
 /** Data sheets print rates with sparsity where they can; half of those is here. */
 export const gpus: readonly Gpu[] = [
-  gpu('b200', 'NVIDIA B200 SXM', 183_359, 8000, 2250, 'pcie5', 'NVIDIA HGX B200 data sheet, 2024'),
-  gpu('gb200', 'NVIDIA GB200', 189_471, 8000, 2500, 'chip', 'NVIDIA GB200 NVL72 data sheet, 2024'),
+  gpu('b200', 'NVIDIA B200 SXM', 183_359, 8000, 2250, 'pcie5', 'NVIDIA DGX B200 data sheet, 2024'),
+  gpu('gb200', 'NVIDIA GB200', 189_471, 8000, 2500, 'sharedChip', 'NVIDIA GB200 NVL72 data sheet, 2024'),
   gpu('h200', 'NVIDIA H200 SXM', 143_771, 4800, 989, 'pcie5', 'NVIDIA H200 data sheet, 2024'),
   gpu('h100', 'NVIDIA H100 SXM 80 GB', 81_559, 3350, 989, 'pcie5', 'NVIDIA H100 data sheet, 2023'),
   gpu('h100-pcie', 'NVIDIA H100 PCIe 80 GB', 81_559, 2000, 756, 'pcie5', 'NVIDIA H100 data sheet, 2022'),

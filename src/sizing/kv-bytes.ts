@@ -54,10 +54,11 @@ export function layerTokenBytes(layer: Layer, model: ModelConfig, dtype: KvCache
 /** Bytes of the state that one rank keeps of a sequence in one layer: those of the convolution, and the recurrent one. */
 export function layerStateBytes(layer: Layer, { elementType }: ModelConfig, tensor: number): number {
   if (layer.kind !== 'linear') return 0
-  const { convolutionKernel, keyDim, keyHeads, valueDim, valueHeads } = layer
+  const { convolutionKernel, keyDim, keyHeads, recurrentBytes, valueDim, valueHeads } = layer
   const width = (2 * keyHeads * keyDim + valueHeads * valueDim) / tensor
   const convolution = width * (convolutionKernel - 1)
-  return (convolution + (valueHeads / tensor) * valueDim * keyDim) * elementType.bytes
+  const recurrent = (valueHeads / tensor) * valueDim * keyDim
+  return convolution * elementType.bytes + recurrent * (recurrentBytes ?? elementType.bytes)
 }
 
 /** KV heads of one rank: split over the ranks, and held by several of them where there are more ranks than heads. */

@@ -35,6 +35,8 @@ export interface LinearAttention {
   readonly keyDim: number
   readonly valueDim: number
   readonly convolutionKernel: number
+  /** Bytes of an element of the recurrent state; null: of the model's own type. */
+  readonly recurrentBytes: number | null
 }
 
 /** One line for people: "36 × full, 8 KV heads of 128". */

@@ -2,7 +2,8 @@ import { RouterError } from '../errors.ts'
 import { ConfigFields } from './config-fields.ts'
 import { families, familyOf, readLayers } from './families.ts'
 import type { Layer } from './layer.ts'
-import { readElementType, readWeightFormat, type ElementType, type WeightFormat } from './weight-format.ts'
+import { readElementType, type ElementType } from './element-type.ts'
+import { readWeightFormat, type WeightFormat } from './weight-format.ts'
 import { readWeights, type Weights } from './weights.ts'
 
 /** What a model's config.json tells that sizes depend on. */
@@ -22,6 +23,9 @@ export interface ModelConfig {
   readonly notes: readonly string[]
 }
 
+/** Layers that guess further tokens, which engines load only when asked to. */
+const predictionFields = ['num_nextn_predict_layers', 'num_mtp_layers', 'mtp_num_hidden_layers']
+
 /** Reads the value of a Hugging Face config.json. Throws MODEL_CONFIG_INVALID, naming the field that is not understood. */
 export function readModelConfig(value: unknown, file = 'config.json'): ModelConfig {
   if (typeof value !== 'object' || value === null || Array.isArray(value))
@@ -34,7 +38,7 @@ export function readModelConfig(value: unknown, file = 'config.json'): ModelConf
   const family = familyOf(modelType, fields)
   const layers = readLayers(fields, family)
   const elementType = readElementType(fields)
-  if (fields.count('num_nextn_predict_layers', 0) > 0)
+  if (predictionFields.some((name) => fields.count(name, 0) > 0))
     fields.note('the layers for predicting several tokens are not counted, neither their weights nor their KV cache')
   const weights = readWeights(fields, family, layers)
   return {

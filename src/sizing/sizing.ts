@@ -119,10 +119,14 @@ export interface Sizing {
 
 const gib = 2 ** 30
 
+const sparseFp8Note =
+  'for sparse latent attention some engines take fp8 as their packed format of 656 bytes a token and layer: then say --kv-cache-dtype fp8_ds_mla'
+
 /** Everything that `warmroute size` tells, from a model, a GPU and a workload. Throws CONFIG_INVALID where they do not fit together. */
 export function sizeModel(request: SizingRequest): Sizing {
   const { dtype, maxTokens, model, parallelism, workers } = request
   checkParallelism(model, parallelism)
+  const isSparseFp8 = dtype === 'fp8' && model.layers.some((layer) => layer.kind === 'latent' && layer.indexBytes > 0)
   const estimates: string[] = []
   const layout = kvLayout(model, request)
   const sequences: SequenceOptions = {
@@ -154,7 +158,7 @@ export function sizeModel(request: SizingRequest): Sizing {
     fullCacheStepMs: fullCacheStep(request, layout, blocks, stageWeights, estimates),
     breakEven: prefillTokensPerSecond === null ? [] : worths(request, prefillTokensPerSecond, estimates),
     ...workloadSizes(request, capacity, estimates),
-    notes: [...model.notes, ...layout.notes],
+    notes: [...model.notes, ...layout.notes, ...(isSparseFp8 ? [sparseFp8Note] : [])],
   }
 }
 

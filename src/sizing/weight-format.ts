@@ -1,36 +1,11 @@
 import type { ConfigFields } from './config-fields.ts'
+import type { ElementType } from './element-type.ts'
 import type { WeightPart } from './weights.ts'
 
 /** How many bytes a parameter takes, by the module that it is in. */
 export interface WeightFormat {
   readonly name: string
   bytes(module: WeightPart['module']): number
-}
-
-/** Bytes of an element of the model's own type, and what it is called. */
-export interface ElementType {
-  readonly name: string
-  readonly bytes: number
-}
-
-const elementTypes: ReadonlyMap<string, number> = new Map([
-  ['bfloat16', 2],
-  ['float16', 2],
-  ['float32', 4],
-])
-
-export function readElementType(fields: ConfigFields): ElementType {
-  const field = fields.has('dtype') ? 'dtype' : 'torch_dtype'
-  const name = fields.text(field)
-  if (name === null) {
-    fields.note('neither dtype nor torch_dtype is given: bfloat16 is assumed')
-    return { name: 'bfloat16', bytes: 2 }
-  }
-  const bytes = elementTypes.get(name)
-  if (bytes === undefined) return fields.fault(field, `one of ${[...elementTypes.keys()].join(', ')}`)
-  if (bytes <= 2) return { name, bytes }
-  fields.note(`weights are stored as ${name}; engines load them in 16 bits unless told otherwise, which is assumed`)
-  return { name: 'float16', bytes: 2 }
 }
 
 /** The format of the weights by `quantization_config`; null where its method is not understood, which is noted. */

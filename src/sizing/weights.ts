@@ -70,16 +70,21 @@ function attention(layer: Layer, hidden: number, fields: ConfigFields, family: F
   }
   const heads = fields.integer('num_attention_heads')
   const [queries, keys, values] = [heads * layer.keyDim, layer.kvHeads * layer.keyDim, layer.kvHeads * layer.valueDim]
-  // Qwen3-Next's queries come with a gate of their own size.
-  const queryParts = fields.flag('attn_output_gate', false) || fields.has('full_attention_interval') ? 2 : 1
-  const bias = fields.flag('attention_bias', false) ? 'all' : family.attentionBias
+  const queryParts = family.gatedQueries ? 2 : 1
+  const bias = attentionBias(fields, family)
   const biases = bias === undefined ? 0 : queries + (bias === 'all' ? hidden : 0)
   const sinks = fields.text('model_type') === 'gpt_oss' ? heads : 0
   return [
     part('attention', hidden * queries * queryParts + heads * layer.valueDim * hidden + biases + sinks, 'tensor'),
     part('attention', (keys + values) * (hidden + (bias === undefined ? 0 : 1)), 'kv-heads'),
-    part('norm', family.headNorms ? 2 * layer.keyDim : 0, 'none'),
+    part('norm', fields.flag('use_qk_norm', family.headNorms ?? false) ? 2 * layer.keyDim : 0, 'none'),
   ]
+}
+
+function attentionBias(fields: ConfigFields, { attentionBias: bias }: Family): 'qkv' | 'all' | undefined {
+  const isFlagged = fields.flag('attention_bias', false)
+  if (bias === 'qkv, flagged') return isFlagged ? 'qkv' : undefined
+  return bias ?? (isFlagged ? 'all' : undefined)
 }
 
 function latentAttention(
