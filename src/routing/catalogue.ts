@@ -102,7 +102,11 @@ export const profiles: Readonly<Record<string, ProfileChoice>> = {
   },
   sglang: { picker: { type: 'sglang-cache-aware' } },
   'sglang-power-of-two': { picker: { type: 'sglang-power-of-two' } },
-  dynamo: { scorers: [{ type: 'dynamo-cost' }], picker: { type: 'softmax' } },
+  dynamo: {
+    filters: [{ type: 'adapter-loaded' }],
+    scorers: [{ type: 'dynamo-cost' }],
+    picker: { type: 'softmax' },
+  },
   'sglang-prefix-hash': { picker: { type: 'sglang-prefix-hash' } },
   'sglang-consistent-hash': { picker: { type: 'sglang-consistent-hash' } },
   'sglang-manual': { picker: { type: 'sglang-manual' } },
