@@ -18,7 +18,7 @@ export function element(
     .map(([key, value]) => ` ${key}="${typeof value === 'number' ? rounded(value) : escapeXml(value ?? '')}"`)
     .join('')
   const inner = typeof content === 'string' ? content : content.join('')
-  return inner === '' ? `<${name}${written}/>` : `<${name}${written}>${inner}</${name}>`
+  return `<${name}${written}>${inner}</${name}>`
 }
 
 function rounded(value: number): string {

@@ -20,6 +20,8 @@ export interface Family {
   readonly gatedQueries?: true
   /** Biases of the projections of queries, keys and values; `flagged`: where the config has `attention_bias`. */
   readonly attentionBias?: 'qkv' | 'qkv, flagged' | 'all'
+  /** Whether routers and experts have biases, and attention a learned sink a head (gpt-oss). */
+  readonly biasedExperts?: true
   readonly tiedEmbeddings?: true
 }
 
@@ -90,6 +92,7 @@ export const families: ReadonlyMap<string, Family> = new Map<string, Family>([
       kindOf: (layer) => (layer % 2 === 0 ? 'sliding' : 'full'),
       defaults: { head_dim: 64 },
       hasExperts: () => true,
+      biasedExperts: true,
       attentionBias: 'all',
     },
   ],

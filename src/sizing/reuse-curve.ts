@@ -70,9 +70,8 @@ const greatestId = 2 ** 26
  * Counts hits by depth, a run of blocks at a time. What a request leaves behind lies in the stack in one piece, and later requests
  * take leading blocks out of it, never others, because whoever uses a block uses all before it:
  *
- *     request 9   a b c d e          latest on top, first block uppermost:
- *     request 7   a b x y            a b c d e | x y | q r
- *     request 4   p q r  (p later)   depth of y = 5 of request 9 + 2
+ *     requests, oldest first:  p q r,  a b x y,  a b c d e
+ *     stack, uppermost first:  a b c d e | x y | p q r        depth of y = 5 + 2
  *
  * Null where an id stands behind different blocks, so that it does not name what is before it.
  */

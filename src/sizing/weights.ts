@@ -73,7 +73,7 @@ function attention(layer: Layer, hidden: number, fields: ConfigFields, family: F
   const queryParts = family.gatedQueries ? 2 : 1
   const bias = attentionBias(fields, family)
   const biases = bias === undefined ? 0 : queries + (bias === 'all' ? hidden : 0)
-  const sinks = fields.text('model_type') === 'gpt_oss' ? heads : 0
+  const sinks = family.biasedExperts ? heads : 0
   return [
     part('attention', hidden * queries * queryParts + heads * layer.valueDim * hidden + biases + sinks, 'tensor'),
     part('attention', (keys + values) * (hidden + (bias === undefined ? 0 : 1)), 'kv-heads'),
@@ -117,12 +117,11 @@ function feedForward(index: number, hidden: number, fields: ConfigFields, family
   const experts = firstInteger(fields, ['n_routed_experts', 'num_local_experts', 'num_experts'])
   const chosen = firstInteger(fields, ['num_experts_per_tok', 'experts_per_token'])
   const width = fields.optionalInteger('moe_intermediate_size') ?? fields.integer('intermediate_size')
-  const isGptOss = fields.text('model_type') === 'gpt_oss'
-  const expert = 3 * hidden * width + (isGptOss ? 2 * width + hidden : 0)
+  const expert = 3 * hidden * width + (family.biasedExperts ? 2 * width + hidden : 0)
   const sharedWidth =
     fields.optionalInteger('shared_expert_intermediate_size') ?? width * fields.count('n_shared_experts', 0)
   const shared = 3 * hidden * sharedWidth + (fields.has('shared_expert_intermediate_size') ? hidden : 0)
-  const corrections = isGptOss || fields.text('topk_method') === 'noaux_tc' ? experts : 0
+  const corrections = family.biasedExperts || fields.text('topk_method') === 'noaux_tc' ? experts : 0
   return [
     part('router', hidden * experts + corrections, 'none'),
     { module: 'experts', parameters: experts * expert, activeParameters: chosen * expert, split: 'tensor' },

@@ -144,6 +144,6 @@ for (const [what, argv, code, message] of faults) {
 }
 
 test('an engine that cannot hold one sequence is pointed out', async () => {
-  const { estimates } = await figures([...llama, '--gpu', 'l4', '--max-model-len', '131072'])
-  assert.match(estimates.join(), /not even one sequence of 131072 tokens/)
+  const { notes } = await figures([...llama, '--gpu', 'l4', '--max-model-len', '131072'])
+  assert.match(notes.join(), /not even one sequence of 131072 tokens/)
 })

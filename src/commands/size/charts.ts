@@ -1,7 +1,8 @@
 import type { ChartOptions, Level } from '../../plot/chart.ts'
 import type { Section } from '../../plot/page.ts'
 import { concurrencyLimit } from '../../sizing/capacity.ts'
-import type { Sizing, SizingRequest } from '../../sizing/sizing.ts'
+import type { Sizing } from '../../sizing/sizing.ts'
+import type { SizingRequest } from '../../sizing/sizing-request.ts'
 import { curvePoints } from '../../sizing/tiers.ts'
 import { bytesText, countText } from './amount.ts'
 
@@ -21,7 +22,8 @@ function concurrencyChart(
   { contextTokens, maxTokens, parallelism, prefixCaching }: SizingRequest,
   { capacity, contexts, inFlightTokens, layout }: Sizing,
 ): ChartOptions {
-  const lengths = Array.from({ length: 49 }, (_, step) => Math.round(1024 * (maxTokens / 1024) ** (step / 48)))
+  const shortest = Math.min(1024, maxTokens)
+  const lengths = Array.from({ length: 49 }, (_, step) => Math.round(shortest * (maxTokens / shortest) ** (step / 48)))
   const options = { inFlightTokens, decodeContext: parallelism.decodeContext, prefixCaching }
   const line = [...new Set([...lengths, ...contextTokens])].sort((one, other) => one - other)
   return {
@@ -31,9 +33,10 @@ function concurrencyChart(
     series: [
       {
         name: 'at any length',
-        points: line
-          .filter((tokens) => tokens >= 1)
-          .map((tokens) => ({ x: tokens, y: concurrencyLimit(layout, capacity.usableBlocks, tokens, options) })),
+        points: line.map((tokens) => ({
+          x: tokens,
+          y: concurrencyLimit(layout, capacity.usableBlocks, tokens, options),
+        })),
         marks: false,
       },
       {

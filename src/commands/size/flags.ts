@@ -5,7 +5,7 @@ import { RouterError } from '../../errors.ts'
 import { findGpu, gpus, type Gpu } from '../../sizing/gpus.ts'
 import { kvCacheDtypes, type KvCacheDtype } from '../../sizing/kv-bytes.ts'
 import { readModelConfig, type ModelConfig } from '../../sizing/model-config.ts'
-import type { SizingRequest } from '../../sizing/sizing.ts'
+import type { SizingRequest } from '../../sizing/sizing-request.ts'
 import { parseBytes, parseCount, parseNumber } from './amount.ts'
 
 export const sizeUsage = `warmroute size --model CONFIG.json --gpu NAME [options]

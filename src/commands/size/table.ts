@@ -1,5 +1,6 @@
 import { describeLayers } from '../../sizing/layer.ts'
-import type { Sizing, SizingRequest } from '../../sizing/sizing.ts'
+import type { Sizing } from '../../sizing/sizing.ts'
+import type { SizingRequest } from '../../sizing/sizing-request.ts'
 import { activeParameterCount, parameterCount } from '../../sizing/weights.ts'
 import { bytesText, countText, rateText, shareText } from './amount.ts'
 
@@ -91,7 +92,7 @@ function capacityRows(request: SizingRequest, sizing: Sizing): Row[] {
 function contextLines({ workers }: SizingRequest, { contexts, memory }: Sizing): string[] {
   const about = memory === null ? '' : '~'
   return [
-    'Requests at which the GPUs are full:',
+    'Requests at which the GPUs are full, where they share nothing:',
     ...grid(
       ['tokens a request', 'blocks', 'a worker', ...(workers > 1 ? ['fleet'] : [])],
       contexts.map(({ blocks, fleetRequests, tokens, workerRequests }) => [
