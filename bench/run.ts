@@ -34,6 +34,7 @@ const benches: readonly Bench[] = [
   { name: 'replication', load: () => import('./load/replication.ts') },
   { name: 'replicas', load: () => import('./replay/replicas.ts') },
   { name: 'routing', onlyByName: true, load: () => import('./replay/routing.ts') },
+  { name: 'bad-day', onlyByName: true, load: () => import('./replay/bad-day.ts') },
   { name: 'faults', onlyByName: true, load: () => import('./faults.ts') },
   { name: 'soak', onlyByName: true, load: () => import('./soak.ts') },
 ]

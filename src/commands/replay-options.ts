@@ -2,6 +2,7 @@ import { RouterError } from '../errors.ts'
 import { defaultPreset, presets } from '../replay/calibration.ts'
 import { defaultSlo } from '../replay/summary.ts'
 import { traceFormats } from '../replay/traces/formats.ts'
+import { faultForms } from './replay-faults.ts'
 
 export interface Option {
   readonly value?: string
@@ -43,6 +44,17 @@ export const replayOptions = {
   'slo-ttft': { value: 'MS', default: String(defaultSlo.ttftMs), help: 'first token within so much' },
   'slo-ttft-per-1k': { value: 'MS', default: '0', help: 'and so much more for each 1,000 tokens of the prompt' },
   'slo-itl': { value: 'MS', default: String(defaultSlo.itlMs), help: 'mean time between the tokens of an answer' },
+  fault: {
+    value: 'FAULT',
+    multiple: true,
+    help: `what goes wrong, times in seconds; may be repeated: ${faultForms().join('; ')}`,
+  },
+  'without-events': { value: 'N', default: '0', help: 'so many engines publish no KV events' },
+  'capacity-factor': {
+    value: 'X',
+    default: '1',
+    help: 'what the router takes the caches of those to be, times what they are',
+  },
   replicas: { value: 'N', default: '1', help: 'replicas of the router, each request through any of them' },
   'replica-delay': { value: 'MS', default: '1', help: 'until they know what another one did' },
   seeds: { value: 'N', default: '3', help: 'runs of each, with seeds 1 to N' },
@@ -97,6 +109,12 @@ export class Given {
     const value = this.#values[name]
     const text = Array.isArray(value) ? value.join(',') : (this.text(name) ?? '')
     return text.split(',').filter((word) => word !== '')
+  }
+
+  /** As often as it was given. */
+  all(name: OptionName): readonly string[] {
+    const value = this.#values[name]
+    return Array.isArray(value) ? value : []
   }
 
   number(name: OptionName, least: number): number | undefined {

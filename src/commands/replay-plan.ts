@@ -4,6 +4,7 @@ import { RouterError } from '../errors.ts'
 import { calibrated, defaultPreset, presets, type Calibration } from '../replay/calibration.ts'
 import type { NamedPolicy, ReplayPlan } from '../replay/plan.ts'
 import { traceFigures, type Trace } from '../replay/traces/trace.ts'
+import { faultOf } from './replay-faults.ts'
 import type { Given, OptionName } from './replay-options.ts'
 
 /** What a command line asks for. Throws RouterError CONFIG_INVALID. */
@@ -37,6 +38,7 @@ function baseOf(trace: Trace, workers: number, given: Given): ReplayPlan['base']
     Math.floor((traceFigures(trace).distinctBlocks * trace.blockTokens * share) / calibration.blockSize / workers)
   const replicas = given.number('replicas', 1) ?? 1
   const delayMs = given.number('replica-delay', 0) ?? 0
+  const faults = given.all('fault').map((text) => faultOf(text, workers))
   const seconds = (name: OptionName): number | undefined => {
     const value = given.number(name, 0)
     return value === undefined ? undefined : value * 1000
@@ -56,7 +58,12 @@ function baseOf(trace: Trace, workers: number, given: Given): ReplayPlan['base']
       jitterMs: seconds('jitter'),
     }),
     ...given.defined({ timeoutMs: seconds('timeout'), speeds: speedsOf(given) }),
-    ...(replicas > 1 ? { router: { replicas: { count: replicas, delayMs, shareMs: 1 } } } : {}),
+    router: {
+      withoutEvents: given.number('without-events', 0) ?? 0,
+      capacityFactor: given.number('capacity-factor', 0) ?? 1,
+      ...(replicas > 1 ? { replicas: { count: replicas, delayMs, shareMs: 1 } } : {}),
+    },
+    ...(faults.length > 0 ? { faults } : {}),
   }
 }
 

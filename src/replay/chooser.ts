@@ -31,6 +31,12 @@ export interface Chooser {
   /** A worker's load as it reports it. */
   measured(worker: number, load: MeasuredLoad): void
   applyEvents(worker: number, events: readonly KvEvent[]): void
+  /** A worker is there no more, with all that it held and all that it was sent. */
+  left(worker: number): void
+  /** It is there again, or for the first time, and holds nothing. */
+  joined(worker: number): void
+  /** Events of a worker are lost for good: nothing that was known of it holds. */
+  forget(worker: number): void
 }
 
 export interface Choice {

@@ -7,7 +7,7 @@ import type { Trace } from './traces/trace.ts'
 /** One run as plain data, which a thread can be handed. */
 export interface ReplayJob extends Pick<
   ReplayOptions,
-  'policy' | 'workers' | 'load' | 'speeds' | 'router' | 'timeoutMs' | 'seed'
+  'policy' | 'workers' | 'load' | 'speeds' | 'router' | 'faults' | 'timeoutMs' | 'seed'
 > {
   readonly calibration: Calibration
   /** Of one worker's cache on the GPU. */

@@ -6,7 +6,9 @@ import type { Choice, Chooser, VirtualRequest } from './chooser.ts'
  * moves a conversation for a few milliseconds of queue and pays with a colder cache later. But hard to beat.
  */
 export class Oracle implements Chooser {
+  /** Those that are there now. */
   readonly #engines: readonly Engine[]
+  readonly #away = new Set<number>()
 
   constructor(engines: readonly Engine[]) {
     this.#engines = engines
@@ -16,6 +18,7 @@ export class Oracle implements Chooser {
     let best: Choice = { worker: 0, predictedCachedTokens: 0, comingTokens: 0 }
     let leastMs = Infinity
     for (const [worker, engine] of this.#engines.entries()) {
+      if (this.#away.has(worker)) continue
       const { maxBatchedTokens, prefillTokensPerSecond, stepBaseMs, decodeMsPerRequest } = engine.options
       const { prefillTokens, decoding, stepLeftMs } = engine.backlog()
       const predictedCachedTokens = engine.cachedTokens({
@@ -50,6 +53,18 @@ export class Oracle implements Chooser {
   }
 
   applyEvents(): void {
+    return
+  }
+
+  left(worker: number): void {
+    this.#away.add(worker)
+  }
+
+  joined(worker: number): void {
+    this.#away.delete(worker)
+  }
+
+  forget(): void {
     return
   }
 }

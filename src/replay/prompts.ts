@@ -1,5 +1,6 @@
 import { chainKeys, type KeyScope } from '../kv/keys.ts'
 import { mix32 } from '../simulator/random.ts'
+import type { GivenBlocks } from '../simulator/sequence.ts'
 import type { GivenPrompt } from './chooser.ts'
 import { blockCount, sharedRuns, type BlockRuns, type TraceSession } from './traces/trace.ts'
 
@@ -99,6 +100,20 @@ export class SessionPrompts {
       cell += count
     }
   }
+}
+
+/** A prompt that has nothing in common with any other. */
+export function strangePrompt(
+  promptTokens: number,
+  outputTokens: number,
+  own: number,
+  { blockSize }: Pick<KeyScope, 'blockSize'>,
+): GivenBlocks {
+  const locals = new Uint32Array(2 * Math.floor((promptTokens + outputTokens - 1) / blockSize))
+  for (let at = 0; at < locals.length; at++) locals[at] = mix32(mix32(own ^ 0x428a2f98) + at)
+  const names = new Uint32Array(locals.length)
+  chainKeys(...namesRoot, locals, names)
+  return { promptTokens, names, locals }
 }
 
 function extended(words: Uint32Array, keptBlocks: number, blocks: number): Uint32Array {

@@ -1,21 +1,20 @@
 import { createKeyMaker, type KeyScope } from '../kv/keys.ts'
-import { createProfile, type ProfileChoice } from '../routing/catalogue.ts'
+import type { ProfileChoice } from '../routing/catalogue.ts'
 import type { PolicyPlugin } from '../routing/policy.ts'
-import type { Profile } from '../routing/profile.ts'
-import { Engine, engineDefaults, type EngineOptions } from '../simulator/engine.ts'
+import { engineDefaults, type EngineOptions } from '../simulator/engine.ts'
 import type { KvEvent } from '../simulator/kv-event.ts'
-import { mix32, seededRandom, type Random } from '../simulator/random.ts'
 import type { GenerationResult } from '../simulator/sequence.ts'
 import { Agenda } from './agenda.ts'
 import { Arrivals, thinkMsOf, type LoadOptions, type Visit } from './arrivals.ts'
 import type { Choice, Chooser, GivenPrompt } from './chooser.ts'
+import { EngineFleet } from './engine-fleet.ts'
+import { EventFeed } from './event-feed.ts'
+import { mostWorkers, schedule, type FaultPort, type ReplayFault } from './faults.ts'
 import { Oracle } from './oracle.ts'
-import { SessionPrompts } from './prompts.ts'
-import { Replicated, type ReplicasOptions } from './replicated.ts'
-import { Routed, type Sharing } from './routed.ts'
+import { SessionPrompts, strangePrompt } from './prompts.ts'
+import { Replicated } from './replicated.ts'
+import { createRouter, type RouterOptions } from './router.ts'
 import type { Trace, TraceRequest } from './traces/trace.ts'
-
-type Policy = string | ProfileChoice
 
 export interface ReplayOptions {
   readonly trace: Trace
@@ -25,9 +24,10 @@ export interface ReplayOptions {
   /** How fast each worker is, beside the engine's figures; 1 where none is given. */
   readonly speeds?: readonly number[]
   /** A routing profile, or the greedy oracle that sees the engines' true caches and queues. */
-  readonly policy: Policy
+  readonly policy: string | ProfileChoice
   readonly plugins?: readonly PolicyPlugin[]
   readonly router?: RouterOptions
+  readonly faults?: readonly ReplayFault[]
   /** Without a first token after so long the client gives up: the request is aborted and counts as a miss. */
   readonly timeoutMs?: number
   /** Of who comes when and of the policy's randomness. */
@@ -36,17 +36,6 @@ export interface ReplayOptions {
   readonly stepByStep?: boolean
   /** Called now and then; false ends the run with what is done so far. */
   readonly onProgress?: (progress: Progress) => boolean
-}
-
-export interface RouterOptions {
-  /** From a step's end until the router has applied its KV events. Default 1 ms. */
-  readonly eventDelayMs?: number
-  /** Between two readings of the engines' load. Default 500 ms. */
-  readonly loadIntervalMs?: number
-  /** So many workers, the first ones, publish no events; what they hold is concluded from what they are sent. */
-  readonly withoutEvents?: number
-  /** Several replicas of the router, each request through any of them; absent: one. */
-  readonly replicas?: ReplicasOptions
 }
 
 export interface Progress {
@@ -100,39 +89,60 @@ export async function replay(options: ReplayOptions): Promise<ReplayRun> {
 }
 
 interface Running {
-  /** Whether its first token has come. */
-  begun: boolean
+  readonly id: string
   readonly visit: Visit
   readonly prompts: SessionPrompts
+  readonly prompt: GivenPrompt
   readonly turn: number
   readonly request: TraceRequest
+  /** First sent, also where an engine died and it was sent again. */
   readonly sentMs: number
-  readonly choice: Choice
+  choice: Choice
+  /** NaN until its first token has come. */
+  firstTokenMs: number
 }
 
-class Run {
+class Run implements FaultPort {
+  readonly workers: number
   readonly #options: ReplayOptions
   readonly #load: LoadOptions
-  readonly #scope: KeyScope
   readonly #agenda = new Agenda()
   readonly #arrivals: Arrivals
-  readonly #engines: readonly Engine[]
-  readonly #chooser: Chooser
+  readonly #fleet: EngineFleet
+  readonly #feed: EventFeed
+  readonly #scope: KeyScope
   readonly #running = new Map<string, Running>()
   readonly #rows: ReplayRow[] = []
+  #chooser: Chooser
+  /** By worker, how often its engine died; what an engine told before is not heard after. */
+  readonly #deaths: number[]
+  readonly #away = new Set<number>()
   #goingOn = 0
   #serial = 0
   #nowMs = 0
 
   constructor(options: ReplayOptions, scope: KeyScope) {
+    const { faults = [], seed, workers, engine, speeds = [], policy, stepByStep = false } = options
+    this.workers = workers
     this.#options = options
     this.#load = options.load ?? {}
     this.#scope = scope
-    this.#arrivals = new Arrivals(options.trace, this.#load, options.seed)
-    this.#engines = Array.from({ length: options.workers }, (_, worker) => this.#createEngine(worker))
-    this.#chooser = options.policy === oraclePolicy ? new Oracle(this.#engines) : this.#router(options.policy)
+    const most = mostWorkers(workers, faults)
+    this.#deaths = new Array<number>(most).fill(0)
+    this.#arrivals = new Arrivals(options.trace, this.#load, seed)
+    this.#feed = new EventFeed(faults, most, seed)
+    this.#fleet = new EngineFleet({
+      ...{ workers: most, engine, speeds, seed, stepByStep },
+      onFirstToken: (id, atMs) => this.#begun(id, atMs),
+      onFinished: (result) => this.#finished(result),
+      ...(policy === oraclePolicy ? {} : { onEvents: (...told) => this.#told(...told) }),
+    })
+    this.#chooser = this.#newChooser()
+    schedule(faults, this, seed)
     for (const visit of this.#arrivals.first) this.#begin(visit)
-    if (options.policy !== oraclePolicy) this.#agenda.at(0, () => this.#readLoads())
+    if (policy === oraclePolicy) return
+    this.#agenda.at(0, () => this.#readLoads())
+    this.#agenda.at(0, () => this.#beat())
   }
 
   /** From event to event: an engine has something to tell, or something on the agenda is due. */
@@ -141,79 +151,93 @@ class Run {
     let told = 0
     let complete = true
     for (;;) {
-      let nextMs = this.#agenda.nextMs
-      for (const engine of this.#engines) nextMs = Math.min(nextMs, engine.nextEventMs() ?? Infinity)
+      const nextMs = Math.min(this.#agenda.nextMs, this.#fleet.nextMs)
       if (nextMs === Infinity) break
       this.#nowMs = nextMs
-      for (const engine of this.#engines) engine.advanceTo(nextMs)
+      this.#fleet.advanceTo(nextMs)
       this.#agenda.run(nextMs)
       if (onProgress === undefined || this.#rows.length < told + progressEvery) continue
       told = this.#rows.length
       complete = onProgress({ nowMs: this.#nowMs, answered: told })
       if (!complete) break
     }
-    const busyMs = this.#engines.map((engine) => engine.stats.busyMs)
-    return { rows: this.#rows, complete, busyMs, endedMs: this.#nowMs }
+    return { rows: this.#rows, complete, busyMs: this.#fleet.busyMs, endedMs: this.#nowMs }
   }
 
-  #createEngine(worker: number): Engine {
-    const { engine, speeds, seed, policy, stepByStep = false, router: { eventDelayMs = 1 } = {} } = this.#options
-    const figures = { ...engineDefaults, ...engine }
-    const speed = speeds?.[worker] ?? 1
-    const onEvents = (events: readonly KvEvent[], atMs: number): void =>
-      this.#agenda.at(atMs + eventDelayMs, () => this.#chooser.applyEvents(worker, events))
-    return new Engine({
-      seed,
-      ...engine,
-      prefillTokensPerSecond: figures.prefillTokensPerSecond * speed,
-      stepBaseMs: figures.stepBaseMs / speed,
-      decodeMsPerRequest: figures.decodeMsPerRequest / speed,
-      ...(stepByStep ? { onToken: () => undefined } : {}),
-      onFirstToken: (id, atMs) => this.#begun(id, atMs),
-      onFinished: (result) => this.#finished(result),
-      ...(policy === oraclePolicy ? {} : { onEvents }),
+  at(ms: number, run: () => void): void {
+    this.#agenda.at(ms, run)
+  }
+
+  /** What the engine had under way is sent elsewhere: to its clients nothing had come yet, or they ask again. */
+  stop(worker: number): void {
+    this.#deaths[worker] = (this.#deaths[worker] as number) + 1
+    this.#fleet.replace(worker, this.#nowMs)
+    this.#feed.forget(worker)
+    this.#away.add(worker)
+    this.#chooser.left(worker)
+    for (const running of this.#running.values()) {
+      if (running.choice.worker !== worker) continue
+      this.#chooser.aborted(running.id)
+      running.firstTokenMs = NaN
+      this.#dispatch(running)
+    }
+  }
+
+  start(worker: number): void {
+    this.#away.delete(worker)
+    this.#chooser.joined(worker)
+  }
+
+  slowDown(worker: number, factor: number): void {
+    this.#fleet.engines[worker]?.slowDown(factor, this.#nowMs)
+  }
+
+  restartRouter(): void {
+    if (this.#options.policy === oraclePolicy) return
+    this.#chooser = this.#newChooser()
+    for (const worker of this.#away) this.#chooser.left(worker)
+    this.#feed.retell(this.#chooser)
+  }
+
+  sendForeign(worker: number, promptTokens: number, outputTokens: number): void {
+    if (this.#away.has(worker)) return
+    const own = this.#serial++
+    const given = strangePrompt(promptTokens, outputTokens, own, this.#scope)
+    this.#fleet.engines[worker]?.add({ id: `foreign-${own}`, tokens: noTokens, outputTokens, given }, this.#nowMs)
+  }
+
+  #newChooser(): Chooser {
+    const { engine, router = {}, policy, plugins, seed } = this.#options
+    if (policy === oraclePolicy) return new Oracle(this.#fleet.engines)
+    return createRouter({
+      ...{ options: router, policy, workers: this.#deaths.length, scope: this.#scope, agenda: this.#agenda, seed },
+      ...(plugins === undefined ? {} : { plugins }),
+      clock: () => this.#nowMs,
+      capacityBlocks: engine.capacityBlocks ?? engineDefaults.capacityBlocks,
     })
   }
 
-  #router(policy: Policy): Chooser {
-    const { workers, engine, seed, router: { withoutEvents = 0, replicas } = {} } = this.#options
-    const routed = (random: Random, sharing?: Sharing): Routed =>
-      new Routed({
-        ...{ workers, withoutEvents, scope: this.#scope, profile: this.#profile(policy, random) },
-        predictsOnRoute: true,
-        capacityBlocks: engine.capacityBlocks ?? engineDefaults.capacityBlocks,
-        ...(sharing === undefined ? {} : { sharing }),
+  #told(worker: number, events: readonly KvEvent[], atMs: number): void {
+    const { router: { eventDelayMs = 1 } = {} } = this.#options
+    const deaths = this.#deaths[worker]
+    const later = (ms: number, run: () => void): void =>
+      this.#agenda.at(this.#nowMs + ms, () => {
+        if (this.#deaths[worker] === deaths) run()
       })
-    if (replicas === undefined) return routed(seededRandom(seed))
-    const replicated = new Replicated({
-      ...replicas,
-      ...{ agenda: this.#agenda, clock: () => this.#nowMs, random: seededRandom(seed) },
-      create: (index, sharing) => routed(seededRandom(mix32(seed + index)), sharing),
-    })
-    this.#agenda.at(0, () => this.#beat(replicated))
-    return replicated
-  }
-
-  #profile(policy: Policy, random: Random): Profile {
-    const { workers, plugins } = this.#options
-    return createProfile(policy, {
-      context: { clock: () => this.#nowMs, random: () => random.next() },
-      workers,
-      ...(plugins === undefined ? {} : { more: plugins }),
-      fault: (plugin, cause) => {
-        throw new Error(`The policy plugin "${plugin}" failed`, { cause })
-      },
+    this.#agenda.at(atMs + eventDelayMs, () => {
+      if (this.#deaths[worker] === deaths) this.#feed.heard(worker, events, this.#chooser, later)
     })
   }
 
   /** Tells replicas the time while anything goes on. */
-  #beat(replicated: Replicated): void {
-    replicated.beat()
-    if (this.#goingOn > 0) this.#agenda.at(this.#nowMs + beatMs, () => this.#beat(replicated))
+  #beat(): void {
+    if (!(this.#chooser instanceof Replicated)) return
+    this.#chooser.beat()
+    if (this.#goingOn > 0) this.#agenda.at(this.#nowMs + beatMs, () => this.#beat())
   }
 
   #readLoads(): void {
-    for (const [worker, { stats }] of this.#engines.entries()) {
+    for (const [worker, { stats }] of this.#fleet.engines.entries()) {
       const { running, waiting, kvUsage } = stats
       this.#chooser.measured(worker, { running, waiting, kvUsage, source: 'poll', atMs: this.#nowMs })
     }
@@ -238,52 +262,56 @@ class Run {
     }
     const serial = this.#serial++
     const id = String(serial)
-    const prompt: GivenPrompt = prompts.of(turn, serial)
-    const { promptTokens, outputTokens } = request
-    const session = visit.session.startMs === null ? `${visit.session.id}/${visit.copy}` : null
-    const choice = this.#chooser.choose({ id, promptTokens, tokens: noTokens, prompt, session }, this.#nowMs)
-    this.#running.set(id, { begun: false, visit, prompts, turn, request, sentMs: this.#nowMs, choice })
-    this.#engines[choice.worker]?.add({ id, tokens: noTokens, outputTokens, given: prompt }, this.#nowMs)
+    const running: Running = {
+      ...{ id, visit, prompts, prompt: prompts.of(turn, serial), turn, request },
+      ...{ sentMs: this.#nowMs, choice: nowhere, firstTokenMs: NaN },
+    }
+    this.#running.set(id, running)
+    this.#dispatch(running)
     const { timeoutMs } = this.#options
     if (timeoutMs !== undefined) this.#agenda.at(this.#nowMs + timeoutMs, () => this.#giveUp(id, timeoutMs))
   }
 
+  #dispatch(running: Running): void {
+    const { id, visit, prompt, request } = running
+    const { promptTokens, outputTokens } = request
+    const session = visit.session.startMs === null ? `${visit.session.id}/${visit.copy}` : null
+    running.choice = this.#chooser.choose({ id, promptTokens, tokens: noTokens, prompt, session }, this.#nowMs)
+    const engine = this.#fleet.engines[running.choice.worker]
+    engine?.add({ id, tokens: noTokens, outputTokens, given: prompt }, this.#nowMs)
+  }
+
   #begun(id: string, atMs: number): void {
     const running = this.#running.get(id)
-    if (running !== undefined) running.begun = true
+    if (running === undefined) return
+    running.firstTokenMs = atMs
     this.#chooser.firstToken(id, atMs)
   }
 
   /** The client of a request that has no first token yet has waited long enough; its session goes on. */
   #giveUp(id: string, timeoutMs: number): void {
     const running = this.#running.get(id)
-    if (running === undefined || running.begun) return
+    if (running === undefined || !Number.isNaN(running.firstTokenMs)) return
     this.#running.delete(id)
-    const { visit, turn, sentMs, request, choice } = running
-    this.#engines[choice.worker]?.abort(id, this.#nowMs)
+    this.#fleet.engines[running.choice.worker]?.abort(id, this.#nowMs)
     this.#chooser.aborted(id)
-    const { promptTokens, outputTokens } = request
-    this.#rows.push({
-      ...{ visit, turn, sentMs, ttftMs: timeoutMs, itlMs: 0, promptTokens, outputTokens, cachedTokens: 0 },
-      ...choice,
-      endedMs: this.#nowMs,
-      outcome: 'timed out',
-    })
+    this.#rows.push({ ...rowOf(running), ttftMs: timeoutMs, endedMs: this.#nowMs, outcome: 'timed out' })
     this.#goOn(running, this.#nowMs)
   }
 
-  #finished({ id, ttftMs, cachedTokens, finishedMs }: GenerationResult): void {
+  #finished({ id, cachedTokens, finishedMs }: GenerationResult): void {
     const running = this.#running.get(id)
-    if (running === undefined) throw new Error(`"${id}" ended and was not under way`)
+    // Requests of others are nobody's here.
+    if (running === undefined) return
     this.#running.delete(id)
     this.#chooser.finished(id, cachedTokens, finishedMs)
-    const { visit, turn, sentMs, request, choice } = running
-    const { promptTokens, outputTokens } = request
-    const itlMs = outputTokens === 1 ? 0 : (finishedMs - sentMs - ttftMs) / (outputTokens - 1)
+    const { sentMs, firstTokenMs, request } = running
+    const { outputTokens } = request
     this.#rows.push({
-      ...{ visit, turn, sentMs, ttftMs, itlMs, promptTokens, outputTokens, cachedTokens, endedMs: finishedMs },
-      ...choice,
-      outcome: 'answered',
+      ...rowOf(running),
+      ttftMs: firstTokenMs - sentMs,
+      itlMs: outputTokens === 1 ? 0 : (finishedMs - firstTokenMs) / (outputTokens - 1),
+      ...{ cachedTokens, endedMs: finishedMs, outcome: 'answered' },
     })
     this.#goOn(running, finishedMs)
   }
@@ -302,3 +330,9 @@ class Run {
 }
 
 const noTokens = new Uint32Array(0)
+const nowhere: Choice = { worker: -1, predictedCachedTokens: 0, comingTokens: 0 }
+
+function rowOf({ visit, turn, sentMs, request, choice }: Running): Omit<ReplayRow, 'ttftMs' | 'endedMs' | 'outcome'> {
+  const { promptTokens, outputTokens } = request
+  return { visit, turn, sentMs, promptTokens, outputTokens, ...choice, cachedTokens: 0, itlMs: 0 }
+}

@@ -71,6 +71,19 @@ export class Replicated implements Chooser {
     }
   }
 
+  /** Each finds out for itself. */
+  left(worker: number): void {
+    for (const replica of this.#replicas) replica.left(worker)
+  }
+
+  joined(worker: number): void {
+    for (const replica of this.#replicas) replica.joined(worker)
+  }
+
+  forget(worker: number): void {
+    for (const replica of this.#replicas) replica.forget(worker)
+  }
+
   beat(): void {
     for (const replica of this.#replicas) replica.beat()
   }

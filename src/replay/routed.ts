@@ -75,6 +75,10 @@ export class Routed implements Chooser {
   readonly #fleet: Fleet
   readonly #load: FleetLoad
   readonly #workers: readonly Worker[]
+  /** Those that may be chosen. */
+  #present: readonly Worker[]
+  /** By worker, how often it began anew. */
+  readonly #epochs: number[]
   readonly #map: FlatMap
   readonly #scope: KeyScope
   readonly #profile: Profile
@@ -131,6 +135,7 @@ export class Routed implements Chooser {
       ...(this.#shared === null ? {} : { listener: this.#shared.prompts }),
     })
     this.#sequences = new Array<number>(workers).fill(0)
+    this.#epochs = new Array<number>(workers).fill(0)
     this.#workers = Array.from({ length: workers }, () => {
       const worker = this.#fleet.add((slot, serial) => simulatedWorker(slot, serial, blockSize, isAnnounced(slot)))
       if (worker === null) throw new RangeError('the fleet is full')
@@ -138,6 +143,7 @@ export class Routed implements Chooser {
       this.#shared?.addWorker(worker)
       return worker
     })
+    this.#present = this.#workers
     this.#shared?.up()
   }
 
@@ -159,7 +165,7 @@ export class Routed implements Chooser {
     const queries = [{ blockSize, keys }]
     this.#map.match(queries, this.#match)
     this.#coming.match(queries, this.#match, nowMs, this.#match.coming)
-    candidates.gather(this.#workers, this.#load, this.#match, { nowMs, staleLoadMs, promptTokens })
+    candidates.gather(this.#present, this.#load, this.#match, { nowMs, staleLoadMs, promptTokens })
     const facts = { ...sameFacts, promptTokens, promptTokensEstimate: promptTokens, session }
     const chosen = this.#profile.choose(this.#asked.is(facts, queries), candidates, candidates)
     const { slot, serial } = candidates.workers[chosen] as Worker
@@ -240,7 +246,28 @@ export class Routed implements Chooser {
     const sequence = this.#sequences[worker] as number
     this.#sequences[worker] = sequence + 1
     const mapEvents = events.map((event) => mapEvent(event, this.#scope))
-    this.#map.apply({ worker: worker as WorkerSlot, epoch: 0, sequence, events: mapEvents })
+    this.#map.apply({
+      worker: worker as WorkerSlot,
+      epoch: this.#epochs[worker] as number,
+      sequence,
+      events: mapEvents,
+    })
+  }
+
+  left(worker: number): void {
+    this.#present = this.#present.filter(({ slot }) => slot !== worker)
+    this.#sent.forget(worker as WorkerSlot)
+    this.forget(worker)
+  }
+
+  joined(worker: number): void {
+    this.#present = this.#workers.filter((one) => one.slot === worker || this.#present.includes(one))
+  }
+
+  forget(worker: number): void {
+    const epoch = (this.#epochs[worker] as number) + 1
+    this.#epochs[worker] = epoch
+    this.#map.clear(worker as WorkerSlot, epoch)
   }
 }
 

@@ -35,6 +35,15 @@ export interface ReplayResult {
   /** 1 − Σ|predicted − actual| / Σ max(predicted, actual) cached tokens (decision 12), coming ones where they came. */
   readonly agreement: number
   readonly complete: boolean
+  /** Of the whole run, the warm-up included. */
+  readonly timeline: Timeline
+}
+
+/** How many requests were sent in each window of time, and how many of them missed the SLO. */
+export interface Timeline {
+  readonly windowMs: number
+  readonly requests: readonly number[]
+  readonly misses: readonly number[]
 }
 
 export interface SummaryOptions {
@@ -71,7 +80,22 @@ export function summary(run: ReplayRun, { slo = defaultSlo, warmUpMs = 0 }: Summ
     busy: busyMs / Math.max(1e-9, run.endedMs * run.busyMs.length),
     agreement: most === 0 ? 1 : 1 - off / most,
     complete: run.complete,
+    timeline: timelineOf(run, slo),
   }
+}
+
+const windowMs = 10_000
+
+function timelineOf({ rows, endedMs }: ReplayRun, slo: Slo): Timeline {
+  const windows = Math.floor(endedMs / windowMs) + 1
+  const requests = new Array<number>(windows).fill(0)
+  const misses = new Array<number>(windows).fill(0)
+  for (const row of rows) {
+    const window = Math.floor(row.sentMs / windowMs)
+    requests[window] = (requests[window] ?? 0) + 1
+    if (!keepsSlo(row, slo)) misses[window] = (misses[window] ?? 0) + 1
+  }
+  return { windowMs, requests, misses }
 }
 
 export function keepsSlo({ outcome, ttftMs, itlMs, promptTokens }: ReplayRow, slo: Slo): boolean {

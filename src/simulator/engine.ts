@@ -142,6 +142,7 @@ export class Engine {
   #nowMs = 0
   #stepEndsAtMs: number | null = null
   #stepMs = 0
+  #slowness = 1
   /** Steps like the one in progress, itself included, in which nothing else happens. */
   #calmSteps = 1
   /** Steps until the first answer ends, the one in progress included; 1 where that is not known. */
@@ -307,6 +308,13 @@ export class Engine {
     if (this.#stepEndsAtMs === null && !this.#finishing) this.#startStep()
   }
 
+  /** From the next step on each takes so many times as long as the engine's figures say. */
+  slowDown(factor: number, nowMs: number): void {
+    this.advanceTo(nowMs)
+    this.#slowness = factor
+    this.#disturb()
+  }
+
   /** Drops a request and frees its blocks at once. False where there is none of this id. */
   abort(id: string, nowMs: number): boolean {
     this.advanceTo(nowMs)
@@ -366,8 +374,9 @@ export class Engine {
     }
     if (admitted > 0) this.#waiting.splice(0, admitted)
     if (this.#scheduled.length === 0) return
-    this.#stepMs =
+    const computingMs =
       stepBaseMs + this.#loadingMs + (prefillTokens * 1_000) / prefillTokensPerSecond + decoding * decodeMsPerRequest
+    this.#stepMs = computingMs * this.#slowness
     this.#loadingMs = 0
     this.#steps++
     this.#busyMs += this.#stepMs

@@ -107,6 +107,13 @@ test('the highest load of each policy is found, and what it saves told', async (
   assert.match(out, /round-robin keeps .*for the same load kv-aware needs -?\d+ % fewer GPUs/)
 })
 
+test('a fault is played, and changes the figures', async () => {
+  const argv = [trace, ...caches, '--workers', '2', '--seeds', '1', '--csv', '--policies', 'kv-aware']
+  const healthy = await run(argv)
+  const slow = await run([...argv, '--fault', 'slow:worker=0,at=0.5,factor=9', '--fault', 'scale-out:workers=1,at=1'])
+  assert.notEqual(slow.out, healthy.out)
+})
+
 test('policies come from files, too: parts of a config and plugins', async () => {
   const plugin = file(
     'first.mjs',
@@ -169,6 +176,9 @@ test('faults of the command line are told before anything is played', async () =
     [[trace, '--calibration', calibration], /"stepBaseMs" must be a number above 0/],
     [[trace, ...caches, '--plugin', join(folder, 'none.mjs')], /Cannot load the plugin/],
     [[trace, '--policies', `${calibration}#profile`], /no profile at "profile"/],
+    [[trace, '--fault', 'flood:at=1'], /unknown kind "flood"\. Known: restart:worker=…,at=…,down=…/],
+    [[trace, '--fault', 'slow:worker=1,at=3'], /--fault slow: "factor" must be a number/],
+    [[trace, '--fault', 'slow:worker=8,at=3,factor=2'], /no worker 8; they are 0 to 7/],
     [[trace, '--cache-blocks', '9'], /60 of 60 requests are longer than a cache of 144 tokens.*nothing is left/],
     [[join(folder, 'none.jsonl')], /Cannot read the trace/],
   ]
