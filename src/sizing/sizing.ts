@@ -123,7 +123,7 @@ function workloadSizes(
   const { blockTokens, curve, diskBytes, hitRatios, hostBytes, sharedBytes } = workload
   const tokenBytes = tokenBytesOfModel(model, dtype)
   const gpuTokens = capacity.tokens
-  const fleet = { workers, gpuTokens, tokenBytes, blockTokens }
+  const fleet = { workers, gpuTokens, tokenBytes, blockTokens, hostBytes }
   estimates.push(
     'tier sizes are the least that can do: each block is kept once in the fleet, and the one that was used longest ago is dropped first',
   )

@@ -9,6 +9,8 @@ export interface Fleet {
   readonly tokenBytes: number
   /** Tokens in a block of the curve. */
   readonly blockTokens: number
+  /** Host memory of each worker for KV blocks; without a figure it is sized for all that the GPUs do not hold. */
+  readonly hostBytes?: number | undefined
 }
 
 export interface TierSizes {
@@ -16,8 +18,9 @@ export interface TierSizes {
   /** What the fleet has to keep in all; null where no cache finds so much, as are all sizes then. */
   readonly tokens: number | null
   readonly bytes: number | null
-  /** What of it goes beyond the GPUs' memory, for each worker: host memory or disk. */
-  readonly bytesPerWorker: number | null
+  /** What of it goes beyond the GPUs' memory, for each worker: host memory as far as there is, then disk. */
+  readonly hostBytesPerWorker: number | null
+  readonly diskBytesPerWorker: number | null
   /** A store that all workers reach: a copy of everything. */
   readonly sharedBytes: number | null
 }
@@ -27,16 +30,22 @@ export interface TierSizes {
  * is held twice, and what only the router's guess makes a worker keep, comes on top: the sizes are the least that can do.
  */
 export function tierSizes(curve: ReuseCurve, fleet: Fleet, wantedHitRatios: readonly number[]): TierSizes[] {
-  const { blockTokens, gpuTokens, tokenBytes, workers } = fleet
+  const { blockTokens, gpuTokens, hostBytes = Infinity, tokenBytes, workers } = fleet
   return wantedHitRatios.map((wantedHitRatio) => {
     const blocks = curve.capacityFor(wantedHitRatio)
-    if (blocks === null) return { wantedHitRatio, tokens: null, bytes: null, bytesPerWorker: null, sharedBytes: null }
+    if (blocks === null) return { wantedHitRatio, ...{ tokens: null, bytes: null, sharedBytes: null }, ...noTiers }
     const tokens = blocks * blockTokens
-    const beyond = Math.max(0, tokens - workers * gpuTokens) * tokenBytes
-    const sharedBytes = tokens * tokenBytes
-    return { wantedHitRatio, tokens, bytes: sharedBytes, bytesPerWorker: beyond / workers, sharedBytes }
+    const beyond = (Math.max(0, tokens - workers * gpuTokens) * tokenBytes) / workers
+    const bytes = tokens * tokenBytes
+    return {
+      ...{ wantedHitRatio, tokens, bytes, sharedBytes: bytes },
+      hostBytesPerWorker: Math.min(beyond, hostBytes),
+      diskBytesPerWorker: Math.max(0, beyond - hostBytes),
+    }
   })
 }
+
+const noTiers = { hostBytesPerWorker: null, diskBytesPerWorker: null }
 
 export interface TierReach {
   readonly tier: string

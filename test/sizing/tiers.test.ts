@@ -18,15 +18,28 @@ test('tiers are sized for what the GPUs do not hold', () => {
     wantedHitRatio: 0.8,
     tokens: 1600,
     bytes: 1_600_000,
-    bytesPerWorker: (1600 - 640) * 500,
+    hostBytesPerWorker: (1600 - 640) * 500,
+    diskBytesPerWorker: 0,
     sharedBytes: 1_600_000,
   })
-  assert.deepEqual(more, { wantedHitRatio: 0.81, tokens: null, bytes: null, bytesPerWorker: null, sharedBytes: null })
+  assert.deepEqual(more, {
+    wantedHitRatio: 0.81,
+    tokens: null,
+    bytes: null,
+    hostBytesPerWorker: null,
+    diskBytesPerWorker: null,
+    sharedBytes: null,
+  })
 })
 
 test('a hit ratio that the GPUs reach needs no other tier', () => {
   const [sizes] = tierSizes(curve, { ...fleet, gpuTokens: 800 }, [0.8])
-  assert.equal(sizes?.bytesPerWorker, 0)
+  assert.deepEqual([sizes?.hostBytesPerWorker, sizes?.diskBytesPerWorker], [0, 0])
+})
+
+test('what the host has no room for goes to disk', () => {
+  const [sizes] = tierSizes(curve, { ...fleet, hostBytes: 100_000 }, [0.8])
+  assert.deepEqual([sizes?.hostBytesPerWorker, sizes?.diskBytesPerWorker], [100_000, 380_000])
 })
 
 test('each tier reaches as far as it and those before it hold', () => {

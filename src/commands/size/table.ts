@@ -80,7 +80,7 @@ function capacityRows(request: SizingRequest, sizing: Sizing): Row[] {
       `of ${group?.blockTokens ?? 0} tokens, one of them unusable${groups}`,
     ],
     ['tokens a worker', `${about}${countText(capacity.tokens)}`, `fleet ${about}${countText(sizing.fleetTokens)}`],
-    ['vLLM would log', sizing.logLine],
+    ['vLLM would log', `${about}${sizing.logLine}`],
     ...(sizing.fullCacheStepMs === null
       ? []
       : ([
@@ -112,12 +112,12 @@ function tierLines({ workload, workers }: SizingRequest, { tierReach, tierSizes 
   return [
     `Workload ${name}: ${countText(curve.requests)} requests, ${countText(curve.blocks)} blocks of ${blockTokens} tokens, ${countText(curve.distinctBlocks)} distinct; at most ${shareText(ideal)} are found`,
     ...grid(
-      ['hit ratio', 'of possible', 'KV tokens', 'in all', 'beyond the GPUs, a worker', 'shared store of all'],
-      tierSizes.map(({ bytes, bytesPerWorker, sharedBytes, tokens, wantedHitRatio }) => [
+      ['hit ratio', 'of possible', 'KV tokens', 'in all', 'host, a worker', 'disk, a worker', 'or a shared store'],
+      tierSizes.map(({ bytes, diskBytesPerWorker, hostBytesPerWorker, sharedBytes, tokens, wantedHitRatio }) => [
         shareText(wantedHitRatio),
         ideal === 0 ? '' : shareText(wantedHitRatio / ideal),
         tokens === null ? none : countText(tokens),
-        ...[bytes, bytesPerWorker, sharedBytes].map((size) =>
+        ...[bytes, hostBytesPerWorker, diskBytesPerWorker, sharedBytes].map((size) =>
           size === null ? '' : size === 0 ? 'none' : `~${bytesText(size)}`,
         ),
       ]),
