@@ -13,6 +13,7 @@ import { pinnedWorker } from './filters/pinned-worker.ts'
 import { requestLimit } from './filters/request-limit.ts'
 import { sessionAffinity } from './filters/session-affinity.ts'
 import { bestScore } from './pickers/best-score.ts'
+import { llmDPlugins } from './llm-d/plugins.ts'
 import { filledParameters, parameterFaults } from './parameters.ts'
 import { boundedHash } from './pickers/bounded-hash.ts'
 import { powerOfTwo } from './pickers/power-of-two.ts'
@@ -59,6 +60,7 @@ export const plugins: readonly PolicyPlugin[] = [
   sglangPrefixHash,
   sglangConsistentHash,
   sglangManual,
+  ...llmDPlugins,
 ]
 
 export interface PluginChoice {
@@ -110,6 +112,15 @@ export const profiles: Readonly<Record<string, ProfileChoice>> = {
   'sglang-prefix-hash': { picker: { type: 'sglang-prefix-hash' } },
   'sglang-consistent-hash': { picker: { type: 'sglang-consistent-hash' } },
   'sglang-manual': { picker: { type: 'sglang-manual' } },
+  // What llm-d's endpoint picker does without a configuration.
+  'llm-d': {
+    scorers: [
+      { type: 'queue-scorer', weight: 2 },
+      { type: 'kv-cache-utilization-scorer', weight: 2 },
+      { type: 'prefix-cache-scorer', weight: 3 },
+    ],
+    picker: { type: 'max-score-picker' },
+  },
 }
 
 /** sglang-router's names for the same policies (decision 29). */

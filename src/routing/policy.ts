@@ -142,7 +142,14 @@ export interface Fallback extends PolicyHooks {
 
 export interface Scorer extends PolicyHooks {
   /** Writes a score for every candidate; higher is better. Costs are written negated, in milliseconds. */
-  score(request: PolicyRequest, fleet: PolicyFleet, match: PolicyMatch, out: Float64Array): void
+  score(
+    request: PolicyRequest,
+    fleet: PolicyFleet,
+    match: PolicyMatch,
+    out: Float64Array,
+    /** 1 for candidates that no filter left out, for scores that compare candidates with each other. */
+    keep: Uint8Array,
+  ): void
 }
 
 export interface Picker extends PolicyHooks {

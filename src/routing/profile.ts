@@ -210,7 +210,7 @@ export class Profile {
       const startMs = guard.enter()
       if (Number.isNaN(startMs)) continue
       try {
-        scorer.score(request, fleet, match, out)
+        scorer.score(request, fleet, match, out, this.keep)
         guard.done(startMs)
       } catch (error) {
         guard.failed(error)

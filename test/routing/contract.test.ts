@@ -9,6 +9,9 @@ import { definePolicy, type PolicyPlugin, type Scorer } from '../../src/routing/
 const parameters: Readonly<Record<string, Record<string, unknown>>> = {
   label: { label: 'zone', value: 'a' },
   'label-preference': { label: 'zone', value: 'a' },
+  'by-label': { label: 'zone', validValues: ['a'] },
+  'utilization-filter': { conditions: [{ metric: 'waiting-queue', maxValue: 3 }] },
+  'header-label-affinity-scorer': { headerName: 'x-zone', labelKey: 'zone' },
 }
 
 for (const plugin of plugins) {

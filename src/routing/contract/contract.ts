@@ -164,7 +164,7 @@ class Run {
     }
     const numbers = new Float64Array(count + margin).fill(0, 0, count).fill(canary, count)
     if ('score' in made) {
-      this.#guarded('score', () => made.score(request, fleet, match, numbers))
+      this.#guarded('score', () => made.score(request, fleet, match, numbers, keep))
       for (let i = 0; i < count; i++)
         if (Number.isNaN(numbers[i])) this.#find('not-a-number', `candidate ${i} of ${count}`)
       for (let i = count; i < count + margin; i++)
