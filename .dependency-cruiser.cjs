@@ -18,7 +18,7 @@ const table = {
   'routing/(?!(filters|fallbacks|scorers|pickers)/)': ['kv/', 'workers/', 'routing/'],
   'routing/(filters|fallbacks|scorers|pickers)/': ['routing/policy\\.ts$'],
   'routing/sglang/': ['routing/policy\\.ts$'],
-  'routing/llm-d/': ['routing/policy\\.ts$'],
+  'routing/llm-d/': ['routing/(policy|parameters)\\.ts$'],
   'routing/dynamo/': ['routing/policy\\.ts$', 'kv/keys\\.ts$'],
   'truth/': ['kv/', 'map/', 'workers/'],
   'protocol/': [],

@@ -26,7 +26,7 @@ import { workerCommands } from './main/worker-commands.ts'
 import { PoolRoom } from './main/pool-room.ts'
 import { createOutliers } from './main/outliers.ts'
 import { LivePlugins } from './main/live-plugins.ts'
-import { checkedPlugins, profileChoice, tierCredit } from './main/policies.ts'
+import { checkedPlugins, profileChoice, profileNotes, tierCredit } from './main/policies.ts'
 import { pluginReports } from './main/plugin-reports.ts'
 import { PoolSetup } from './main/pool-setup.ts'
 import { Replication } from './main/replication.ts'
@@ -53,7 +53,7 @@ import { Fleet } from './workers/fleet.ts'
 import { FleetLoad } from './workers/fleet-load.ts'
 import { Pools } from './workers/pool.ts'
 
-export { checkPolicies } from './main/policies.ts'
+export { checkPolicies, policyNotes } from './main/policies.ts'
 
 export interface Router {
   readonly publicUrl: string
@@ -186,14 +186,16 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     ...(replication === null ? {} : { listener: replication.shared.prompts }),
   })
 
-  const newProfile = (model: string): Profile =>
-    createProfile(profileChoice(live.config, model), {
+  const newProfile = (model: string): Profile => {
+    for (const note of profileNotes(live.config, model)) log.info({ pool: model, note }, 'note on the profile')
+    return createProfile(profileChoice(live.config, model), {
       context: { clock, wallClock: Date.now, random },
       workers: config.limits.workers,
       limits: live.config.pluginLimits,
       ...pluginReports(metrics, log, clock),
       more: plugins.list,
     })
+  }
 
   const room = new PoolRoom({ pools, fleet, clock, limits: saturationLimits(config) })
   const { admission, stop: stopAdmission } = createAdmission({

@@ -1,7 +1,7 @@
 import { loadConfig } from '../config/load.ts'
 import { printedConfig } from '../config/print.ts'
 import { RouterError } from '../errors.ts'
-import { checkPolicies } from '../main.ts'
+import { checkPolicies, policyNotes } from '../main.ts'
 import type { Command } from './command.ts'
 
 export const checkConfig: Command = {
@@ -14,6 +14,7 @@ export const checkConfig: Command = {
       throw new RouterError('CONFIG_INVALID', 'check-config takes one file: warmroute check-config FILE')
     const config = loadConfig({ file, environment: io.environment })
     await checkPolicies(config)
+    for (const note of policyNotes(config)) io.error(note)
     io.out(printedConfig(config))
     return 0
   },

@@ -1,13 +1,12 @@
-import { readFileSync } from 'node:fs'
 import { isIP, isIPv4, isIPv6 } from 'node:net'
 import { dirname, resolve } from 'node:path'
 import type Type from 'typebox'
 import { Value } from 'typebox/value'
-import { LineCounter, parseDocument } from 'yaml'
 import { RouterError } from '../errors.ts'
 import { eventFaults, workerEventFaults } from './event-faults.ts'
 import { environmentName, flags } from './flags.ts'
 import { faultsOf } from './faults.ts'
+import { withProfileFile } from './profile-file.ts'
 import { redisFaults } from './redis-faults.ts'
 import {
   addedWorkerSchema,
@@ -20,6 +19,7 @@ import {
   type WorkerChange,
   type WorkerConfig,
 } from './schema.ts'
+import { parseYaml, readYaml } from './yaml.ts'
 
 export interface ConfigSources {
   /** YAML file, if one was named. */
@@ -93,14 +93,7 @@ function checkBody(schema: Type.TSchema, given: unknown): unknown {
 
 /** The mapping that a YAML file holds. Throws RouterError CONFIG_UNREADABLE, CONFIG_INVALID. */
 export function readConfigFile(file: string): Record<string, unknown> {
-  let source: string
-  try {
-    source = readFileSync(file, 'utf8')
-  } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause)
-    throw new RouterError('CONFIG_UNREADABLE', `Cannot read the config file ${file}: ${reason}`, { cause })
-  }
-  const value = parseYaml(source, file)
+  const value = readYaml(file, 'config file')
   if (value === null || value === undefined) return {}
   if (typeof value !== 'object' || Array.isArray(value)) {
     throw new RouterError(
@@ -109,26 +102,6 @@ export function readConfigFile(file: string): Record<string, unknown> {
     )
   }
   return value as Record<string, unknown>
-}
-
-function parseYaml(source: string, file: string): unknown {
-  const lines = new LineCounter()
-  const document = parseDocument(source, {
-    lineCounter: lines,
-    prettyErrors: false,
-    uniqueKeys: true,
-    logLevel: 'error',
-  })
-  const fault = document.errors[0]
-  if (fault !== undefined) {
-    const { line, col } = lines.linePos(fault.pos[0])
-    throw new RouterError('CONFIG_INVALID', `${file}:${line}:${col}: not valid YAML: ${fault.message}`)
-  }
-  try {
-    return document.toJS({ maxAliasCount: 100 }) as unknown
-  } catch (cause) {
-    throw new RouterError('CONFIG_INVALID', `${file}: not valid YAML: ${cause instanceof Error ? cause.message : ''}`)
-  }
 }
 
 function parsed(flag: (typeof flags)[number], value: string | readonly string[]): unknown {
@@ -293,10 +266,12 @@ function withAbsolutePaths(config: Config, file: string | undefined): Config {
     listen: withAbsoluteTls(config.listen, absolute),
     admin: withAbsoluteTls(config.admin, absolute),
     ...(config.redis === undefined ? {} : { redis: withAbsoluteTls(config.redis, absolute) }),
+    ...(config.profile === undefined ? {} : { profile: withProfileFile(config.profile, absolute) }),
     ...(config.modelPath === undefined ? {} : { modelPath: resolve(config.modelPath) }),
     pools: config.pools.map((pool) => ({
       ...withAbsoluteTls(pool, absolute),
       workers: pool.workers.map((worker) => withAbsoluteTls(worker, absolute)),
+      ...(pool.profile === undefined ? {} : { profile: withProfileFile(pool.profile, absolute) }),
       ...(pool.tokenizer === undefined ? {} : { tokenizer: absolute(pool.tokenizer) }),
       ...(pool.chatTemplate === undefined ? {} : { chatTemplate: absolute(pool.chatTemplate) }),
       ...(pool.discovery === undefined ? {} : { discovery: withAbsoluteFiles(pool.discovery, absolute) }),

@@ -3,7 +3,7 @@ import type { Config } from '../config/schema.ts'
 import type { PolicyPlugin } from '../routing/policy.ts'
 import type { Log } from '../telemetry/log.ts'
 import { WatchedFile } from '../workers/discovery/watched-file.ts'
-import { checkedPlugins } from './policies.ts'
+import { checkedPlugins, profileFiles } from './policies.ts'
 import { pluginFiles } from './plugins.ts'
 import type { Reloadable } from './reload.ts'
 
@@ -12,13 +12,13 @@ export interface LivePluginsOptions {
   /** Those of the config. */
   readonly plugins: readonly PolicyPlugin[]
   readonly log: Log
-  /** A plugin's file has changed. */
+  /** A plugin's or a profile's file has changed. */
   readonly changed: () => void
   /** Other plugins are in force: profiles have to be made anew. */
   readonly renewed: () => void
 }
 
-/** The policy plugins in force, and the watch over their files. */
+/** The policy plugins in force, and the watch over their files and those that give profiles. */
 export class LivePlugins {
   readonly #o: LivePluginsOptions
   #plugins: readonly PolicyPlugin[]
@@ -63,7 +63,7 @@ export class LivePlugins {
     const { changed } = this.#o
     for (const watch of this.#watches) watch.stop()
     const { watch: isWatched, pollMs } = config.reload
-    this.#watches = (isWatched ? pluginFiles(config) : []).map(
+    this.#watches = (isWatched ? [...pluginFiles(config), ...profileFiles(config)] : []).map(
       (path) => new WatchedFile({ path, pollMs, known: textOf(path), changed, failed: changed }),
     )
     for (const watch of this.#watches) watch.start()

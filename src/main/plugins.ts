@@ -2,7 +2,7 @@ import { statSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { isAbsolute, join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
-import type { Config } from '../config/schema.ts'
+import type { Config, ProfileConfig } from '../config/schema.ts'
 import { RouterError } from '../errors.ts'
 import type { PluginChoice } from '../routing/catalogue.ts'
 import type { PolicyPlugin } from '../routing/policy.ts'
@@ -41,10 +41,10 @@ export function pluginFiles(config: Config): string[] {
 /** Every choice of a plugin in the config's profiles. */
 function choicesOf(config: Config): PluginChoice[] {
   const chosen = [config.profile, ...config.pools.map(({ profile }) => profile)]
-  return chosen.flatMap((profile) => (typeof profile === 'object' ? partsOf(profile) : []))
+  return chosen.flatMap((profile) => (typeof profile === 'object' && !('from' in profile) ? partsOf(profile) : []))
 }
 
-type ProfileParts = Exclude<NonNullable<Config['profile']>, string>
+type ProfileParts = Exclude<ProfileConfig, string | { readonly from: string }>
 
 function partsOf({ filters = [], fallbacks = [], scorers = [], picker }: ProfileParts): PluginChoice[] {
   const used = fallbacks.flatMap(({ use }) => (typeof use === 'object' ? partsOf(use) : []))

@@ -1,5 +1,6 @@
-import type { Config } from '../config/schema.ts'
+import type { Config, ProfileConfig } from '../config/schema.ts'
 import { createProfile, defaultProfile, type ProfileChoice } from '../routing/catalogue.ts'
+import { translateEndpointPickerConfig, type TranslatedProfile } from '../routing/llm-d/endpoint-picker-config.ts'
 import type { PolicyPlugin } from '../routing/policy.ts'
 import { TierCredit } from '../routing/tier-credit.ts'
 import { loadPlugins } from './plugins.ts'
@@ -24,7 +25,34 @@ export async function checkedPlugins(config: Config): Promise<readonly PolicyPlu
 }
 
 export function profileChoice(config: Config, model: string): string | ProfileChoice {
+  const profile = configuredProfile(config, model)
+  return typeof profile === 'string' || !('from' in profile) ? profile : translated(profile).profile
+}
+
+/** What has to be said of a profile that another program's file gives: what of it the router does itself, and the like. */
+export function profileNotes(config: Config, model: string): readonly string[] {
+  const profile = configuredProfile(config, model)
+  return typeof profile === 'string' || !('from' in profile) ? [] : translated(profile).notes
+}
+
+/** All of them, each once. */
+export function policyNotes(config: Config): string[] {
+  const models = config.pools.map((pool) => pool.model).concat('')
+  return [...new Set(models.flatMap((model) => profileNotes(config, model)))]
+}
+
+/** Files that profiles are given by. */
+export function profileFiles({ profile, pools }: Config): string[] {
+  const profiles = [profile, ...pools.map((pool) => pool.profile)].filter((each) => typeof each === 'object')
+  return [...new Set(profiles.flatMap((each) => ('from' in each ? [each.from] : [])))]
+}
+
+function configuredProfile(config: Config, model: string): ProfileConfig {
   return config.pools.find((pool) => pool.model === model)?.profile ?? config.profile ?? defaultProfile
+}
+
+function translated({ document, from }: { readonly document?: unknown; readonly from: string }): TranslatedProfile {
+  return translateEndpointPickerConfig(document, from)
 }
 
 /** What the pool says of its tiers goes before what holds for all. */

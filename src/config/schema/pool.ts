@@ -38,8 +38,14 @@ export const profile = Type.Union(
         Type.Array(fallback, { description: 'The first that applies hands the choice to another profile.' }),
       ),
     }),
+    object({
+      from: text('Path of an EndpointPickerConfig of llm-d, whose filters, scorers and picker are taken.'),
+      document: Type.Optional(Type.Unknown({ description: 'What the file holds; filled in when it is read.' })),
+    }),
   ],
-  { description: 'Routing profile: a built-in name, or filters, fallbacks, scorers and a picker.' },
+  {
+    description: 'Routing profile: a built-in name, or filters, fallbacks, scorers and a picker, or a file of llm-d’s.',
+  },
 )
 
 const sharedSource = object({
