@@ -44,6 +44,11 @@ export const replayOptions = {
   'slo-ttft': { value: 'MS', default: String(defaultSlo.ttftMs), help: 'first token within so much' },
   'slo-ttft-per-1k': { value: 'MS', default: '0', help: 'and so much more for each 1,000 tokens of the prompt' },
   'slo-itl': { value: 'MS', default: String(defaultSlo.itlMs), help: 'mean time between the tokens of an answer' },
+  tiers: {
+    value: 'SETUP',
+    multiple: true,
+    help: 'caches beside the GPUs’, in blocks; may be repeated, each is played: NAME:host=…,disk=…,shared=…,node=…,credit=…; NAME: alone for none',
+  },
   fault: {
     value: 'FAULT',
     multiple: true,

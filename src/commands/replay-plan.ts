@@ -3,6 +3,7 @@ import { readConfigFile } from '../config/load.ts'
 import { RouterError } from '../errors.ts'
 import { calibrated, defaultPreset, presets, type Calibration } from '../replay/calibration.ts'
 import type { NamedPolicy, ReplayPlan } from '../replay/plan.ts'
+import type { TierOptions } from '../replay/tiers.ts'
 import { traceFigures, type Trace } from '../replay/traces/trace.ts'
 import { faultOf } from './replay-faults.ts'
 import type { Given, OptionName } from './replay-options.ts'
@@ -22,7 +23,7 @@ export function planOf(trace: Trace, given: Given): ReplayPlan {
   const workers = given.number('workers', 1) ?? 1
   const seeds = given.number('seeds', 1) ?? 1
   return {
-    policies: given.list('policies').map(policyOf),
+    policies: given.list('policies').flatMap((name) => withTiers(policyOf(name), given.all('tiers'))),
     loadKind: isClosed ? 'users' : 'rate',
     loads: loads.length > 0 ? loads : [isClosed ? trace.sessions.length : 1],
     seeds: Array.from({ length: seeds }, (_, index) => index + 1),
@@ -84,6 +85,45 @@ function calibrationOf(name: string, trace: Trace): Calibration {
       `Blocks of ${calibration.blockSize} tokens do not divide those of the trace, ${trace.blockTokens}; set "blockSize" in a calibration file`,
     )
   return calibration
+}
+
+/** A policy with each of the set-ups. */
+function withTiers(policy: NamedPolicy, setups: readonly string[]): NamedPolicy[] {
+  if (setups.length === 0) return [policy]
+  return setups.map((text) => {
+    const { name, tiers } = setupOf(text)
+    return { ...policy, name: `${policy.name}, ${name}`, ...(tiers === null ? {} : { tiers }) }
+  })
+}
+
+const tierFields: Readonly<Record<string, keyof TierOptions>> = {
+  host: 'hostBlocks',
+  disk: 'diskBlocks',
+  shared: 'sharedBlocks',
+  node: 'workersPerNode',
+  credit: 'sharedCredit',
+}
+
+function setupOf(text: string): { name: string; tiers: TierOptions | null } {
+  const [name = '', rest = ''] = text.split(/:(.*)/s)
+  if (rest === '') return { name, tiers: null }
+  const pairs = rest.split(',').map((pair) => {
+    const [field = '', value = ''] = pair.split('=')
+    const known = tierFields[field]
+    const number = Number(value)
+    const isWhole = Number.isInteger(number) || field === 'credit'
+    if (known === undefined || value === '' || !(number >= 0) || !isWhole)
+      throw new RouterError(
+        'CONFIG_INVALID',
+        `--tiers ${name}: "${pair}" is none of ${Object.keys(tierFields).join('=N, ')}=N`,
+      )
+    return [known, number] as const
+  })
+  const tiers: TierOptions = Object.fromEntries(pairs)
+  if (tiers.workersPerNode === 0) throw new RouterError('CONFIG_INVALID', `--tiers ${name}: a node has workers`)
+  if ((tiers.diskBlocks ?? 0) > 0 && (tiers.hostBlocks ?? 0) === 0)
+    throw new RouterError('CONFIG_INVALID', `--tiers ${name}: a disk takes what leaves the host tier; give host=N, too`)
+  return { name, tiers }
 }
 
 function policyOf(name: string): NamedPolicy {

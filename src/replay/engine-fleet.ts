@@ -1,12 +1,15 @@
 import { Engine, engineDefaults, type EngineOptions } from '../simulator/engine.ts'
 import type { KvEvent } from '../simulator/kv-event.ts'
 import type { GenerationResult } from '../simulator/sequence.ts'
+import type { Tiers } from './tiers.ts'
 
 export interface EngineFleetOptions {
   readonly workers: number
   readonly engine: Partial<EngineOptions>
   readonly speeds: readonly number[]
   readonly seed: number
+  /** What an engine has beside its GPU; null: nothing. */
+  readonly tiers: Tiers | null
   /** Whether every step is computed on its own. */
   readonly stepByStep: boolean
   readonly onFirstToken: (id: string, atMs: number) => void
@@ -55,12 +58,13 @@ export class EngineFleet {
   }
 
   #create(worker: number): Engine {
-    const { engine, speeds, seed, stepByStep, onFirstToken, onFinished, onEvents } = this.#options
+    const { engine, speeds, seed, tiers, stepByStep, onFirstToken, onFinished, onEvents } = this.#options
     const figures = { ...engineDefaults, ...engine }
     const speed = speeds[worker] ?? 1
     const created: Engine = new Engine({
       seed,
       ...engine,
+      ...tiers?.engineOptions(worker),
       prefillTokensPerSecond: figures.prefillTokensPerSecond * speed,
       stepBaseMs: figures.stepBaseMs / speed,
       decodeMsPerRequest: figures.decodeMsPerRequest / speed,

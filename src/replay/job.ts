@@ -2,6 +2,7 @@ import type { PolicyPlugin } from '../routing/policy.ts'
 import { engineOf, type Calibration } from './calibration.ts'
 import { replay, type Progress, type ReplayOptions } from './replay.ts'
 import { summary, type ReplayResult, type Slo } from './summary.ts'
+import { Tiers, type TierOptions } from './tiers.ts'
 import type { Trace } from './traces/trace.ts'
 
 /** One run as plain data, which a thread can be handed. */
@@ -12,6 +13,7 @@ export interface ReplayJob extends Pick<
   readonly calibration: Calibration
   /** Of one worker's cache on the GPU. */
   readonly capacityBlocks: number
+  readonly tiers?: TierOptions
   readonly slo?: Slo
 }
 
@@ -22,16 +24,19 @@ export interface JobContext {
 }
 
 export async function runJob(job: ReplayJob, { trace, plugins, onProgress }: JobContext): Promise<ReplayResult> {
-  const { calibration, capacityBlocks, slo, load = {}, ...options } = job
+  const { calibration, capacityBlocks, slo, load = {}, tiers: tierOptions, ...options } = job
+  const tiers = tierOptions === undefined ? undefined : new Tiers(tierOptions, calibration)
   // What no cache can hold can be served by no engine.
   const mostTokens = Math.min(load.mostTokens ?? Infinity, capacityBlocks * calibration.blockSize)
   const run = await replay({
     ...options,
     ...{ trace, engine: engineOf(calibration, capacityBlocks), load: { ...load, mostTokens } },
+    ...(tiers === undefined ? {} : { tiers }),
     ...(plugins === undefined ? {} : { plugins }),
     ...(onProgress === undefined ? {} : { onProgress }),
   })
   return summary(run, {
+    ...(tiers === undefined ? {} : { moved: tiers.moved }),
     ...(slo === undefined ? {} : { slo }),
     ...(load.warmUpMs === undefined ? {} : { warmUpMs: load.warmUpMs }),
   })

@@ -1,4 +1,5 @@
 import type { Engine } from '../simulator/engine.ts'
+import type { Tiers } from './tiers.ts'
 import type { Choice, Chooser, VirtualRequest } from './chooser.ts'
 
 /**
@@ -10,8 +11,11 @@ export class Oracle implements Chooser {
   readonly #engines: readonly Engine[]
   readonly #away = new Set<number>()
 
-  constructor(engines: readonly Engine[]) {
+  readonly #tiers: Tiers | null
+
+  constructor(engines: readonly Engine[], tiers: Tiers | null = null) {
     this.#engines = engines
+    this.#tiers = tiers
   }
 
   choose({ id, tokens, promptTokens, prompt }: VirtualRequest): Choice {
@@ -21,14 +25,13 @@ export class Oracle implements Chooser {
       if (this.#away.has(worker)) continue
       const { maxBatchedTokens, prefillTokensPerSecond, stepBaseMs, decodeMsPerRequest } = engine.options
       const { prefillTokens, decoding, stepLeftMs } = engine.backlog()
-      const predictedCachedTokens = engine.cachedTokens({
-        ...{ id, tokens, outputTokens: 1 },
-        ...(prompt === undefined ? {} : { given: prompt }),
-      })
+      const request = { id, tokens, outputTokens: 1, ...(prompt === undefined ? {} : { given: prompt }) }
+      const predictedCachedTokens = engine.cachedTokens(request)
+      const loadMs = this.#tiers === null ? 0 : this.#tiers.idleLoadMs(engine.trueMatch(request))
       const tokensToDo = prefillTokens + promptTokens - predictedCachedTokens
       const steps = Math.ceil(tokensToDo / maxBatchedTokens)
       const stepsMs = steps * (stepBaseMs + decoding * decodeMsPerRequest)
-      const ms = stepLeftMs + (tokensToDo / prefillTokensPerSecond) * 1000 + stepsMs
+      const ms = loadMs + stepLeftMs + (tokensToDo / prefillTokensPerSecond) * 1000 + stepsMs
       if (ms >= leastMs) continue
       leastMs = ms
       best = { worker, predictedCachedTokens, comingTokens: 0 }

@@ -1,11 +1,14 @@
 import type { ReplayJob } from './job.ts'
 import { highestLoad } from './search.ts'
 import { meanOf } from './statistics.ts'
+import type { TierOptions } from './tiers.ts'
 import type { ReplayResult } from './summary.ts'
 
 export interface NamedPolicy {
   readonly name: string
   readonly policy: ReplayJob['policy']
+  /** Caches beside the GPUs' that it is played with. */
+  readonly tiers?: TierOptions
 }
 
 /** What is compared: every policy at every load, once for each seed. */
@@ -64,7 +67,7 @@ export async function playPlan(plan: ReplayPlan, run: (job: ReplayJob) => Promis
   return { played, limits }
 }
 
-function jobOf({ base, loadKind }: ReplayPlan, { policy }: NamedPolicy, load: number, seed: number): ReplayJob {
+function jobOf({ base, loadKind }: ReplayPlan, { policy, tiers }: NamedPolicy, load: number, seed: number): ReplayJob {
   const amount = loadKind === 'users' ? { users: load } : { rate: load }
-  return { ...base, policy, seed, load: { ...base.load, ...amount } }
+  return { ...base, policy, seed, load: { ...base.load, ...amount }, ...(tiers === undefined ? {} : { tiers }) }
 }

@@ -14,6 +14,7 @@ import { Oracle } from './oracle.ts'
 import { SessionPrompts, strangePrompt } from './prompts.ts'
 import { Replicated } from './replicated.ts'
 import { createRouter, type RouterOptions } from './router.ts'
+import type { Tiers } from './tiers.ts'
 import type { Trace, TraceRequest } from './traces/trace.ts'
 
 export interface ReplayOptions {
@@ -27,6 +28,8 @@ export interface ReplayOptions {
   readonly policy: string | ProfileChoice
   readonly plugins?: readonly PolicyPlugin[]
   readonly router?: RouterOptions
+  /** Caches beside the GPU's. */
+  readonly tiers?: Tiers
   readonly faults?: readonly ReplayFault[]
   /** Without a first token after so long the client gives up: the request is aborted and counts as a miss. */
   readonly timeoutMs?: number
@@ -132,7 +135,7 @@ class Run implements FaultPort {
     this.#arrivals = new Arrivals(options.trace, this.#load, seed)
     this.#feed = new EventFeed(faults, most, seed)
     this.#fleet = new EngineFleet({
-      ...{ workers: most, engine, speeds, seed, stepByStep },
+      ...{ workers: most, engine, speeds, seed, stepByStep, tiers: options.tiers ?? null },
       onFirstToken: (id, atMs) => this.#begun(id, atMs),
       onFinished: (result) => this.#finished(result),
       ...(policy === oraclePolicy ? {} : { onEvents: (...told) => this.#told(...told) }),
@@ -207,11 +210,12 @@ class Run implements FaultPort {
   }
 
   #newChooser(): Chooser {
-    const { engine, router = {}, policy, plugins, seed } = this.#options
-    if (policy === oraclePolicy) return new Oracle(this.#fleet.engines)
+    const { engine, router = {}, policy, plugins, seed, tiers } = this.#options
+    if (policy === oraclePolicy) return new Oracle(this.#fleet.engines, tiers ?? null)
     return createRouter({
       ...{ options: router, policy, workers: this.#deaths.length, scope: this.#scope, agenda: this.#agenda, seed },
       ...(plugins === undefined ? {} : { plugins }),
+      ...(tiers === undefined ? {} : { tiers: tiers.settings }),
       clock: () => this.#nowMs,
       capacityBlocks: engine.capacityBlocks ?? engineDefaults.capacityBlocks,
     })

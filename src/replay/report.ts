@@ -9,6 +9,8 @@ interface Column {
   readonly of: (result: ReplayResult, plan: ReplayPlan) => number
 }
 
+const giga = 1e9
+
 /** What is told of each policy and load, each the mean over the seeds. */
 const columns: readonly Column[] = [
   { name: 'in SLO', of: ({ inSlo }) => inSlo },
@@ -25,6 +27,10 @@ const columns: readonly Column[] = [
   { name: 'balance', of: ({ balance }) => balance },
   { name: 'timed out', of: ({ timedOut }) => timedOut },
   { name: 'requests', of: ({ requests }) => requests },
+  { name: 'GB from host', of: ({ moved }) => (moved?.host ?? 0) / giga },
+  { name: 'GB from disk', of: ({ moved }) => (moved?.disk ?? 0) / giga },
+  { name: 'GB from the shared store', of: ({ moved }) => (moved?.shared ?? 0) / giga },
+  { name: 'GB between nodes', of: ({ moved }) => (moved?.betweenNodes ?? 0) / giga },
 ]
 
 const shown = [
@@ -38,12 +44,15 @@ const shown = [
 ]
 const shownToo = ['ITL mean ms', 'tokens/s per user', 'balance', 'timed out']
 
+const shownOfTiers = ['GB from host', 'GB from disk', 'GB from the shared store', 'GB between nodes']
+
 const loadTitle = (plan: ReplayPlan): string =>
   plan.loadKind === 'users' ? 'users at once' : 'times the recorded rate'
 
 /** For a terminal: a line a policy and load, then what the limits say. */
 export function replayTable(plan: ReplayPlan, result: PlayedPlan): string {
-  const told = [...shown, ...shownToo].flatMap((name) => columns.find((column) => column.name === name) ?? [])
+  const moved = plan.policies.some(({ tiers }) => tiers !== undefined) ? shownOfTiers : []
+  const told = [...shown, ...shownToo, ...moved].flatMap((name) => columns.find((column) => column.name === name) ?? [])
   const head = ['policy', plan.loadKind, ...told.map(({ name }) => name), '± of mean TTFT']
   const rows = result.played.map((one) => [
     one.runs.every(({ complete }) => complete) ? one.policy : `${one.policy} (cut short)`,

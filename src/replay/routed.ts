@@ -1,4 +1,5 @@
 import type { KvEvent as MapEvent, WorkerSlot } from '../kv/batch.ts'
+import { tierIndex } from '../kv/tier.ts'
 import { blockKeys, localHashes, type KeyScope } from '../kv/keys.ts'
 import { Approximate } from '../map/approximate.ts'
 import { Coming } from '../map/coming.ts'
@@ -7,6 +8,7 @@ import { SentPrompts, type UnderWay } from '../map/sent-prompts.ts'
 import { Candidates, type MatchBySlot } from '../routing/candidates.ts'
 import type { Dispatch, PolicyFacts } from '../routing/policy.ts'
 import type { Profile } from '../routing/profile.ts'
+import { TierCredit, type TierSettings } from '../routing/tier-credit.ts'
 import { predictedMs } from '../routing/reason.ts'
 import { RoutedRequest } from '../routing/request.ts'
 import { SharedState } from '../replication/shared-state.ts'
@@ -36,6 +38,8 @@ export interface RoutedOptions {
   /** Whether prompts count as coming once they were sent. */
   readonly predictsOnRoute: boolean
   readonly capacityBlocks: number
+  /** What blocks outside the GPUs are worth; absent: the standard credits. */
+  readonly tiers?: TierSettings
   /** Absent where this replica knows of no other one. */
   readonly sharing?: Sharing
 }
@@ -120,7 +124,7 @@ export class Routed implements Chooser {
     this.#map = new FlatMap({ maxWorkers: workers, budgetBytes: mapBudgetBytes })
     this.#scope = scope
     this.#profile = profile
-    this.#candidates = new Candidates(workers)
+    this.#candidates = new Candidates(workers, new TierCredit(options.tiers))
     const held = (): Uint32Array => new Uint32Array(workers)
     this.#match = { gpu: held(), host: held(), disk: held(), shared: held(), coming: held() }
     this.#coming = new Coming({ requests: predictsOnRoute ? expectedRequests : 0 })
@@ -276,11 +280,16 @@ function mapEvent(event: KvEvent, scope: KeyScope): MapEvent {
     case 'cleared':
       return { kind: 'clear' }
     case 'removed':
-      return { kind: 'remove', tier: 0, group: 0, engineHashes: Uint32Array.of(event.low, event.high) }
+      return {
+        kind: 'remove',
+        tier: tierIndex[event.tier],
+        group: 0,
+        engineHashes: Uint32Array.of(event.low, event.high),
+      }
     case 'stored':
       return {
         kind: 'store',
-        tier: 0,
+        tier: tierIndex[event.tier],
         group: 0,
         engineHashes: event.hashes,
         locals: event.locals ?? localHashes(event.tokens, scope),

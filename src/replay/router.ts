@@ -1,5 +1,6 @@
 import type { KeyScope } from '../kv/keys.ts'
 import { createProfile, type ProfileChoice } from '../routing/catalogue.ts'
+import type { TierSettings } from '../routing/tier-credit.ts'
 import type { PolicyPlugin } from '../routing/policy.ts'
 import { mix32, seededRandom, type Random } from '../simulator/random.ts'
 import type { Agenda } from './agenda.ts'
@@ -23,6 +24,7 @@ export interface RouterSetup {
   readonly options: RouterOptions
   readonly policy: string | ProfileChoice
   readonly plugins?: readonly PolicyPlugin[]
+  readonly tiers?: TierSettings
   readonly workers: number
   readonly capacityBlocks: number
   readonly scope: KeyScope
@@ -39,6 +41,7 @@ export function createRouter(setup: RouterSetup): Routed | Replicated {
     new Routed({
       ...{ workers, withoutEvents, scope, profile: profileOf(setup, random), predictsOnRoute: true },
       capacityBlocks: Math.max(1, Math.round(setup.capacityBlocks * capacityFactor)),
+      ...(setup.tiers === undefined ? {} : { tiers: setup.tiers }),
       ...(sharing === undefined ? {} : { sharing }),
     })
   if (replicas === undefined) return routed(seededRandom(seed))

@@ -1,4 +1,5 @@
 import type { ReplayRow, ReplayRun } from './replay.ts'
+import type { BytesMoved } from './tiers.ts'
 import { distribution, type Distribution } from './statistics.ts'
 
 /** What a request must keep to count as served well. */
@@ -35,6 +36,8 @@ export interface ReplayResult {
   /** 1 − Σ|predicted − actual| / Σ max(predicted, actual) cached tokens (decision 12), coming ones where they came. */
   readonly agreement: number
   readonly complete: boolean
+  /** In the whole run; absent where there is nothing beside the GPUs. */
+  readonly moved?: BytesMoved
   /** Of the whole run, the warm-up included. */
   readonly timeline: Timeline
 }
@@ -47,11 +50,12 @@ export interface Timeline {
 }
 
 export interface SummaryOptions {
+  readonly moved?: BytesMoved
   readonly slo?: Slo
   readonly warmUpMs?: number
 }
 
-export function summary(run: ReplayRun, { slo = defaultSlo, warmUpMs = 0 }: SummaryOptions = {}): ReplayResult {
+export function summary(run: ReplayRun, { slo = defaultSlo, warmUpMs = 0, moved }: SummaryOptions = {}): ReplayResult {
   const rows = run.rows.filter(({ sentMs }) => sentMs >= warmUpMs)
   const answered = rows.filter(({ outcome }) => outcome === 'answered')
   const seconds = Math.max(1e-9, (run.endedMs - warmUpMs) / 1000)
@@ -80,6 +84,7 @@ export function summary(run: ReplayRun, { slo = defaultSlo, warmUpMs = 0 }: Summ
     busy: busyMs / Math.max(1e-9, run.endedMs * run.busyMs.length),
     agreement: most === 0 ? 1 : 1 - off / most,
     complete: run.complete,
+    ...(moved === undefined ? {} : { moved }),
     timeline: timelineOf(run, slo),
   }
 }

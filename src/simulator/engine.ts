@@ -29,6 +29,13 @@ export interface EngineOptions {
   readonly hostWrites: 'through' | 'evicted'
   /** To load a block from the host tier, added to the step that begins with it. */
   readonly hostLoadMsPerBlock: number
+  /** Blocks on a disk behind the host tier, which takes what leaves that; 0: there is none. */
+  readonly diskBlocks: number
+  readonly diskLoadMsPerBlock: number
+  /** How long it takes until so many blocks are loaded from a tier, in place of the figures by block. */
+  readonly loadMs?: (tier: 'host' | 'disk' | 'shared', blocks: number, nowMs: number) => number
+  /** Hears of each block or chunk that is loaded from the shared store or put there. */
+  readonly onShared?: (kind: 'loaded' | 'put', low: number, high: number) => void
   /** A store that this engine shares with others; null: none. Requests with an adapter or a salt do not use it. */
   readonly sharedStore: SharedStore | null
   readonly sharedLoadMsPerBlock: number
@@ -46,7 +53,10 @@ export interface EngineOptions {
   readonly onEvents?: (events: readonly KvEvent[], atMs: number) => void
 }
 
-export const engineDefaults: Omit<EngineOptions, 'onToken' | 'onFirstToken' | 'onFinished' | 'onEvents'> = {
+export const engineDefaults: Omit<
+  EngineOptions,
+  'loadMs' | 'onShared' | 'onToken' | 'onFirstToken' | 'onFinished' | 'onEvents'
+> = {
   blockSize: 16,
   capacityBlocks: 8_192,
   maxModelLength: 131_072,
@@ -58,6 +68,8 @@ export const engineDefaults: Omit<EngineOptions, 'onToken' | 'onFirstToken' | 'o
   hostBlocks: 0,
   hostWrites: 'through',
   hostLoadMsPerBlock: 0.1,
+  diskBlocks: 0,
+  diskLoadMsPerBlock: 0.3,
   sharedStore: null,
   sharedLoadMsPerBlock: 0.5,
   sharedRemovals: true,
@@ -90,6 +102,8 @@ export interface EngineStats {
 export interface TrueBlocks {
   readonly gpu: ReadonlySet<string>
   readonly host: ReadonlySet<string>
+  /** Absent where there is no disk. */
+  readonly disk?: ReadonlySet<string>
   readonly shared: ReadonlySet<string>
 }
 
@@ -97,6 +111,8 @@ export interface TrueBlocks {
 export interface TrueMatch {
   readonly gpu: number
   readonly host: number
+  /** Absent where there is no disk. */
+  readonly disk?: number
   readonly shared: number
 }
 
@@ -112,6 +128,7 @@ export interface EngineBacklog {
 /** Places of blocks that are not on the GPU. */
 const inHost = -1
 const inShared = -2
+const inDisk = -3
 
 /**
  * A vLLM engine as a function of time: continuous batching with chunked prefill over a paged prefix cache. It has no
@@ -131,6 +148,7 @@ export class Engine {
   readonly options: EngineOptions
   readonly #cache: BlockCache
   readonly #host: HostCache | null
+  readonly #disk: HostCache | null
   /** By block, what to copy when it leaves the GPU. */
   readonly #copies: (BlockStored | undefined)[] = []
   readonly #sequences = new Map<string, Sequence>()
@@ -178,13 +196,23 @@ export class Engine {
     const tell = (event: KvEvent): void => {
       if (all.onEvents !== undefined) this.#events.push(event)
     }
-    this.#host =
-      all.hostBlocks === 0
+    const tierOf = (tier: 'host' | 'disk', blocks: number, next: HostCache | null): HostCache | null =>
+      blocks === 0
         ? null
-        : new HostCache(all.hostBlocks, {
-            onStored: tell,
-            onRemoved: (low, high) => tell({ kind: 'removed', tier: 'host', low, high }),
-          })
+        : new HostCache(
+            blocks,
+            {
+              onStored: tell,
+              onRemoved: (low, high, block) => {
+                next?.store([block])
+                tell({ kind: 'removed', tier, low, high })
+              },
+            },
+            tier,
+          )
+    this.#disk = tierOf('disk', all.diskBlocks, null)
+    this.#host = tierOf('host', all.hostBlocks, this.#disk)
+    assert(all.diskBlocks === 0 || all.hostBlocks > 0, 'a disk takes what leaves the host tier')
     this.#cache = new BlockCache(all.capacityBlocks, (low, high, block) => {
       const copy = this.#copies[block]
       if (copy !== undefined && all.hostWrites === 'evicted') this.#host?.store([copy])
@@ -255,7 +283,8 @@ export class Engine {
   trueBlocks(): TrueBlocks {
     const gpu = new Set<string>()
     this.#cache.eachName((low, high) => gpu.add(nameOf(low, high)))
-    return { gpu, host: new Set(this.#host?.names), shared: new Set(this.options.sharedStore?.names) }
+    const disk = this.#disk === null ? {} : { disk: new Set(this.#disk.names) }
+    return { gpu, host: new Set(this.#host?.names), ...disk, shared: new Set(this.options.sharedStore?.names) }
   }
 
   /** The leading blocks of a prompt that the tiers hold now, the block of its last token included. */
@@ -266,6 +295,7 @@ export class Engine {
     return {
       gpu: count((place) => place >= 0),
       host: count((place) => place === inHost),
+      ...(this.#disk === null ? {} : { disk: count((place) => place === inDisk) }),
       shared: count((place) => place === inShared),
     }
   }
@@ -336,6 +366,7 @@ export class Engine {
     if (!this.#cache.forgetNames()) return false
     this.#changes++
     this.#host?.clear()
+    this.#disk?.clear()
     if (this.options.onEvents !== undefined) this.#events.push({ kind: 'cleared' })
     return true
   }
@@ -451,18 +482,20 @@ export class Engine {
 
   /** Brings the blocks that other tiers hold into the GPU, where they are named and announced like computed ones. */
   #load(sequence: Sequence): void {
-    const { blocks } = sequence
-    const { hostLoadMsPerBlock, sharedLoadMsPerBlock, sharedStore } = this.options
+    const { blocks, hashes } = sequence
+    const { sharedStore, onShared } = this.options
+    const loaded = { host: 0, disk: 0, shared: 0 }
     for (let i = blocks.length - 1; i >= 0; i--) {
-      const { hashes } = sequence
       if (blocks[i] === inHost) this.#host?.touch(hashes[2 * i] as number, hashes[2 * i + 1] as number)
+      else if (blocks[i] === inDisk) this.#disk?.touch(hashes[2 * i] as number, hashes[2 * i + 1] as number)
     }
     if (blocks.includes(inShared)) sharedStore?.use(sequence.chunkNames, sharedStore.leading(sequence.chunkNames))
     let first = 0
     for (let i = 0; i <= blocks.length; i++) {
       const place = blocks[i]
       if (place !== undefined && place < 0) {
-        this.#loadingMs += place === inHost ? hostLoadMsPerBlock : sharedLoadMsPerBlock
+        loaded[place === inHost ? 'host' : place === inDisk ? 'disk' : 'shared']++
+        if (place === inShared) onShared?.('loaded', hashes[2 * i] as number, hashes[2 * i + 1] as number)
         blocks[i] = this.#cache.allocate()
         this.#name(sequence, i)
         continue
@@ -470,6 +503,15 @@ export class Engine {
       if (first < i && sequence.announcedBlocks > 0) this.#announce(sequence, first, i)
       first = i + 1
     }
+    for (const tier of ['host', 'disk', 'shared'] as const) {
+      if (loaded[tier] > 0) this.#loadingMs += this.#loadMs(tier, loaded[tier])
+    }
+  }
+
+  #loadMs(tier: 'host' | 'disk' | 'shared', blocks: number): number {
+    const { loadMs, hostLoadMsPerBlock, diskLoadMsPerBlock, sharedLoadMsPerBlock } = this.options
+    if (loadMs !== undefined) return loadMs(tier, blocks, this.#nowMs + this.#loadingMs)
+    return blocks * { host: hostLoadMsPerBlock, disk: diskLoadMsPerBlock, shared: sharedLoadMsPerBlock }[tier]
   }
 
   /** Where the leading blocks are that a request need not compute; the last token of a prompt is always computed. */
@@ -486,8 +528,10 @@ export class Engine {
       const low = sequence.hashes[2 * i] as number
       const high = sequence.hashes[2 * i + 1] as number
       const block = this.#cache.find(low, high)
-      if (block < 0 && this.#host?.has(low, high) !== true) break
-      places.push(block < 0 ? inHost : block)
+      if (block >= 0) places.push(block)
+      else if (this.#host?.has(low, high) === true) places.push(inHost)
+      else if (this.#disk?.has(low, high) === true) places.push(inDisk)
+      else break
     }
     const shared = Math.min(most, this.#sharedBlocks(sequence))
     if (shared > places.length) sequence.hashUpTo(shared)
@@ -499,8 +543,17 @@ export class Engine {
   #sharedBlocks(sequence: Sequence): number {
     const { sharedStore, blockSize } = this.options
     if (sharedStore === null || !isPlain(sequence)) return 0
-    if (sequence.chunkNames.length === 0) sequence.chunkNames = sharedStore.namesOf(sequence.request.tokens)
+    if (sequence.chunkNames.length === 0) sequence.chunkNames = this.#chunkNames(sequence, sequence.promptTokens)
     return (sharedStore.leading(sequence.chunkNames) * sharedStore.chunkTokens) / blockSize
+  }
+
+  /** Names of the whole chunks among so many tokens. Blocks that are given by name are chunks of their own. */
+  #chunkNames({ request, tokens }: Sequence, length: number): Uint32Array {
+    const { sharedStore, blockSize } = this.options
+    if (sharedStore === null) return new Uint32Array(0)
+    if (request.given === undefined) return sharedStore.namesOf(tokens, length)
+    assert(sharedStore.chunkTokens === blockSize, 'blocks that are given by name are chunks of the shared store')
+    return request.given.names.subarray(0, 2 * Math.floor(length / blockSize))
   }
 
   /** Gives a request the blocks for its next tokens and names those that these tokens fill, as vLLM does beforehand. */
@@ -538,15 +591,17 @@ export class Engine {
 
   /** Puts the whole chunks among the first so many tokens into the shared store. */
   #share(sequence: Sequence, tokens: number): void {
-    const { sharedStore: store, sharedRemovals, onEvents } = this.options
+    const { sharedStore: store, onEvents } = this.options
     if (store === null || !isPlain(sequence)) return
     const chunks = Math.floor(tokens / store.chunkTokens)
     if (chunks === sequence.sharedChunks) return
-    const names = store.namesOf(sequence.tokens, tokens)
+    const names = this.#chunkNames(sequence, tokens)
+    const { given } = sequence.request
     for (let chunk = sequence.sharedChunks; chunk < chunks; chunk++) {
       const name = names.slice(2 * chunk, 2 * chunk + 2)
       const [low = 0, high = 0] = name
-      const isNew = store.put(low, high, (...evicted) => sharedRemovals && this.#sharedRemoved(...evicted))
+      const isNew = store.put(low, high, this.#ownsChunks)
+      if (isNew) this.options.onShared?.('put', low, high)
       if (!isNew || onEvents === undefined) continue
       this.#events.push({
         kind: 'stored',
@@ -555,6 +610,7 @@ export class Engine {
         hashes: name,
         parent: chunk === 0 ? null : [names[2 * chunk - 2] as number, names[2 * chunk - 1] as number],
         tokens: sequence.tokens.slice(chunk * store.chunkTokens, (chunk + 1) * store.chunkTokens),
+        ...(given === undefined ? {} : { locals: given.locals.subarray(2 * chunk, 2 * chunk + 2) }),
         fromStart: chunk === 0,
         cacheSalt: null,
         loraName: null,
@@ -564,6 +620,11 @@ export class Engine {
     }
     sequence.sharedChunks = chunks
     store.use(names, chunks)
+  }
+
+  /** Hears of its chunks that leave the shared store. */
+  readonly #ownsChunks = (low: number, high: number): void => {
+    if (this.options.sharedRemovals) this.#sharedRemoved(low, high)
   }
 
   /** An idle engine has no step to tell it with. */

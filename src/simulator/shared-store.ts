@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { fastBlockHash } from './block-hash.ts'
-import { nameOf } from './host-cache.ts'
+import { keyOf, nameOf } from './host-cache.ts'
 
 export interface SharedStoreOptions {
   readonly capacityChunks: number
@@ -18,8 +18,8 @@ export type ChunkOwner = (low: number, high: number) => void
 export class SharedStore {
   readonly chunkTokens: number
   readonly #capacityChunks: number
-  /** By name, least recently used first. */
-  readonly #chunks = new Map<string, { readonly low: number; readonly high: number; readonly owner: ChunkOwner }>()
+  /** By key of the name, least recently used first. */
+  readonly #chunks = new Map<number, { readonly low: number; readonly high: number; readonly owner: ChunkOwner }>()
 
   constructor({ capacityChunks, chunkTokens = 256 }: SharedStoreOptions) {
     assert(Number.isInteger(capacityChunks) && capacityChunks > 0, 'a store holds at least one chunk')
@@ -27,8 +27,8 @@ export class SharedStore {
     this.chunkTokens = chunkTokens
   }
 
-  get names(): Iterable<string> {
-    return this.#chunks.keys()
+  get names(): string[] {
+    return Array.from(this.#chunks.values(), ({ low, high }) => nameOf(low, high))
   }
 
   /** Names of the leading whole chunks of a prompt, two words each. */
@@ -46,39 +46,39 @@ export class SharedStore {
   /** How many leading chunks are here. */
   leading(names: Uint32Array): number {
     let chunks = 0
-    while (2 * chunks < names.length && this.#chunks.has(chunkName(names, chunks))) chunks++
+    while (2 * chunks < names.length && this.#chunks.has(chunkKey(names, chunks))) chunks++
     return chunks
   }
 
   /** Leading chunks are read; of one chain the tail stays the first to go. */
   use(names: Uint32Array, chunks: number): void {
     for (let chunk = chunks - 1; chunk >= 0; chunk--) {
-      const name = chunkName(names, chunk)
-      const known = this.#chunks.get(name)
+      const key = chunkKey(names, chunk)
+      const known = this.#chunks.get(key)
       if (known === undefined) continue
-      this.#chunks.delete(name)
-      this.#chunks.set(name, known)
+      this.#chunks.delete(key)
+      this.#chunks.set(key, known)
     }
   }
 
   /** Puts a chunk; false: it was here already. */
   put(low: number, high: number, owner: ChunkOwner): boolean {
-    const name = nameOf(low, high)
-    if (this.#chunks.has(name)) return false
+    const key = keyOf(low, high)
+    if (this.#chunks.has(key)) return false
     if (this.#chunks.size >= this.#capacityChunks) this.#evict()
-    this.#chunks.set(name, { low, high, owner })
+    this.#chunks.set(key, { low, high, owner })
     return true
   }
 
   #evict(): void {
-    for (const [name, { low, high, owner }] of this.#chunks) {
-      this.#chunks.delete(name)
+    for (const [key, { low, high, owner }] of this.#chunks) {
+      this.#chunks.delete(key)
       owner(low, high)
       return
     }
   }
 }
 
-function chunkName(names: Uint32Array, chunk: number): string {
-  return nameOf(names[2 * chunk] as number, names[2 * chunk + 1] as number)
+function chunkKey(names: Uint32Array, chunk: number): number {
+  return keyOf(names[2 * chunk] as number, names[2 * chunk + 1] as number)
 }

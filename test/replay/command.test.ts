@@ -114,6 +114,17 @@ test('a fault is played, and changes the figures', async () => {
   assert.notEqual(slow.out, healthy.out)
 })
 
+test('each policy is played with each set-up of tiers', async () => {
+  const setups = ['--tiers', 'GPU only:', '--tiers', 'and DRAM:host=400', '--tiers', 'and a store:shared=400,node=2']
+  const { out } = await run([trace, ...caches, '--workers', '2', '--policies', 'kv-aware', '--seeds', '1', ...setups])
+  const rows = out.split('\n')
+  assert.match(rows[0] ?? '', /GB from host +GB from disk +GB from the shared store/)
+  assert.deepEqual(
+    rows.slice(1).map((row) => row.split(/ {2,}/)[0]),
+    ['kv-aware, GPU only', 'kv-aware, and DRAM', 'kv-aware, and a store'],
+  )
+})
+
 test('policies come from files, too: parts of a config and plugins', async () => {
   const plugin = file(
     'first.mjs',
@@ -179,6 +190,8 @@ test('faults of the command line are told before anything is played', async () =
     [[trace, '--fault', 'flood:at=1'], /unknown kind "flood"\. Known: restart:worker=…,at=…,down=…/],
     [[trace, '--fault', 'slow:worker=1,at=3'], /--fault slow: "factor" must be a number/],
     [[trace, '--fault', 'slow:worker=8,at=3,factor=2'], /no worker 8; they are 0 to 7/],
+    [[trace, '--tiers', 'more:tape=9'], /--tiers more: "tape=9" is none of host=N/],
+    [[trace, '--tiers', 'ssd:disk=9'], /a disk takes what leaves the host tier/],
     [[trace, '--cache-blocks', '9'], /60 of 60 requests are longer than a cache of 144 tokens.*nothing is left/],
     [[join(folder, 'none.jsonl')], /Cannot read the trace/],
   ]
