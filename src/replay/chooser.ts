@@ -24,6 +24,8 @@ export interface Chooser {
   /** Index of the worker that gets the request, from now on under way. */
   choose(request: VirtualRequest, nowMs: number): Choice
   firstToken(id: string, nowMs: number): void
+  /** Tokens that have come since this was last told; a router counts them as they pass. */
+  generated(id: string, tokens: number): void
   /** @param cachedTokens What the engine reports of its prompt. */
   finished(id: string, cachedTokens: number, nowMs: number): void
   /** It was given up, or its engine broke off. */

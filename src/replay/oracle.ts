@@ -43,6 +43,10 @@ export class Oracle implements Chooser {
     return
   }
 
+  generated(): void {
+    return
+  }
+
   finished(): void {
     return
   }

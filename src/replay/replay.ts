@@ -103,6 +103,8 @@ interface Running {
   choice: Choice
   /** NaN until its first token has come. */
   firstTokenMs: number
+  /** Tokens that the router was told of. */
+  toldTokens: number
 }
 
 class Run implements FaultPort {
@@ -182,6 +184,7 @@ class Run implements FaultPort {
       if (running.choice.worker !== worker) continue
       this.#chooser.aborted(running.id)
       running.firstTokenMs = NaN
+      running.toldTokens = 0
       this.#dispatch(running)
     }
   }
@@ -245,9 +248,19 @@ class Run implements FaultPort {
       const { running, waiting, kvUsage } = stats
       this.#chooser.measured(worker, { running, waiting, kvUsage, source: 'poll', atMs: this.#nowMs })
     }
+    this.#tellGenerated()
     const { router: { loadIntervalMs = 500 } = {} } = this.#options
     if (this.#goingOn > 0 && loadIntervalMs < Infinity)
       this.#agenda.at(this.#nowMs + loadIntervalMs, () => this.#readLoads())
+  }
+
+  #tellGenerated(): void {
+    for (const running of this.#running.values()) {
+      if (Number.isNaN(running.firstTokenMs)) continue
+      const tokens = this.#fleet.engines[running.choice.worker]?.generatedTokens(running.id) ?? 0
+      this.#chooser.generated(running.id, tokens - running.toldTokens)
+      running.toldTokens = tokens
+    }
   }
 
   #begin(visit: Visit): void {
@@ -268,7 +281,7 @@ class Run implements FaultPort {
     const id = String(serial)
     const running: Running = {
       ...{ id, visit, prompts, prompt: prompts.of(turn, serial), turn, request },
-      ...{ sentMs: this.#nowMs, choice: nowhere, firstTokenMs: NaN },
+      ...{ sentMs: this.#nowMs, choice: nowhere, firstTokenMs: NaN, toldTokens: 0 },
     }
     this.#running.set(id, running)
     this.#dispatch(running)

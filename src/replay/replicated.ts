@@ -47,6 +47,10 @@ export class Replicated implements Chooser {
     this.#taken.get(id)?.firstToken(id, nowMs)
   }
 
+  generated(id: string, tokens: number): void {
+    this.#taken.get(id)?.generated(id, tokens)
+  }
+
   finished(id: string, cachedTokens: number, nowMs: number): void {
     this.#taken.get(id)?.finished(id, cachedTokens, nowMs)
     this.#taken.delete(id)

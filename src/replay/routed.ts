@@ -217,6 +217,10 @@ export class Routed implements Chooser {
     this.#shared?.dispatches.onFirstByte(live.dispatch, nowMs - live.dispatch.atMs)
   }
 
+  generated(id: string, tokens: number): void {
+    this.#live.get(id)?.inFlight.generated(tokens)
+  }
+
   finished(id: string, cachedTokens: number, nowMs: number): void {
     const live = this.#live.get(id)
     if (live === undefined) return

@@ -10,7 +10,7 @@ import { Routed, type Sharing } from './routed.ts'
 export interface RouterOptions {
   /** From a step's end until the router has applied its KV events. Default 1 ms. */
   readonly eventDelayMs?: number
-  /** Between two readings of the engines' load. Default 500 ms. */
+  /** Between two readings of the engines' load, and until the router has counted what came of answers. Default 500 ms. */
   readonly loadIntervalMs?: number
   /** So many workers, the first ones, publish no events; what they hold is concluded from what they are sent. */
   readonly withoutEvents?: number

@@ -300,6 +300,12 @@ export class Engine {
     }
   }
 
+  /** Tokens that a request under way has generated; 0 where there is none of this id. */
+  generatedTokens(id: string): number {
+    this.#settle()
+    return this.#sequences.get(id)?.generatedTokens ?? 0
+  }
+
   /** What is left to do before a request that came now could begin: what an all-knowing router would look at. */
   backlog(): EngineBacklog {
     let prefillTokens = 0
