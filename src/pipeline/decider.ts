@@ -10,7 +10,7 @@ import type { DecisionLog } from '../routing/decisions.ts'
 import { heldBlocks, type HeldBlocks } from '../routing/held-blocks.ts'
 import type { Dispatch } from '../routing/policy.ts'
 import type { Profile } from '../routing/profile.ts'
-import { predictedMs, reasonOf } from '../routing/reason.ts'
+import { reasonOf } from '../routing/reason.ts'
 import { RoutedRequest } from '../routing/request.ts'
 import type { TierCredit } from '../routing/tier-credit.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
@@ -152,7 +152,7 @@ export class Decider {
       ticket,
       attempt,
       predictedCachedTokens,
-      predictedPrefillMs: predictedMs(profile, chosen) ?? uncached / assumedTokensPerMs,
+      predictedPrefillMs: profile.predictedMs(chosen) ?? uncached / assumedTokensPerMs,
       watched: log === this.#o.decisions ? this.#watched(request, candidates, chosen, query) : null,
       prompt: promptFor(worker, query, candidates.gpu[chosen] as number, promptTokens),
       dispatch: {

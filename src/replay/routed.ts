@@ -9,7 +9,6 @@ import { Candidates, type MatchBySlot } from '../routing/candidates.ts'
 import type { Dispatch, PolicyFacts } from '../routing/policy.ts'
 import type { Profile } from '../routing/profile.ts'
 import { TierCredit, type TierSettings } from '../routing/tier-credit.ts'
-import { predictedMs } from '../routing/reason.ts'
 import { RoutedRequest } from '../routing/request.ts'
 import { SharedState } from '../replication/shared-state.ts'
 import type { KvEvent } from '../simulator/kv-event.ts'
@@ -141,7 +140,10 @@ export class Routed implements Chooser {
     this.#sequences = new Array<number>(workers).fill(0)
     this.#epochs = new Array<number>(workers).fill(0)
     this.#workers = Array.from({ length: workers }, () => {
-      const worker = this.#fleet.add((slot, serial) => simulatedWorker(slot, serial, blockSize, isAnnounced(slot)))
+      const worker = this.#fleet.add((slot, serial) => ({
+        ...simulatedWorker(slot, serial, blockSize, isAnnounced(slot)),
+        capacityBlocks,
+      }))
       if (worker === null) throw new RangeError('the fleet is full')
       this.#map.addWorker(worker.slot as WorkerSlot, { countsStores: true, blockSize })
       this.#shared?.addWorker(worker)
@@ -199,7 +201,7 @@ export class Routed implements Chooser {
         believedBlocks: predictedCachedTokens / blockSize,
         capacityBlocks: null,
       },
-      predictedMs(this.#profile, chosen) ?? 0,
+      this.#profile.predictedMs(chosen) ?? 0,
       nowMs,
     )
     this.#live.set(id, { inFlight, dispatch, underWay })

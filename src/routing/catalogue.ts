@@ -172,7 +172,7 @@ export function createProfile(chosen: string | ProfileChoice, options: ProfileOp
   const context: PolicyContext = { wallClock: options.context.clock, ...options.context }
   const guardOf = (type: string): PluginGuard =>
     new PluginGuard(type, {
-      limits: options.limits ?? pluginLimits,
+      limits: limitsOf(type, options),
       clock: options.context.clock,
       observe: options.observe ?? (() => undefined),
       fault: options.fault,
@@ -205,6 +205,11 @@ export function createProfile(chosen: string | ProfileChoice, options: ProfileOp
     },
     options.workers,
   )
+}
+
+/** Of what is built in nothing stalls but the machine itself, and to leave it out would help nobody. */
+function limitsOf(type: string, { limits = pluginLimits }: ProfileOptions): PluginLimits {
+  return plugins.some((plugin) => plugin.type === type) ? { ...limits, stallMs: Infinity } : limits
 }
 
 function pickerOf({ guard, made }: { readonly guard: PluginGuard; readonly made: Made<'picker'> }) {

@@ -150,6 +150,8 @@ export interface Scorer extends PolicyHooks {
     /** 1 for candidates that no filter left out, for scores that compare candidates with each other. */
     keep: Uint8Array,
   ): void
+  /** The time to first token that it expects of a candidate of its last call, where it predicts one. */
+  predictedMs?(candidate: number): number
 }
 
 export interface Picker extends PolicyHooks {

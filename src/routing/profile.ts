@@ -79,6 +79,20 @@ export class Profile {
     return this.#choose(request, fleet, match)
   }
 
+  /** The time to first token that the last choice expects of a candidate; null where nothing predicts one. */
+  predictedMs(candidate: number): number | null {
+    for (const { guard, scorer } of this.used.#parts.scorers) {
+      if (scorer.predictedMs === undefined) continue
+      try {
+        const ms = scorer.predictedMs(candidate)
+        return ms >= 0 ? ms : null
+      } catch (error) {
+        guard.failed(error)
+      }
+    }
+    return null
+  }
+
   dispatched(dispatch: Dispatch): void {
     for (const [guard, hooks] of this.#onDispatched) {
       const startMs = guard.enter()

@@ -1,5 +1,4 @@
 import type { Candidates } from './candidates.ts'
-import type { Profile } from './profile.ts'
 
 export interface Reason {
   /** Why this worker, in one word. */
@@ -44,11 +43,4 @@ export function reasonOf(
   }
   if (coming > 0) return { reason: 'match_coming', fallback: null, best }
   return { reason: candidates.exact[chosen] === 1 ? 'longest_match' : 'approximate_match', fallback: null, best }
-}
-
-/** The time to first token that the profile predicts for the chosen worker; null where it predicts none. */
-export function predictedMs(profile: Profile, chosen: number): number | null {
-  const { scorerTypes, scores } = profile.used
-  const index = scorerTypes.indexOf('predicted-ttft')
-  return index === -1 ? null : -(scores[index]?.[chosen] ?? 0)
 }

@@ -345,3 +345,49 @@ test('a warm worker wins a tie, however little its prefix saves, and a shared fi
   assert.equal(choose([0, 30]), 1, 'half of the prompt is cached there')
   assert.equal(choose([0, 2]), 0, 'the template’s first blocks do not outweigh the tokens sent lately')
 })
+
+test('kv-aware waits for room in a full KV cache as long as answers are learned to take', () => {
+  const full = [0, 1].map((index) => aWorker(index, { capacityBlocks: 100 }))
+  const { profile, now } = profileNamed('kv-aware')
+  const counters = new InFlightCounters(64)
+  const chosen = (): number => {
+    const candidates = candidatesOf(full, counters, [40, 0], 640)
+    return profile.choose(aRequest({ promptTokens: 640 }), candidates, candidates)
+  }
+  assert.equal(chosen(), 0, 'the prefix is there')
+  // Three answers under way that hold 90 of its 100 blocks: two have to end before 40 more fit in.
+  counters.add(0, 3, 0, 90)
+  assert.equal(chosen(), 1)
+  // Answers that take 20 ms: half of one is less than the 80 ms that the prefix saves.
+  for (let times = 0; times < 64; times++) {
+    const dispatch = dispatchTo(1, { uncachedTokens: 0, atMs: now.ms })
+    profile.dispatched(dispatch)
+    profile.firstByte(dispatch, 1)
+    now.ms += 20
+    profile.finished(dispatch)
+    now.ms += 2000
+  }
+  assert.equal(chosen(), 0)
+})
+
+test('kv-aware sends a long prompt after its prefix the more readily the more requests would wait behind it', () => {
+  const { profile, now } = profileNamed({
+    scorers: [{ type: 'predicted-ttft', parameters: { learnedSamples: 1e9, runningRequestTokens: 0 } }],
+  })
+  const counters = new InFlightCounters(64)
+  // 4 s of queue at the prefix, 3.2 s of prefill anywhere else.
+  counters.add(0, 1, 32_000, 0)
+  const chosen = (): number => {
+    const candidates = candidatesOf(workers, counters, [1600], 25_601)
+    return profile.choose(aRequest({ promptTokens: 25_601 }), candidates, candidates)
+  }
+  assert.notEqual(chosen(), 0, 'with nobody else it is shorter elsewhere')
+  assert.ok(Math.abs((profile.predictedMs(1) ?? 0) - 3200) < 1, 'predicted is its own time alone')
+  // A request a second on each worker: 3.2 of them would wait 1.6 s each, of which half counts.
+  for (let times = 0; times < 600; times++) {
+    profile.dispatched(dispatchTo(times % 4, { stream: false, atMs: now.ms }))
+    now.ms += 250
+  }
+  assert.equal(chosen(), 0)
+  assert.ok(Math.abs((profile.predictedMs(1) ?? 0) - 3200) < 1)
+})

@@ -1,5 +1,9 @@
 import Type from 'typebox'
-import { definePolicy, type Dispatch, type PolicyFleet } from '../policy.ts'
+import { ArrivalRate } from '../learned/arrival-rate.ts'
+import { KvRoom } from '../learned/kv-room.ts'
+import { PrefillLine } from '../learned/prefill-line.ts'
+import { SpeedFactor } from '../learned/speed-factor.ts'
+import { definePolicy, type Dispatch, type PolicyFleet, type PolicyRequest } from '../policy.ts'
 
 /** What is learned about one worker. */
 interface Learned {
@@ -13,15 +17,20 @@ interface Learned {
 /** A prompt that is on its way to a worker but for so many blocks is taken for the same prompt. */
 const twinBlocks = 2
 
+/** From the first token of an answer to its end, until it is learned. */
+const assumedAnswerMs = 5_000
+
 /** The head of the queue is never taken for wholly done before its first byte says so. */
 const mostProgress = 0.9
 
 /**
- * Minus the predicted time to first token, in ms: the prefill queued on the worker (less what it must have done since),
- * the request's own uncached tokens, and what running requests add to each step. Cost of outstanding plus own uncached
- * tokens came nearest to an oracle in every measured trace (docs/benchmarks.md). Blocks in slower tiers count as computed in
- * part: what loading them takes is a part of the prediction. Requests of others that wait in the engine count as many tokens
- * as this pool's compute on average.
+ * Minus what a request costs, in ms. Its own time to first token: the prefill queued on the worker (less what it must have
+ * done since), its own uncached tokens, what running requests add to each step, and the wait for room in the KV cache, which
+ * is what long prompts wait for. And part of what it costs others: whoever comes during its prefill waits for the rest of it,
+ * which a greedy choice does not see, and pays for later. Cost of outstanding plus own uncached tokens came nearest to an
+ * oracle in every measured trace, and with the other two at or below it (docs/benchmarks.md). Blocks in slower tiers count
+ * as computed in part: what loading them takes is a part of the prediction. Requests of others that wait in the engine count
+ * as many tokens as this pool's compute on average.
  *
  * Blocks that are on their way to a worker are computed there before this request begins, so that it waits for them within
  * the queue and computes only what follows. Where that takes work from nobody, a second copy elsewhere is worth having all
@@ -56,6 +65,12 @@ export const predictedTtft = definePolicy({
         minimum: 0,
         default: 1.25,
       }),
+      othersWeight: Type.Number({
+        description:
+          'Weight of the time that later requests wait for this one’s prefill; above 0 a long prompt goes more readily where its prefix is.',
+        minimum: 0,
+        default: 0.5,
+      }),
       learnedSamples: Type.Number({
         description: 'Answers over which a learned rate is averaged.',
         minimum: 1,
@@ -64,7 +79,10 @@ export const predictedTtft = definePolicy({
     },
     { additionalProperties: false },
   ),
-  create({ prefillTokensPerSecond, runningRequestTokens, ownWeight, twinCredit, learnedSamples }, { clock }) {
+  create(
+    { prefillTokensPerSecond, runningRequestTokens, ownWeight, twinCredit, othersWeight, learnedSamples },
+    { clock },
+  ) {
     // One line for the whole pool: were each worker's learned alone, whichever is tried first would look unlike the rest
     // for no better reason than having been tried.
     const line = new PrefillLine(prefillTokensPerSecond, learnedSamples)
@@ -73,6 +91,10 @@ export const predictedTtft = definePolicy({
     let dispatched = 0
     let misfit = 0
     let observed = 0
+    const arrivals = new ArrivalRate()
+    /** By candidate of the last call. */
+    let predicted = new Float64Array(16)
+    const room = new KvRoom(assumedAnswerMs, learnedSamples)
     const learned = new Map<number, Learned>()
 
     const of = (serial: number): Learned => {
@@ -92,6 +114,19 @@ export const predictedTtft = definePolicy({
     }
 
     const msPerTokenOf = (entry: Learned): number => line.msPerToken * entry.speed.factor
+
+    /** What others have in the cache counts as well, where the engine tells of it. */
+    const roomMsOf = (request: PolicyRequest, fleet: PolicyFleet, i: number): number => {
+      const blockSize = fleet.blockSize[i] as number
+      const capacityBlocks = fleet.capacityBlocks[i] as number
+      if (blockSize === 0 || capacityBlocks === 0) return 0
+      const foreign = fleet.foreignRequests[i] as number
+      const usage = fleet.kvUsage[i] as number
+      const told = foreign > 0 && !Number.isNaN(usage) ? usage * capacityBlocks : 0
+      const usedBlocks = Math.max(fleet.decodeBlocks[i] as number, told)
+      const requests = (fleet.requests[i] as number) + foreign
+      return room.waitMs(capacityBlocks, usedBlocks, requests, request.promptTokensEstimate / blockSize)
+    }
 
     /** Tokens queued on the worker that has the fewest. */
     const shortestQueue = (fleet: PolicyFleet, nowMs: number): number => {
@@ -118,6 +153,8 @@ export const predictedTtft = definePolicy({
     return {
       score(request, fleet, match, out) {
         const nowMs = clock()
+        if (predicted.length < fleet.count) predicted = new Float64Array(2 * fleet.count)
+        const perWorker = arrivals.at(nowMs) / fleet.count
         let shortest = -1
         for (let i = 0; i < fleet.count; i++) {
           const entry = of(fleet.serials[i] as number)
@@ -134,11 +171,20 @@ export const predictedTtft = definePolicy({
           const own = queuedTokens(entry, fleet.prefillTokens[i] as number, msPerToken, nowMs)
           const queued = own + foreignWaiting * usualTokens
           const running = (fleet.requests[i] as number) + (fleet.foreignRequests[i] as number) - foreignWaiting
-          out[i] = -(line.baseMs + (queued + ownWeight * uncached + runningRequestTokens * running) * msPerToken)
+          const roomMs = roomMsOf(request, fleet, i)
+          const tokens = queued + ownWeight * uncached + runningRequestTokens * running
+          // Of those that come meanwhile, each waits for half of it on average.
+          const ownMs = Math.max(0, uncached) * msPerToken
+          const othersMs = (perWorker * ownMs * ownMs) / 2
+          const ms = line.baseMs + roomMs + tokens * msPerToken
+          predicted[i] = ms
+          out[i] = -(ms + othersWeight * othersMs)
         }
         prune(fleet)
       },
+      predictedMs: (candidate) => predicted[candidate] ?? NaN,
       onDispatched(dispatch) {
+        arrivals.add(dispatch.atMs)
         usualTokens += (dispatch.uncachedTokens - usualTokens) / Math.min(learnedSamples, ++dispatched)
         if (!dispatch.stream) return
         const entry = of(dispatch.serial)
@@ -157,89 +203,12 @@ export const predictedTtft = definePolicy({
         }
         line.observe(own, dispatch.prefillTokensAhead, ttftMs)
         leave(dispatch)
+        room.began(dispatch, clock())
       },
-      onFinished: leave,
+      onFinished(dispatch) {
+        leave(dispatch)
+        room.ended(dispatch, clock())
+      },
     }
   },
 })
-
-/**
- * Time to first token as a straight line over the tokens before it, fitted by least squares with exponential forgetting,
- * from a prior that two made-up samples hold until real ones outweigh them.
- */
-class PrefillLine {
-  msPerToken: number
-  baseMs = 0
-  readonly #keep: number
-  readonly #least: number
-  readonly #most: number
-  #weight = 0
-  #x = 0
-  #y = 0
-  #xx = 0
-  #xy = 0
-
-  constructor(tokensPerSecond: number, samples: number) {
-    this.#keep = 1 - 1 / samples
-    this.msPerToken = 1000 / tokensPerSecond
-    // A line learned from odd samples must not make a worker look free or lost.
-    this.#least = this.msPerToken / 20
-    this.#most = this.msPerToken * 1000
-    // Light and close together, so that real samples bend the line soon wherever they lie.
-    const slope = this.msPerToken
-    this.#add(0, 0, 0.25)
-    this.#add(1024, 1024 * slope, 0.25)
-  }
-
-  /** A sample with much queued before it says little, since how far that had come is a guess: it weighs its own share. */
-  observe(ownTokens: number, tokensAhead: number, ms: number): void {
-    const tokens = ownTokens + tokensAhead
-    if (!(ms > 0) || !Number.isFinite(ms)) return
-    this.#add(tokens, ms, tokensAhead === 0 ? 1 : ownTokens / tokens)
-  }
-
-  #add(tokens: number, ms: number, weight: number): void {
-    const keep = 1 - (1 - this.#keep) * weight
-    this.#weight = this.#weight * keep + weight
-    this.#x = this.#x * keep + weight * tokens
-    this.#y = this.#y * keep + weight * ms
-    this.#xx = this.#xx * keep + weight * tokens * tokens
-    this.#xy = this.#xy * keep + weight * tokens * ms
-    const spread = this.#weight * this.#xx - this.#x * this.#x
-    if (spread <= 0) return
-    const slope = (this.#weight * this.#xy - this.#x * this.#y) / spread
-    this.msPerToken = Math.min(this.#most, Math.max(this.#least, slope))
-    this.baseMs = Math.max(0, (this.#y - this.msPerToken * this.#x) / this.#weight)
-  }
-}
-
-/** Below this a difference in speed is not worth acting on: it is noise among equal machines. */
-const leastDifference = Math.log(1.25)
-const leastSamples = 12
-
-/**
- * How much slower (above 1) or faster than the pool's line a worker is: the mean logarithm of observed over predicted
- * time with exponential forgetting, and 1 until the difference is both large and certain (two standard errors).
- */
-class SpeedFactor {
-  factor = 1
-  readonly #keep: number
-  #weight = 0
-  #mean = 0
-  #squares = 0
-
-  constructor(samples: number) {
-    this.#keep = 1 - 1 / samples
-  }
-
-  /** `ratio`: logarithm of observed over predicted time. */
-  observe(ratio: number): void {
-    this.#weight = this.#weight * this.#keep + 1
-    const step = (ratio - this.#mean) / this.#weight
-    this.#squares = this.#squares * this.#keep + (ratio - this.#mean) * (ratio - this.#mean - step)
-    this.#mean += step
-    const error = Math.sqrt(this.#squares) / this.#weight
-    const certain = this.#weight >= leastSamples && Math.abs(this.#mean) > Math.max(leastDifference, 2 * error)
-    this.factor = certain ? Math.exp(this.#mean) : 1
-  }
-}
