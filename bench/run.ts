@@ -33,7 +33,16 @@ const benches: readonly Bench[] = [
   { name: 'quality', load: () => import('./replay/quality.ts') },
   { name: 'replication', load: () => import('./load/replication.ts') },
   { name: 'replicas', load: () => import('./replay/replicas.ts') },
-  { name: 'routing', onlyByName: true, load: () => import('./replay/routing.ts') },
+  {
+    name: 'agentic',
+    onlyByName: true,
+    load: async () => ({ run: (await import('./replay/routing.ts')).run('agentic') }),
+  },
+  {
+    name: 'mooncake',
+    onlyByName: true,
+    load: async () => ({ run: (await import('./replay/routing.ts')).run('mooncake') }),
+  },
   { name: 'bad-day', onlyByName: true, load: () => import('./replay/bad-day.ts') },
   { name: 'faults', onlyByName: true, load: () => import('./faults.ts') },
   { name: 'soak', onlyByName: true, load: () => import('./soak.ts') },

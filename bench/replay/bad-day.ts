@@ -123,7 +123,7 @@ function job(
   return {
     ...{ policy, workers, seed, calibration, capacityBlocks, faults, router, timeoutMs: 60_000 },
     load: { users, thinkCapMs: 30_000, durationMs, warmUpMs },
-    slo: { ttftMs: 3_000, ttftMsPer1kTokens: 0, itlMs: 50 },
+    slo: { ttftMs: 3_000, ttftMsPer1kTokens: 20, itlMs: 50 },
   }
 }
 
