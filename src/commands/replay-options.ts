@@ -35,6 +35,7 @@ export const replayOptions = {
   users: { value: 'N,M', help: 'closed loop: sessions at once, one or several loads (default: all of the trace)' },
   rate: { value: 'X,Y', help: 'open loop: times the recorded rate, one or several loads (default 1)' },
   'find-limit': { help: 'also find the highest load with 95 % within the SLO' },
+  bounds: { help: 'also tell the hit ratios of one cache as large as all together, and of an endless one' },
   'think-scale': { value: 'X', default: '1', help: 'users’ pauses are so many times as long' },
   'think-cap': { value: 'S', help: 'and never longer than so many seconds' },
   duration: { value: 'S', help: 'play so many seconds, with new users coming (default: each session once)' },

@@ -64,6 +64,7 @@ function baseOf(trace: Trace, workers: number, given: Given): ReplayPlan['base']
       capacityFactor: given.number('capacity-factor', 0) ?? 1,
       ...(replicas > 1 ? { replicas: { count: replicas, delayMs, shareMs: 1 } } : {}),
     },
+    ...(given.flag('bounds') ? { tellsBounds: true } : {}),
     ...(faults.length > 0 ? { faults } : {}),
   }
 }

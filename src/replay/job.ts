@@ -1,4 +1,5 @@
 import type { PolicyPlugin } from '../routing/policy.ts'
+import { hitBounds } from './bounds.ts'
 import { engineOf, type Calibration } from './calibration.ts'
 import { replay, type Progress, type ReplayOptions } from './replay.ts'
 import { summary, type ReplayResult, type Slo } from './summary.ts'
@@ -15,6 +16,8 @@ export interface ReplayJob extends Pick<
   readonly capacityBlocks: number
   readonly tiers?: TierOptions
   readonly slo?: Slo
+  /** Whether to tell what single caches would have found. */
+  readonly tellsBounds?: boolean
 }
 
 export interface JobContext {
@@ -24,7 +27,7 @@ export interface JobContext {
 }
 
 export async function runJob(job: ReplayJob, { trace, plugins, onProgress }: JobContext): Promise<ReplayResult> {
-  const { calibration, capacityBlocks, slo, load = {}, tiers: tierOptions, ...options } = job
+  const { calibration, capacityBlocks, slo, load = {}, tiers: tierOptions, tellsBounds = false, ...options } = job
   const tiers = tierOptions === undefined ? undefined : new Tiers(tierOptions, calibration)
   // What no cache can hold can be served by no engine.
   const mostTokens = Math.min(load.mostTokens ?? Infinity, capacityBlocks * calibration.blockSize)
@@ -35,7 +38,9 @@ export async function runJob(job: ReplayJob, { trace, plugins, onProgress }: Job
     ...(plugins === undefined ? {} : { plugins }),
     ...(onProgress === undefined ? {} : { onProgress }),
   })
+  const capacityTokens = capacityBlocks * calibration.blockSize * options.workers
   return summary(run, {
+    ...(tellsBounds ? { bounds: hitBounds(run.rows, trace, capacityTokens) } : {}),
     ...(tiers === undefined ? {} : { moved: tiers.moved }),
     ...(slo === undefined ? {} : { slo }),
     ...(load.warmUpMs === undefined ? {} : { warmUpMs: load.warmUpMs }),

@@ -27,6 +27,8 @@ const columns: readonly Column[] = [
   { name: 'balance', of: ({ balance }) => balance },
   { name: 'timed out', of: ({ timedOut }) => timedOut },
   { name: 'requests', of: ({ requests }) => requests },
+  { name: 'hit ratio of one pooled cache', of: ({ bounds }) => bounds?.pooled ?? NaN },
+  { name: 'hit ratio of an endless cache', of: ({ bounds }) => bounds?.infinite ?? NaN },
   { name: 'GB from host', of: ({ moved }) => (moved?.host ?? 0) / giga },
   { name: 'GB from disk', of: ({ moved }) => (moved?.disk ?? 0) / giga },
   { name: 'GB from the shared store', of: ({ moved }) => (moved?.shared ?? 0) / giga },
@@ -46,13 +48,18 @@ const shownToo = ['ITL mean ms', 'tokens/s per user', 'balance', 'timed out']
 
 const shownOfTiers = ['GB from host', 'GB from disk', 'GB from the shared store', 'GB between nodes']
 
+const shownOfBounds = ['hit ratio of one pooled cache', 'hit ratio of an endless cache']
+
 const loadTitle = (plan: ReplayPlan): string =>
   plan.loadKind === 'users' ? 'users at once' : 'times the recorded rate'
 
 /** For a terminal: a line a policy and load, then what the limits say. */
 export function replayTable(plan: ReplayPlan, result: PlayedPlan): string {
   const moved = plan.policies.some(({ tiers }) => tiers !== undefined) ? shownOfTiers : []
-  const told = [...shown, ...shownToo, ...moved].flatMap((name) => columns.find((column) => column.name === name) ?? [])
+  const bounds = plan.base.tellsBounds === true ? shownOfBounds : []
+  const told = [...shown, ...bounds, ...shownToo, ...moved].flatMap(
+    (name) => columns.find((column) => column.name === name) ?? [],
+  )
   const head = ['policy', plan.loadKind, ...told.map(({ name }) => name), '± of mean TTFT']
   const rows = result.played.map((one) => [
     one.runs.every(({ complete }) => complete) ? one.policy : `${one.policy} (cut short)`,
@@ -191,5 +198,6 @@ function plain(value: number): string {
 }
 
 function csvCell(value: string | number): string {
+  if (Number.isNaN(value)) return ''
   return typeof value === 'string' && /[",\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : String(value)
 }

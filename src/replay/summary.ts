@@ -1,4 +1,5 @@
 import type { ReplayRow, ReplayRun } from './replay.ts'
+import type { HitBounds } from './bounds.ts'
 import type { BytesMoved } from './tiers.ts'
 import { distribution, type Distribution } from './statistics.ts'
 
@@ -36,6 +37,8 @@ export interface ReplayResult {
   /** 1 − Σ|predicted − actual| / Σ max(predicted, actual) cached tokens (decision 12), coming ones where they came. */
   readonly agreement: number
   readonly complete: boolean
+  /** What single caches would have found in the whole run, where that was asked for. */
+  readonly bounds?: HitBounds
   /** In the whole run; absent where there is nothing beside the GPUs. */
   readonly moved?: BytesMoved
   /** Of the whole run, the warm-up included. */
@@ -51,11 +54,15 @@ export interface Timeline {
 
 export interface SummaryOptions {
   readonly moved?: BytesMoved
+  readonly bounds?: HitBounds
   readonly slo?: Slo
   readonly warmUpMs?: number
 }
 
-export function summary(run: ReplayRun, { slo = defaultSlo, warmUpMs = 0, moved }: SummaryOptions = {}): ReplayResult {
+export function summary(
+  run: ReplayRun,
+  { slo = defaultSlo, warmUpMs = 0, moved, bounds }: SummaryOptions = {},
+): ReplayResult {
   const rows = run.rows.filter(({ sentMs }) => sentMs >= warmUpMs)
   const answered = rows.filter(({ outcome }) => outcome === 'answered')
   const seconds = Math.max(1e-9, (run.endedMs - warmUpMs) / 1000)
@@ -85,6 +92,7 @@ export function summary(run: ReplayRun, { slo = defaultSlo, warmUpMs = 0, moved 
     agreement: most === 0 ? 1 : 1 - off / most,
     complete: run.complete,
     ...(moved === undefined ? {} : { moved }),
+    ...(bounds === undefined ? {} : { bounds }),
     timeline: timelineOf(run, slo),
   }
 }

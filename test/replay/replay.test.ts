@@ -3,6 +3,8 @@ import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { oraclePolicy, replay, type ReplayOptions, type ReplayRun } from '../../src/replay/replay.ts'
 import { readTrace } from '../../src/replay/traces/read.ts'
+import { hitBounds } from '../../src/replay/bounds.ts'
+import { summary } from '../../src/replay/summary.ts'
 import { RunBuilder, type Trace, type TraceRequest } from '../../src/replay/traces/trace.ts'
 import { seededRandom } from '../../src/simulator/random.ts'
 
@@ -148,4 +150,20 @@ test('a run that is ended early keeps what it has', async () => {
 
 test('an unknown policy is refused by name', async () => {
   await assert.rejects(play(agentic, { policy: 'clairvoyant' }), { code: 'CONFIG_INVALID', message: /"clairvoyant"/ })
+})
+
+test('no routing finds more than an endless cache would, nor one worker more than the pooled cache', async () => {
+  for (const trace of [growing(40, 3), mooncake]) {
+    const blockSize = trace.blockTokens
+    const engine = { blockSize, capacityBlocks: 400, prefillTokensPerSecond: 50_000 }
+    const { rows } = await play(trace, { engine, workers: 1 })
+    const { pooled, infinite } = hitBounds(rows, trace, 400 * blockSize)
+    const { hitRatio } = summary({ rows, complete: true, busyMs: [1], endedMs: 1 })
+    assert.ok(infinite >= hitRatio, `${infinite}, ${hitRatio}`)
+    assert.ok(pooled <= infinite && pooled >= hitRatio - 0.01, `${pooled}, ${hitRatio}`)
+    const endless = await play(trace, { engine: { ...engine, capacityBlocks: 100_000 }, workers: 1 })
+    const found = summary({ ...endless, busyMs: [1] }).hitRatio
+    const bounds = hitBounds(endless.rows, trace, Infinity)
+    assert.ok(bounds.infinite >= found && bounds.infinite < found + 0.05, `${bounds.infinite}, ${found}`)
+  }
 })
