@@ -44,6 +44,7 @@ const benches: readonly Bench[] = [
     load: async () => ({ run: (await import('./replay/routing.ts')).run('mooncake') }),
   },
   { name: 'bad-day', onlyByName: true, load: () => import('./replay/bad-day.ts') },
+  { name: 'storage', onlyByName: true, load: () => import('./replay/storage.ts') },
   { name: 'faults', onlyByName: true, load: () => import('./faults.ts') },
   { name: 'soak', onlyByName: true, load: () => import('./soak.ts') },
 ]
