@@ -19,6 +19,4 @@ export const others: readonly ComparedPolicy[] = [
   { name: 'llm-d’s scores (not proven equal)', policy: 'llm-d' },
   { name: 'round-robin', policy: 'round-robin' },
   { name: 'least-loaded', policy: 'least-loaded' },
-  { name: 'dynamo', policy: 'dynamo' },
-  { name: 'sglang', policy: 'sglang' },
 ]

@@ -24,6 +24,7 @@ import type { PolicyContext, PolicyPlugin } from './policy.ts'
 import { Profile } from './profile.ts'
 import { labelPreference } from './scorers/label-preference.ts'
 import { leastRequests } from './scorers/least-requests.ts'
+import { leastTokens } from './scorers/least-tokens.ts'
 import { predictedTtft } from './scorers/predicted-ttft.ts'
 import { prefix } from './scorers/prefix.ts'
 import { sglangCacheAware } from './sglang/cache-aware.ts'
@@ -46,6 +47,7 @@ export const plugins: readonly PolicyPlugin[] = [
   allSaturated,
   predictedTtft,
   leastRequests,
+  leastTokens,
   prefix,
   labelPreference,
   dynamoCost,
@@ -100,6 +102,10 @@ export const profiles: Readonly<Record<string, ProfileChoice>> = {
   'power-of-two': { scorers: [{ type: 'least-requests' }], picker: { type: 'power-of-two' } },
   'least-loaded': {
     scorers: [{ type: 'least-requests' }],
+    picker: { type: 'best-score', parameters: { tieWithin: 0, tieMatchShare: 1 } },
+  },
+  'least-tokens': {
+    scorers: [{ type: 'least-tokens' }],
     picker: { type: 'best-score', parameters: { tieWithin: 0, tieMatchShare: 1 } },
   },
   sglang: { picker: { type: 'sglang-cache-aware' } },

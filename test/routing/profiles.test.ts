@@ -391,3 +391,12 @@ test('kv-aware sends a long prompt after its prefix the more readily the more re
   assert.equal(chosen(), 0)
   assert.ok(Math.abs((profile.predictedMs(1) ?? 0) - 3200) < 1)
 })
+
+test('least-tokens takes the worker with the least left to compute, wherever the prefix is', () => {
+  const { profile } = profileNamed('least-tokens')
+  const counters = new InFlightCounters(64)
+  for (const [slot, tokens] of [300, 200, 100, 400].entries()) counters.add(slot, 4 - slot, tokens, 0)
+  const candidates = candidatesOf(workers, counters, [60])
+  assert.equal(profile.choose(aRequest(), candidates, candidates), 2)
+  assert.deepEqual([...profile.totals.subarray(0, 4)], [-300, -200, -100, -400])
+})
