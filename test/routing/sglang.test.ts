@@ -61,6 +61,18 @@ test('what was used longest ago goes first, from its end, and only from the work
   assert.deepEqual(matchOf(tree, 'aaaa2222'), [2, 4])
 })
 
+test('an eviction in small pieces, amid new prompts, leaves nobody with too much and takes nothing that was just used', () => {
+  const tree = new PrefixTree()
+  for (let i = 0; i < 300; i++) tree.insert(unitsOf(`prompt ${i} of many`), i % 3)
+  tree.beginEviction(200)
+  for (let i = 300; i < 900; i++) {
+    tree.evictSome(5)
+    if (i < 320) tree.insert(unitsOf(`prompt ${i - 290} of many`), (i - 290) % 3)
+  }
+  for (const owner of [0, 1, 2]) assert.ok(tree.unitsOf(owner) <= 200 && tree.unitsOf(owner) > 150)
+  for (let i = 20; i < 29; i++) assert.equal(matchOf(tree, `prompt ${i} of many`)[1], 17)
+})
+
 test('a worker that is removed leaves no trace', () => {
   const tree = new PrefixTree()
   tree.insert(unitsOf('abc'), 1)

@@ -5,6 +5,8 @@ import { PrefixTree, usesCounted } from './prefix-tree.ts'
 
 /** A worker that was no candidate at so many evictions in a row is forgotten. */
 const absences = 10
+/** Runs of the tree that one decision looks at while it is cut down: some tenths of a millisecond. */
+const evictedAtOnce = 1000
 
 /**
  * sglang-router's `cache_aware`, with its thresholds and defaults. While the load is even, a prompt goes where the longest
@@ -67,11 +69,12 @@ export const sglangCacheAware = definePolicy({
 
     const evict = (fleet: PolicyFleet, blockSize: number): void => {
       const nowMs = clock()
-      if (intervalMs === 0 || nowMs < evictAtMs) return
-      evictAtMs = nowMs + intervalMs
-      const charactersPerUnit = blockSize * parameters.charactersPerToken
-      tree.evict(Math.floor(parameters.maxTreeSize / charactersPerUnit))
-      forget(fleet)
+      if (intervalMs > 0 && nowMs >= evictAtMs) {
+        evictAtMs = nowMs + intervalMs
+        tree.beginEviction(Math.floor(parameters.maxTreeSize / (blockSize * parameters.charactersPerToken)))
+        forget(fleet)
+      }
+      tree.evictSome(evictedAtOnce)
     }
 
     /** Workers that are gone have nothing in the tree, so that it follows the fleet. */

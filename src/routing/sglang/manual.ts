@@ -45,7 +45,7 @@ export const sglangManual = definePolicy({
     const groups = new KeysInFlight()
     const name = header.toLowerCase()
     /** What the last choice went by, until it is acted upon. */
-    let asked: string | null = null
+    let asked: { readonly key: string; readonly serial: number } | null = null
 
     const fewest = (fleet: PolicyFleet, keep: Uint8Array): number => {
       let chosen = -1
@@ -68,6 +68,15 @@ export const sglangManual = definePolicy({
       return chosen
     }
 
+    /** Index of the first of the key's workers that is there; −1 for none. */
+    const homeOf = (key: string, fleet: PolicyFleet, keep: Uint8Array): number => {
+      for (const serial of assignments.get(key)?.serials ?? []) {
+        const place = fleet.serials.indexOf(serial)
+        if (place !== -1 && place < fleet.count && keep[place] === 1) return place
+      }
+      return -1
+    }
+
     const trim = (nowMs: number): void => {
       for (const [key, { usedMs }] of assignments) {
         if (assignments.size <= maxKeys && nowMs - usedMs < maxIdleSecs * 1000) return
@@ -77,17 +86,16 @@ export const sglangManual = definePolicy({
 
     return {
       pick(request, fleet, _match, _totals, keep) {
-        asked = request.header(name)
-        if (asked === '') asked = null
-        for (const serial of (asked === null ? undefined : assignments.get(asked))?.serials ?? []) {
-          const place = fleet.serials.indexOf(serial)
-          if (place !== -1 && place < fleet.count && keep[place] === 1) return place
-        }
-        return fewest(fleet, keep)
+        const key = request.header(name)
+        const known = key === null ? -1 : homeOf(key, fleet, keep)
+        const place = known === -1 ? fewest(fleet, keep) : known
+        asked = key === null || key === '' ? null : { key, serial: fleet.serials[place] as number }
+        return place
       },
       onDispatched(dispatch) {
-        if (asked === null) return
-        const key = asked
+        // A choice that was only asked for, or a dispatch of another replica, assigns nothing.
+        if (asked?.serial !== dispatch.serial) return
+        const { key } = asked
         asked = null
         const before = assignments.get(key)?.serials ?? []
         const serials = before.includes(dispatch.serial) ? before : [...before, dispatch.serial].slice(-workersOfKey)

@@ -27,6 +27,7 @@ export class PrefixTree {
   readonly #root: Node = nodeOf(new Uint32Array(0), null, null)
   readonly #units = new Map<number, number>()
   #step: number
+  #eviction: Eviction | null = null
 
   /** @param firstStep where the count of matches and insertions begins, by which matches count as uses */
   constructor(firstStep = 0) {
@@ -81,17 +82,34 @@ export class PrefixTree {
 
   /** Takes the least recently used runs from every owner that has more than so many units. */
   evict(mostUnits: number): void {
+    this.beginEviction(mostUnits)
+    this.evictSome(Infinity)
+  }
+
+  /** As `evict`, but the work is left to `evictSome`; one that is under way goes on instead. */
+  beginEviction(mostUnits: number): void {
     const over = new Set([...this.#units].filter(([, units]) => units > mostUnits).map(([owner]) => owner))
-    if (over.size === 0) return
-    const leaves = this.#leaves(over)
-    for (let next = leaves.pop(); next !== undefined; next = leaves.pop()) {
-      const { node, owner } = next
-      if (this.unitsOf(owner) <= mostUnits) continue
-      const { parent } = node
-      this.#leave(node, owner)
-      if (parent?.usedAt.has(owner) === true && isLeafOf(parent, owner))
-        leaves.push({ node: parent, owner, usedAt: parent.usedAt.get(owner) ?? 0 })
+    if (over.size > 0) this.#eviction ??= { over, mostUnits, unseen: [this.#root], leaves: new Leaves() }
+  }
+
+  /** Goes on with an eviction, by so many runs at most: one of a large tree would hold up everything else. */
+  evictSome(mostRuns: number): void {
+    const eviction = this.#eviction
+    if (eviction === null) return
+    const { unseen, leaves } = eviction
+    let runs = 0
+    for (; runs < mostRuns; runs++) {
+      const node = unseen.pop()
+      if (node === undefined) break
+      for (const child of node.children.values()) unseen.push(child)
+      if (node !== this.#root) this.#gatherLeaves(node, eviction)
     }
+    for (; runs < mostRuns; runs++) {
+      const leaf = leaves.pop()
+      if (leaf === undefined) break
+      this.#evictLeaf(leaf, eviction)
+    }
+    if (runs < mostRuns) this.#eviction = null
   }
 
   /** Forgets a worker. */
@@ -127,22 +145,42 @@ export class PrefixTree {
     if (isEmpty && node.parent !== null) node.parent.children.delete(unitAt(node.units, 0))
   }
 
-  /** Runs in which the prompts of these owners end, the least recently used first. */
-  #leaves(over: ReadonlySet<number>): Leaves {
-    const leaves = new Leaves()
-    for (const node of this.#nodes())
-      for (const [owner, usedAt] of node.usedAt)
-        if (over.has(owner) && isLeafOf(node, owner)) leaves.push({ node, owner, usedAt })
-    return leaves
+  /** The run, for each owner that has too much and whose prompts end there. */
+  #gatherLeaves(node: Node, { over, leaves }: Eviction): void {
+    for (const [owner, usedAt] of node.usedAt)
+      if (over.has(owner) && isLeafOf(node, owner)) leaves.push({ node, owner, usedAt })
+  }
+
+  #evictLeaf({ node, owner, usedAt }: Leaf, { mostUnits, leaves }: Eviction): void {
+    const usedLast = node.usedAt.get(owner)
+    if (usedLast === undefined || this.unitsOf(owner) <= mostUnits || !isLeafOf(node, owner)) return
+    if (usedLast > usedAt) {
+      // It was used since it was found.
+      leaves.push({ node, owner, usedAt: usedLast })
+      return
+    }
+    const { parent } = node
+    this.#leave(node, owner)
+    const parentUsedAt = parent?.usedAt.get(owner)
+    if (parent !== null && parentUsedAt !== undefined && isLeafOf(parent, owner))
+      leaves.push({ node: parent, owner, usedAt: parentUsedAt })
   }
 
   /** Every run but the root, those further down first. */
   #nodes(): Node[] {
     const found: Node[] = [this.#root]
     // The list grows as it is read.
-    for (const node of found) found.push(...node.children.values())
+    for (const node of found) for (const child of node.children.values()) found.push(child)
     return found.slice(1).reverse()
   }
+}
+
+/** An eviction under way: first all leaves are found, then the oldest go. */
+interface Eviction {
+  readonly over: ReadonlySet<number>
+  readonly mostUnits: number
+  readonly unseen: Node[]
+  readonly leaves: Leaves
 }
 
 interface Leaf {
