@@ -32,7 +32,9 @@ export function profileChoice(config: Config, model: string): string | ProfileCh
 /** What has to be said of a profile that another program's file gives: what of it the router does itself, and the like. */
 export function profileNotes(config: Config, model: string): readonly string[] {
   const profile = configuredProfile(config, model)
-  return typeof profile === 'string' || !('from' in profile) ? [] : translated(profile).notes
+  return typeof profile === 'string' || !('from' in profile)
+    ? []
+    : translated(profile).notes.map((note) => `${profile.from}: ${note}`)
 }
 
 /** All of them, each once. */

@@ -151,7 +151,7 @@ test('a pool takes its profile from a file that lies beside the config', async (
   const choice = profileChoice(config, 'my-model')
   assert.ok(typeof choice === 'object')
   assert.equal(choice.scorers?.length, 4)
-  assert.ok(policyNotes(config).some((note) => note.startsWith('plugins[0]: "token-producer" is handled')))
+  assert.ok(policyNotes(config).some((note) => note.includes('precise.yaml: plugins[0]: "token-producer" is handled')))
 })
 
 test('a file that is not there is a fault of the config that names it', () => {
