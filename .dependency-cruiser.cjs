@@ -16,7 +16,7 @@ const table = {
   'map/': ['kv/'],
   'events/': ['kv/', 'map/', 'zmtp/'],
   'routing/(?!(filters|fallbacks|scorers|pickers)/)': ['kv/', 'workers/', 'routing/'],
-  'routing/(filters|fallbacks|scorers|pickers)/': ['routing/policy\\.ts$', 'routing/learned/'],
+  'routing/(filters|fallbacks|scorers|pickers)/': ['routing/policy\\.ts$', 'routing/hash\\.ts$', 'routing/learned/'],
   'routing/learned/': ['routing/policy\\.ts$'],
   'routing/sglang/': ['routing/policy\\.ts$'],
   'routing/llm-d/': ['routing/(policy|parameters)\\.ts$'],

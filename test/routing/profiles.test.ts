@@ -400,3 +400,21 @@ test('least-tokens takes the worker with the least left to compute, wherever the
   assert.equal(profile.choose(aRequest(), candidates, candidates), 2)
   assert.deepEqual([...profile.totals.subarray(0, 4)], [-300, -200, -100, -400])
 })
+
+test('a prompt that many hold goes to one of them while all are idle, the same on every replica, and elsewhere while that is busy', () => {
+  const keys = (): Uint32Array => Uint32Array.from({ length: 124 }, (_, word) => word * 2_654_435_761)
+  const request = aRequest({ keys })
+  const chosen = ({ profile }: Setup, counters = new InFlightCounters(64)): number => {
+    const candidates = candidatesOf(workers, counters, [62, 62, 0, 62])
+    const index = profile.choose(request, candidates, candidates)
+    profile.dispatched(dispatchTo(index))
+    return index
+  }
+  const [one, other] = [profileNamed('kv-aware', 1), profileNamed('kv-aware', 2)]
+  const home = chosen(one)
+  assert.notEqual(home, 2)
+  for (let times = 0; times < 20; times++) assert.deepEqual([chosen(one), chosen(other)], [home, home])
+  const busy = new InFlightCounters(64)
+  busy.add(home, 2, 100, 0)
+  assert.ok([0, 1, 3].filter((index) => index !== home).includes(chosen(one, busy)))
+})

@@ -1,5 +1,6 @@
 import Type from 'typebox'
-import { definePolicy, type PolicyFleet } from '../policy.ts'
+import { RendezvousWeights } from '../hash.ts'
+import { definePolicy, type PolicyFleet, type PolicyRequest } from '../policy.ts'
 
 /** Prompt tokens sent to a worker lately, in slices that fall out of the window one by one. */
 interface Recent {
@@ -15,6 +16,9 @@ const slices = 12
  * The candidate with the highest total. Totals within `tieWithin` of the best count as equal (decisions 16 and 038): of
  * those the ones with a clearly longer match, of these the one that was sent the fewest prompt tokens lately, then the
  * least recently chosen, then a random one.
+ *
+ * A prompt that several workers hold nearly whole, since it drew more than one could serve, goes to one and the same of them
+ * again as soon as they are equally near: the copies elsewhere then grow old and make room.
  */
 export const bestScore = definePolicy({
   kind: 'picker',
@@ -91,6 +95,35 @@ export const bestScore = definePolicy({
       }
     }
 
+    const weights = new RendezvousWeights()
+    /** Of the prompt up to the given block, as all replicas name it. */
+    const hashOf = (request: PolicyRequest, blockSize: number, tokens: number): number => {
+      const keys = request.keys(blockSize)
+      const last = Math.min(keys.length / 2, Math.floor(tokens / blockSize)) - 1
+      return last < 0 ? 0 : (keys[2 * last] as number) ^ (keys[2 * last + 1] as number)
+    }
+
+    /** The same of these for every prompt that is cached up to there; −1 where there are none. */
+    const settled = (
+      request: PolicyRequest,
+      fleet: PolicyFleet,
+      isMeant: (i: number) => boolean,
+      cachedTokens: number,
+    ): number => {
+      let chosen = -1
+      let heaviest = -1
+      let hash = 0
+      for (let i = 0; i < fleet.count; i++) {
+        if (!isMeant(i)) continue
+        if (chosen === -1) hash = hashOf(request, fleet.blockSize[i] as number, cachedTokens)
+        const weight = weights.of(hash, fleet.serials[i] as number, fleet.ids[i] ?? '')
+        if (weight <= heaviest) continue
+        heaviest = weight
+        chosen = i
+      }
+      return chosen
+    }
+
     /** Forgets workers that are gone, so that the map follows the fleet. */
     const prune = (fleet: PolicyFleet): void => {
       if (recent.size <= 4 * fleet.count + 64) return
@@ -108,6 +141,8 @@ export const bestScore = definePolicy({
         let longest = 0
         for (let i = 0; i < fleet.count; i++) if (isTied(i)) longest = Math.max(longest, found(i))
         const leastCached = longest - tieMatchShare * request.promptTokensEstimate
+        const isWhole = longest > 0 && longest >= (1 - tieMatchShare) * request.promptTokensEstimate
+        if (isWhole) return settled(request, fleet, (i) => isTied(i) && found(i) >= leastCached, longest)
         let chosen = -1
         let fewest = Infinity
         let longestAgo = 0

@@ -1,4 +1,5 @@
 import Type from 'typebox'
+import { hashOfText, RendezvousWeights } from '../hash.ts'
 import { definePolicy, type PolicyFleet, type PolicyRequest } from '../policy.ts'
 
 const sources = ['session', 'user', 'key', 'prefix'] as const
@@ -40,21 +41,11 @@ export const boundedHash = definePolicy({
           continue
         }
         const text = source === 'session' ? request.session : source === 'user' ? request.user : request.keyId
-        if (text !== null) return hashed(text)
+        if (text !== null) return hashOfText(text)
       }
       return Math.floor(random() * 2 ** 32)
     }
-    const hashes = new Map<number, number>()
-    const hashOfWorker = (fleet: PolicyFleet, i: number): number => {
-      const serial = fleet.serials[i] as number
-      let hash = hashes.get(serial)
-      if (hash === undefined) {
-        if (hashes.size > 4 * fleet.count + 64) hashes.clear()
-        hash = hashed(fleet.ids[i] ?? '')
-        hashes.set(serial, hash)
-      }
-      return hash
-    }
+    const weights = new RendezvousWeights()
     return {
       pick(request, fleet, _match, _totals, keep) {
         let inFlight = 1
@@ -70,7 +61,7 @@ export const boundedHash = definePolicy({
         let heaviest = -1
         for (let i = 0; i < fleet.count; i++) {
           if (keep[i] !== 1 || (fleet.requests[i] as number) + 1 > most) continue
-          const weight = mixed(hash ^ hashOfWorker(fleet, i))
+          const weight = weights.of(hash, fleet.serials[i] as number, fleet.ids[i] ?? '')
           if (weight <= heaviest) continue
           heaviest = weight
           chosen = i
@@ -80,18 +71,3 @@ export const boundedHash = definePolicy({
     }
   },
 })
-
-/** FNV-1a, 32 bits. */
-function hashed(text: string): number {
-  let hash = 0x811c9dc5
-  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193)
-  return hash
-}
-
-/** Every bit of the argument moves about half of the result's (the finalizer of MurmurHash3); 0 … 2^32 − 1. */
-function mixed(value: number): number {
-  let hash = value
-  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b)
-  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35)
-  return (hash ^ (hash >>> 16)) >>> 0
-}
