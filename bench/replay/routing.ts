@@ -5,6 +5,7 @@
  * equal commits give equal figures on any machine.
  *
  *     npm run bench agentic, npm run bench mooncake     all of it, ten seeds: most of an hour on two cores
+ *     npm run bench agentic 8                           with 8 workers alone
  *     npm run bench agentic quick                       8 workers, 25 %, two seeds: for trying a policy out; keeps no results
  */
 import { availableParallelism } from 'node:os'
@@ -107,7 +108,9 @@ export function run(name: 'agentic' | 'mooncake') {
   return async (words: readonly string[]): Promise<BenchResult[] | Told> => {
     const isQuick = words.includes('quick')
     const workload = workloads.find((one) => one.name === name)
-    const results = workload === undefined ? [] : await compare(workload, isQuick ? quick : full)
+    const fleets = full.workers.filter((count) => words.includes(String(count)))
+    const extent = isQuick ? quick : fleets.length > 0 ? { ...full, workers: fleets } : full
+    const results = workload === undefined ? [] : await compare(workload, extent)
     if (!isQuick) return results
     printResults(results)
     return { missed: 0 }
