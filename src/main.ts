@@ -25,6 +25,7 @@ import { FleetKeeper } from './main/keeper.ts'
 import { workerCommands } from './main/worker-commands.ts'
 import { PoolRoom } from './main/pool-room.ts'
 import { createOutliers } from './main/outliers.ts'
+import { DecisionFile } from './main/decision-file.ts'
 import { LivePlugins } from './main/live-plugins.ts'
 import { checkedPlugins, profileChoice, profileNotes, tierCredit } from './main/policies.ts'
 import { pluginReports } from './main/plugin-reports.ts'
@@ -145,6 +146,8 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
   })
   const outliers = createOutliers({ limits: config.outliers, clock, random, metrics, log })
   const apiKeys = new ApiKeys(config.apiKeys)
+  const { log: path, logBytes: fileBytes, logFiles: keptFiles } = config.decisions
+  const decisionFile = path === undefined ? null : new DecisionFile({ path, fileBytes, keptFiles, metrics, log })
   const decisions = new DecisionLog(config.decisions.kept, config.limits.workers)
   const truth: TruthCheck = new TruthCheck({
     map,
@@ -297,6 +300,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     retries: new RetryBudget(config.retries),
     decisions,
     explained: new DecisionLog(1, config.limits.workers),
+    ...(decisionFile === null ? {} : { recorder: decisionFile }),
     metrics,
     log,
     clock,
@@ -429,6 +433,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     await replication?.stop()
     await Promise.all([forwarder.close(), engineHttp.close(), events.close(), sharedSources.stop(), prompts.close()])
     pipeline.close()
+    await decisionFile?.close()
     own.stop()
     metrics.stop()
     ownLog?.flush()

@@ -10,11 +10,12 @@ import { Attempts, isBroken, type AttemptsParts } from './pipeline/attempts.ts'
 import { Decider, type DeciderParts, type Decision } from './pipeline/decider.ts'
 import { addedHeaders, bodyFor, requestIdHeaders } from './pipeline/forwarding.ts'
 import { promptTokensOf, type Incoming, type Prepared } from './pipeline/incoming.ts'
+import type { RequestRecorder } from './pipeline/recorded.ts'
 import { Preparation } from './pipeline/preparation.ts'
 import { ResponseOwners, type OwnersElsewhere } from './pipeline/response-owners.ts'
 import type { Forwarder } from './proxy/forward.ts'
 import { requestHeaders } from './proxy/headers.ts'
-import type { ForwardOutcome } from './proxy/outcome.ts'
+import type { AnswerFacts, ForwardOutcome } from './proxy/outcome.ts'
 import type { DecisionLog, DecisionRecord } from './routing/decisions.ts'
 import type { PolicyHooks } from './routing/policy.ts'
 import type { Profile } from './routing/profile.ts'
@@ -42,6 +43,8 @@ export interface PipelineOptions extends DeciderParts, AttemptsParts {
   readonly responsesKept: number
   /** Absent where this router is the only one. */
   readonly ownersElsewhere?: OwnersElsewhere
+  /** Keeps what a replay needs of each answered request; absent where nobody asked for it. */
+  readonly recorder?: RequestRecorder
   /** Hears of requests what the pool's policy hears of them, so that other replicas can be told. */
   readonly dispatches?: PolicyHooks
 }
@@ -185,6 +188,7 @@ export class Pipeline {
           metrics.retriesRefused.add(1)
         }
         this.#accounting.settled(request, decision, outcome, pass.waitedMs)
+        if (outcome.kind === 'answered') this.#record(request, decision, outcome.facts)
         if (outcome.kind === 'errored') outcome.answer.send(response)
         if (outcome.kind === 'failed') throw outcome.error
         if (outcome.kind === 'errored') return 0
@@ -195,6 +199,28 @@ export class Pipeline {
     } finally {
       if (budgeted) retries.release()
     }
+  }
+
+  /** What a replay can play again: a prompt that is known by its blocks. */
+  #record(
+    { arrivedMs, target, policy }: Prepared,
+    { worker, dispatch, predictedCachedTokens }: Decision,
+    facts: AnswerFacts,
+  ) {
+    const { recorder, clock, wallClock } = this.#o
+    if (recorder === undefined || dispatch.keys === null || worker.blockSize === null || policy.promptTokens === 0)
+      return
+    recorder.record({
+      timeMs: Math.round(wallClock() - (clock() - arrivedMs)),
+      model: target.adapter ?? target.pool.model,
+      blockSize: worker.blockSize,
+      promptTokens: policy.promptTokens,
+      outputTokens: facts.generatedTokens,
+      keys: dispatch.keys,
+      worker: worker.id,
+      predictedCachedTokens,
+      cachedTokens: facts.cachedTokens,
+    })
   }
 
   #decideOrRefuse(request: Prepared, tried: ReadonlySet<number>, attempt: number): Decision {

@@ -268,6 +268,10 @@ function withAbsolutePaths(config: Config, file: string | undefined): Config {
     ...(config.redis === undefined ? {} : { redis: withAbsoluteTls(config.redis, absolute) }),
     ...(config.profile === undefined ? {} : { profile: withProfileFile(config.profile, absolute) }),
     ...(config.modelPath === undefined ? {} : { modelPath: resolve(config.modelPath) }),
+    decisions: {
+      ...config.decisions,
+      ...(config.decisions.log === undefined ? {} : { log: absolute(config.decisions.log) }),
+    },
     pools: config.pools.map((pool) => ({
       ...withAbsoluteTls(pool, absolute),
       workers: pool.workers.map((worker) => withAbsoluteTls(worker, absolute)),

@@ -403,7 +403,16 @@ export const configSchema = object({
     { default: {}, description: 'Tokenizing.' },
   ),
   decisions: object(
-    { kept: integer('Decisions kept for /admin/decisions.', 1, 100_000, { default: 1000 }) },
+    {
+      kept: integer('Decisions kept for /admin/decisions.', 1, 100_000, { default: 1000 }),
+      log: Type.Optional(
+        text('File that gets a line for each answered request, with the keys of its blocks and lengths, for `replay`.'),
+      ),
+      logBytes: integer('Size at which that file is put aside and a new one begun.', 1024, 64 * GiB, {
+        default: 256 * 1024 * 1024,
+      }),
+      logFiles: integer('Files put aside that are kept, as FILE.1 and so on.', 0, 1000, { default: 4 }),
+    },
     { default: {}, description: 'Decision records.' },
   ),
   shutdown: object(

@@ -262,6 +262,11 @@ export function createMetrics() {
       ['plugin'],
     ),
     policyPauses: counted('policy_pauses_total', 'Times that a policy plugin was left out for a while.', ['plugin']),
+    decisionLogDropped: counted(
+      'decision_log_dropped_total',
+      'Requests that the decision log did not take: the disk is slow or full.',
+      [],
+    ),
     policyCalls: counted('policy_calls_total', 'Calls of a policy plugin.', ['plugin']),
     policySeconds: counted('policy_seconds_total', 'Time spent in a policy plugin.', ['plugin']),
     kvEvents: counted('kv_events_total', 'KV events applied, by worker and kind.', ['worker', 'kind']),
