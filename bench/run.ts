@@ -44,6 +44,7 @@ const benches: readonly Bench[] = [
     onlyByName: true,
     load: async () => ({ run: (await import('./replay/routing.ts')).run('mooncake') }),
   },
+  { name: 'constants', onlyByName: true, load: () => import('./replay/constants.ts') },
   { name: 'no-reuse', onlyByName: true, load: () => import('./replay/no-reuse.ts') },
   { name: 'bad-day', onlyByName: true, load: () => import('./replay/bad-day.ts') },
   { name: 'storage', onlyByName: true, load: () => import('./replay/storage.ts') },
