@@ -45,6 +45,7 @@ const benches: readonly Bench[] = [
     load: async () => ({ run: (await import('./replay/routing.ts')).run('mooncake') }),
   },
   { name: 'constants', onlyByName: true, load: () => import('./replay/constants.ts') },
+  { name: 'knobs', onlyByName: true, load: () => import('./replay/knobs.ts') },
   { name: 'no-reuse', onlyByName: true, load: () => import('./replay/no-reuse.ts') },
   { name: 'bad-day', onlyByName: true, load: () => import('./replay/bad-day.ts') },
   { name: 'storage', onlyByName: true, load: () => import('./replay/storage.ts') },

@@ -1,0 +1,40 @@
+/**
+ * Dynamo's and sglang-router's policies at other settings than their defaults, beside the default of this router at its own, in the same
+ * virtual time: whoever tunes them for a workload gets the best of these.
+ */
+import { printResults, type BenchResult } from '../result.ts'
+import { compareVariants, oneByOne, settings, type Variant } from './variants.ts'
+
+const dynamo: Readonly<Record<string, readonly number[]>> = {
+  prefill_load_scale: [1, 2, 4, 8, 16],
+  overlap_score_credit: [1.5, 3],
+}
+/** What it calls a prefix match, and an imbalance; by its defaults 0.3 and 64 requests. */
+const sglang: Readonly<Record<string, readonly number[]>> = {
+  cache_threshold: [0.3, 0.5, 0.8],
+  balance_abs_threshold: [2, 4, 8, 16],
+}
+
+const variants: readonly Variant[] = [
+  ...oneByOne(dynamo).map(([name, parameters]): Variant => ({
+    name: `dynamo, ${name}`,
+    policy: {
+      name: 'dynamo',
+      filters: [{ type: 'adapter-loaded' }],
+      scorers: [{ type: 'dynamo-cost', parameters }],
+      picker: { type: 'softmax' },
+    },
+  })),
+  ...oneByOne(sglang).map(([name, parameters]): Variant => ({
+    name: `sglang, ${name}`,
+    policy: { name: 'sglang', picker: { type: 'sglang-cache-aware', parameters } },
+  })),
+]
+
+export async function run(): Promise<BenchResult[]> {
+  const results: BenchResult[] = []
+  for (const setting of settings) results.push(...(await compareVariants(setting, variants)))
+  return results
+}
+
+if (import.meta.main) printResults(await run())
