@@ -11,8 +11,8 @@ const dynamo: Readonly<Record<string, readonly number[]>> = {
 }
 /** What it calls a prefix match, and an imbalance; by its defaults 0.3 and 64 requests. */
 const sglang: Readonly<Record<string, readonly number[]>> = {
-  cache_threshold: [0.3, 0.5, 0.8],
-  balance_abs_threshold: [2, 4, 8, 16],
+  cacheThreshold: [0.3, 0.5, 0.8],
+  balanceAbsThreshold: [2, 4, 8, 16],
 }
 
 const variants: readonly Variant[] = [
