@@ -10,7 +10,7 @@ import type { Dispatch } from '../../src/routing/policy.ts'
 import { InFlightCounters } from '../../src/workers/fleet.ts'
 import { keysOf, type KeptCase, type NamedBlocks } from '../parity/dynamo-log.ts'
 import { seededRandom } from '../support/random.ts'
-import { aRequest, aWorker } from '../support/routing.ts'
+import { aDispatch, aRequest, aWorker } from '../support/routing.ts'
 
 type Held = readonly (readonly [worker: number, gpu: number, host: number, disk: number, shared?: number])[]
 
@@ -195,19 +195,7 @@ test('a degraded worker gets no credit, also where its request is sent to it', (
 test('requests of other replicas count with what they say of themselves, their blocks shared with nobody', () => {
   const { ask, profile } = fleetOf(1)
   ask({ tokens: 16, blocks: A(1) })
-  profile.dispatched({
-    serial: 0,
-    promptTokens: 160,
-    uncachedTokens: 80,
-    prefillTokensAhead: 0,
-    requestsAhead: 0,
-    stream: true,
-    atMs: 0,
-    keys: null,
-    adapter: null,
-    session: null,
-    maxTokens: null,
-  })
+  profile.dispatched(aDispatch({ promptTokens: 160, uncachedTokens: 80 }))
   assert.deepEqual(ask({ tokens: 16, blocks: A(1) }).costs, [5 + 1 + 10 + 1])
 })
 

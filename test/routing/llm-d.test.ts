@@ -5,7 +5,7 @@ import type { Dispatch, PolicyRequest } from '../../src/routing/policy.ts'
 import { InFlightCounters } from '../../src/workers/fleet.ts'
 import type { Worker } from '../../src/workers/worker.ts'
 import { seededRandom } from '../support/random.ts'
-import { aRequest, aWorker, candidatesOf } from '../support/routing.ts'
+import { aDispatch, aRequest, aWorker, candidatesOf } from '../support/routing.ts'
 
 interface World {
   readonly workers: readonly Worker[]
@@ -241,21 +241,7 @@ test('context-length-aware as a filter leaves out workers whose range does not h
   assert.deepEqual(keptBy('context-length-aware', { label: 'range' }, { workers }), [0, 1, 0, 1])
 })
 
-function sentTo(serial: number): Dispatch {
-  return {
-    serial,
-    promptTokens: 1600,
-    uncachedTokens: 1600,
-    prefillTokensAhead: 0,
-    requestsAhead: 0,
-    stream: true,
-    atMs: 0,
-    keys: null,
-    adapter: null,
-    session: null,
-    maxTokens: null,
-  }
-}
+const sentTo = (serial: number): Dispatch => aDispatch({ serial, promptTokens: 1600, uncachedTokens: 1600 })
 
 test('no-hit-lru-scorer spreads cold prompts, the longest unused worker first, and is neutral for warm ones', () => {
   const { profile, decide } = opened({ scorers: [{ type: 'no-hit-lru-scorer' }] })

@@ -1,11 +1,9 @@
 import assert from 'node:assert/strict'
-import { mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { test, type TestContext } from 'node:test'
+import { test } from 'node:test'
 import { startSimulators } from '../../src/simulator/simulate.ts'
 import { loadTokenizer } from '../../src/tokenize/tokenizer.ts'
 import { configOf, demoTokenizer, fleetFor, model, type FleetOptions } from '../support/fleet.ts'
+import { editedFile } from '../support/edited-file.ts'
 import { until } from '../support/until.ts'
 
 /** An EndpointPickerConfig that keeps workers of one role. */
@@ -20,22 +18,8 @@ plugins:
 `
 }
 
-function pickerFile(t: TestContext, text: string) {
-  const folder = mkdtempSync(join(tmpdir(), 'warmroute-picker-'))
-  t.after(() => rmSync(folder, { recursive: true, force: true }))
-  const path = join(folder, 'epp-config.yaml')
-  let edits = 0
-  const write = (next: string): void => {
-    writeFileSync(path, next)
-    // Two edits within the file system's clock tick would look like one.
-    utimesSync(path, 1_800_000_000, 1_800_000_000 + ++edits)
-  }
-  write(text)
-  return { path, write }
-}
-
 test('requests go by a file of llm-d’s, also after it was edited, and a bad edit leaves the one before', async (t) => {
-  const { path, write } = pickerFile(t, endpointPicker('decode'))
+  const { path, write } = editedFile(t, 'epp-config.yaml', endpointPicker('decode'))
   const tokenizer = await loadTokenizer({ path: demoTokenizer })
   const engines = await startSimulators({ workers: 2, model, tokenizer, engine: { stepBaseMs: 1 } })
   t.after(() => engines.stop())

@@ -1,11 +1,9 @@
 import assert from 'node:assert/strict'
-import { mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { test, type TestContext } from 'node:test'
+import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { checkConfig } from '../../src/config/load.ts'
 import { checkPolicies } from '../../src/main.ts'
+import { editedFile } from '../support/edited-file.ts'
 import { fleetFor, type FleetOptions } from '../support/fleet.ts'
 import { until } from '../support/until.ts'
 
@@ -34,20 +32,6 @@ const firstBy = (order: string): string => `
 const lowest = firstBy('fleet.ids[i] < fleet.ids[chosen]')
 const highest = firstBy('fleet.ids[i] > fleet.ids[chosen]')
 
-function pluginFile(t: TestContext, text: string) {
-  const folder = mkdtempSync(join(tmpdir(), 'warmroute-plugin-'))
-  t.after(() => rmSync(folder, { recursive: true, force: true }))
-  const path = join(folder, 'policy.ts')
-  let edits = 0
-  const write = (next: string): void => {
-    writeFileSync(path, next)
-    // Two edits within the file system's clock tick would look like one.
-    utimesSync(path, 1_800_000_000, 1_800_000_000 + ++edits)
-  }
-  write(text)
-  return { path, write }
-}
-
 function withPlugin(path: string, limits: object = {}): FleetOptions {
   return {
     workers: 2,
@@ -57,7 +41,7 @@ function withPlugin(path: string, limits: object = {}): FleetOptions {
 }
 
 test('an edited plugin is taken by a reload as it runs, and a bad edit leaves the one before', async (t) => {
-  const { path, write } = pluginFile(t, pickerThat(lowest))
+  const { path, write } = editedFile(t, 'policy.ts', pickerThat(lowest))
   const fleet = await fleetFor(t, withPlugin(path))
   const [low, high] = [...fleet.simulators.urls].sort()
   const chosen = async (): Promise<string | null> => {
@@ -80,7 +64,7 @@ test('an edited plugin is taken by a reload as it runs, and a bad edit leaves th
 })
 
 test('a plugin that never returns is refused, with its place, before it can stop the process', async (t) => {
-  const { path } = pluginFile(t, pickerThat('while (true);'))
+  const { path } = editedFile(t, 'policy.ts', pickerThat('while (true);'))
   const config = checkConfig({
     plugins: [path],
     pluginLimits: { trialMs: 1500 },
@@ -93,8 +77,9 @@ test('a plugin that never returns is refused, with its place, before it can stop
 })
 
 test('a plugin that begins to fail is skipped, counted and then left out, and no request fails', async (t) => {
-  const { path } = pluginFile(
+  const { path } = editedFile(
     t,
+    'policy.ts',
     // Sound while it is tried: the trial's workers have other names.
     pickerThat(`if (fleet.ids[0].includes('127.0.0.1')) throw new Error('surprise')\n${lowest}`),
   )
@@ -110,7 +95,7 @@ test('a plugin that begins to fail is skipped, counted and then left out, and no
 })
 
 test('a plugin’s file is watched', async (t) => {
-  const { path, write } = pluginFile(t, pickerThat(lowest))
+  const { path, write } = editedFile(t, 'policy.ts', pickerThat(lowest))
   const options = withPlugin(path)
   const fleet = await fleetFor(t, { ...options, config: { ...options.config, reload: { pollMs: 100 } } })
   const high = [...fleet.simulators.urls].sort().at(-1)
