@@ -1,3 +1,4 @@
+import { RouterError } from '../errors.ts'
 import type { KvEvent as MapEvent, WorkerSlot } from '../kv/batch.ts'
 import { tierIndex } from '../kv/tier.ts'
 import { blockKeys, localHashes, type KeyScope } from '../kv/keys.ts'
@@ -174,6 +175,11 @@ export class Routed implements Chooser {
     candidates.gather(this.#present, this.#load, this.#match, { nowMs, staleLoadMs, promptTokens })
     const facts = { ...sameFacts, promptTokens, promptTokensEstimate: promptTokens, session }
     const chosen = this.#profile.choose(this.#asked.is(facts, queries), candidates, candidates)
+    if (chosen < 0)
+      throw new RouterError(
+        'NO_SUITABLE_WORKER',
+        `"${this.#profile.refusedBy ?? ''}" leaves no worker to a request; simulated workers have no labels`,
+      )
     const { slot, serial } = candidates.workers[chosen] as Worker
     const predictedCachedTokens = candidates.cachedTokens[chosen] as number
     const comingTokens = candidates.comingTokens[chosen] as number

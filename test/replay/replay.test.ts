@@ -167,3 +167,11 @@ test('no routing finds more than an endless cache would, nor one worker more tha
     assert.ok(bounds.infinite >= found && bounds.infinite < found + 0.05, `${bounds.infinite}, ${found}`)
   }
 })
+
+test('a policy that refuses a request ends the replay, and is told by name', async () => {
+  const filters = [{ type: 'label', parameters: { label: 'zone', value: 'a', required: true } }]
+  await assert.rejects(play(growing(2, 1), { policy: { filters } }), {
+    code: 'NO_SUITABLE_WORKER',
+    message: /^"label" leaves no worker/,
+  })
+})
