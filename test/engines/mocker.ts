@@ -13,12 +13,14 @@ export interface MockerOptions {
   readonly blockSize: number
   /** Blocks in the node's memory below the accelerator's. */
   readonly hostBlocks?: number
+  /** How much quicker than an accelerator it computes; 1 where omitted, since what is evicted on a request's way depends on it. */
+  readonly speedup?: number
+  /** The same for answers alone, on top. */
+  readonly decodeSpeedup?: number
 }
 
 export const folder = join(root, '.cache', 'engines')
 const startDeadlineMs = 120_000
-/** As slow as an accelerator: what is evicted while a request is on its way depends on it. */
-const speedup = 1
 
 /** Python's folder of programs with NVIDIA Dynamo in it. */
 export function installDynamo(say: (line: string) => void): string {
@@ -99,7 +101,7 @@ export class Mocker {
 
   start(): void {
     const [http, events, replay] = this.#ports
-    const { imitates, blocks, blockSize, hostBlocks } = this.options
+    const { imitates, blocks, blockSize, hostBlocks, speedup = 1, decodeSpeedup = 1 } = this.options
     const places = join(folder, 'discovery', this.name)
     rmSync(places, { recursive: true, force: true })
     mkdirSync(places, { recursive: true })
@@ -118,7 +120,7 @@ export class Mocker {
         ...['--model-path', this.#model, '--model-name', 'model', '--engine-type', imitates],
         ...['--num-gpu-blocks-override', String(blocks), '--block-size', String(blockSize)],
         ...['--zmq-kv-events-ports', String(events), '--zmq-replay-ports', String(replay)],
-        ...['--speedup-ratio', String(speedup)],
+        ...['--speedup-ratio', String(speedup), '--decode-speedup-ratio', String(decodeSpeedup)],
         ...(hostBlocks === undefined ? [] : ['--num-host-blocks', String(hostBlocks)]),
       ]),
       run('frontend', ['--router-mode', 'round-robin', '--http-host', '127.0.0.1', '--http-port', String(http)]),

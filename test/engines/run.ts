@@ -1,14 +1,16 @@
 /**
  * Warmroute before engines that are not its own (docs/real-engine.md): NVIDIA Dynamo's mocker and the real vLLM, both
- * with a cache that is too small. The arguments name the parts: mocker, vllm (default: both), or one case of the mocker, as in mocker:SGLang.
+ * with a cache that is too small. The arguments name the parts: mocker, order, vllm (default: all), or one case of the mocker, as in mocker:SGLang.
  */
 import { availableParallelism, cpus } from 'node:os'
 import { mockerRun } from './mocker-run.ts'
+import { orderRun } from './order-run.ts'
 import { Report } from './report.ts'
 import { vllmRun } from './vllm-run.ts'
 
 const parts: Readonly<Record<string, (report: Report, only?: string) => Promise<void>>> = {
   mocker: mockerRun,
+  order: orderRun,
   vllm: vllmRun,
 }
 const report = new Report()
