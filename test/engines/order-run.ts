@@ -18,16 +18,18 @@ const engines = 4
 const blockSize = 16
 /** Of the log's distinct blocks, what the caches of all engines hold together. */
 const cacheShare = 0.25
+/** At work at the same time, each with one session after the other. */
+const agents = 10
 const eventsMs = 20_000
 /** Slow enough that computing a prompt takes many times what a busy machine adds; answers are not what is compared. */
 const pace = { speedup: 0.25, decodeSpeedup: 4 }
 const log = {
   scale: 16,
-  sessions: 40,
-  turns: 10,
+  sessions: 30,
+  turns: 9,
   longestPromptTokens: 6_000,
-  pauseScale: 8,
-  longestPauseMs: 5_000,
+  pauseScale: 16,
+  longestPauseMs: 2_000,
   longestOutputTokens: 16,
 }
 const seed = 20_261_124
@@ -106,16 +108,18 @@ async function runLap(
   const answered: Answered[] = []
   let failed = 0
   const startMs = performance.now()
-  await Promise.all(
-    sessions.map(async (session) => {
+  const left = [...sessions]
+  const agent = async (): Promise<void> => {
+    for (let session = left.shift(); session !== undefined; session = left.shift()) {
       for (const request of session) {
         await pause(request.pauseMs)
         const answer = await ask(router, request).catch(() => null)
         if (answer === null) failed++
         else answered.push(answer)
       }
-    }),
-  )
+    }
+  }
+  await Promise.all(Array.from({ length: agents }, agent))
   const seconds = (performance.now() - startMs) / 1000
   processes.endAll()
   return { policy, round, answered, failed, seconds, load: loadavg()[0] ?? NaN }

@@ -19,7 +19,7 @@ export interface SessionLogOptions {
 }
 
 export interface LoggedRequest {
-  /** From the answer before it, or from the start of the run. */
+  /** From the answer before it. */
   readonly pauseMs: number
   readonly prompt: readonly number[]
   readonly outputTokens: number
@@ -56,7 +56,7 @@ export async function sessionLog(options: SessionLogOptions): Promise<SessionLog
   let serial = options.seed
   const sessions = chosen.map((session) =>
     session.requests.map((request, turn) => ({
-      // At the start all would come at once.
+      // The first ones would all come at once.
       pauseMs: turn === 0 ? random() * options.longestPauseMs : request.thinkMs,
       prompt: [...promptTokenIds({ blockTokens }, request, serial++)],
       outputTokens: request.outputTokens,

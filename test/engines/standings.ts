@@ -55,10 +55,10 @@ export function standing(answered: readonly Answered[]): Standing {
 
 /** Mean time to first token of one policy over another's, round by round: what a round's other load does to both. */
 export function ratios(laps: readonly Lap[], policy: string, base: string): number[] {
-  const meanOf = (round: number, name: string): number =>
+  const meanMs = (round: number, name: string): number =>
     meanOf(laps.filter((lap) => lap.round === round && lap.policy === name).flatMap(timesOf))
   const rounds = [...new Set(laps.map(({ round }) => round))]
-  return rounds.map((round) => meanOf(round, policy) / meanOf(round, base))
+  return rounds.map((round) => meanMs(round, policy) / meanMs(round, base))
 }
 
 /** A row for each policy over all rounds, the quickest first. */
