@@ -1,6 +1,7 @@
 /**
  * Warmroute before engines that are not its own (docs/real-engine.md): NVIDIA Dynamo's mocker and the real vLLM, both
- * with a cache that is too small. The arguments name the parts: mocker, order, vllm (default: all), or one case of the mocker, as in mocker:SGLang.
+ * with a cache that is too small. The arguments name the parts: mocker, vllm (default: both), order, which takes as long as
+ * both and so runs by its name alone, or one case of the mocker, as in mocker:SGLang.
  */
 import { availableParallelism, cpus } from 'node:os'
 import { mockerRun } from './mocker-run.ts'
@@ -13,11 +14,12 @@ const parts: Readonly<Record<string, (report: Report, only?: string) => Promise<
   order: orderRun,
   vllm: vllmRun,
 }
+const usual = ['mocker', 'vllm']
 const report = new Report()
 try {
   const named = process.argv.slice(2)
   report.say(`Node ${process.versions.node}, ${availableParallelism()} × ${cpus()[0]?.model ?? 'processor'}`)
-  for (const argument of named.length === 0 ? Object.keys(parts) : named) {
+  for (const argument of named.length === 0 ? usual : named) {
     const [name = '', only] = argument.split(':')
     const part = parts[name]
     if (part === undefined) throw new Error(`"${name}" is none of ${Object.keys(parts).join(', ')}`)
