@@ -22,7 +22,9 @@ const workers = 8
 const workersPerNode = 2
 const giga = 1e9
 const calibration = calibrated('agentic')
-const loads = [40, 56, 72]
+/** Users with long pauses: more sessions than the GPUs hold, and no more requests than they can compute. */
+const loads = [120, 180, 240]
+const thinkCapMs = 300_000
 const credits = [0, 0.4, 1]
 const gigabytesPerSecond = [1.2, 2.5, 5, 12.5, 25]
 
@@ -48,7 +50,7 @@ export async function run(words: readonly string[]): Promise<BenchResult[] | Tol
           ...{ policy: own.policy, workers, seed, timeoutMs: 60_000 },
           calibration: { ...calibration, sharedBytesPerSecond },
           capacityBlocks: share(0.1, workers),
-          load: { users, thinkCapMs: 30_000, durationMs: 600_000, warmUpMs: 240_000 },
+          load: { users, thinkCapMs, durationMs: 900_000, warmUpMs: 300_000 },
           slo: { ttftMs: 3_000, ttftMsPer1kTokens: 20, itlMs: 50 },
           ...(tiers === undefined ? {} : { tiers: { ...tiers, workersPerNode } }),
         }),
@@ -70,7 +72,7 @@ export async function run(words: readonly string[]): Promise<BenchResult[] | Tol
     for (const sharedCredit of credits) {
       const name = `GPU + shared store at ${bandwidth} GB/s a node, s = ${sharedCredit}`
       const tiers = { ...shared, sharedCredit }
-      results.push(await play({ name, users: 56, tiers, sharedBytesPerSecond: bandwidth * giga }))
+      results.push(await play({ name, users: 180, tiers, sharedBytesPerSecond: bandwidth * giga }))
     }
   }
   await pool.close()

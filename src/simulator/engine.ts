@@ -625,7 +625,8 @@ export class Engine {
       })
     }
     sequence.sharedChunks = chunks
-    store.use(names, chunks)
+    // Of given blocks the whole chain is used anew once a prompt's chunk is computed, and at the end: there may be thousands.
+    if (given === undefined || sequence.computedTokens < sequence.promptTokens) store.use(names, chunks)
   }
 
   /** Hears of its chunks that leave the shared store. */
@@ -677,6 +678,9 @@ export class Engine {
     this.#endedPromptTokens += sequence.promptTokens
     this.#endedCachedTokens += sequence.cachedTokens
     if (!sequence.admitted) return
+    const { sharedStore } = this.options
+    if (sharedStore !== null && sequence.request.given !== undefined)
+      sharedStore.use(sequence.request.given.names, sequence.sharedChunks)
     this.#reservedBlocks -= sequence.totalBlocks - sequence.blocks.length
     for (let i = sequence.blocks.length - 1; i >= 0; i--) this.#cache.release(sequence.blocks[i] as number)
   }
