@@ -267,7 +267,7 @@ export function createMetrics() {
       'Requests that the decision log did not take: the disk is slow or full.',
       [],
     ),
-    policyCalls: counted('policy_calls_total', 'Calls of a policy plugin.', ['plugin']),
+    policyCalls: counted('policy_calls_total', 'Calls of a policy plugin, those for explanations too.', ['plugin']),
     policySeconds: counted('policy_seconds_total', 'Time spent in a policy plugin.', ['plugin']),
     kvEvents: counted('kv_events_total', 'KV events applied, by worker and kind.', ['worker', 'kind']),
     kvEventBlocks: counted('kv_event_blocks_total', 'Blocks that KV events stored and removed, by worker and tier.', [
