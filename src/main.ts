@@ -171,6 +171,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
       ...{ map, keys, metrics, log, random, truth, stores },
       http: engineHttp,
       polling: () => live.config.eventPolling,
+      losses: () => live.config.eventLosses,
       streams: replication?.streams ?? null,
       plane: config.redis?.eventLog === true ? (replication?.plane ?? null) : null,
     },

@@ -277,6 +277,23 @@ export const configSchema = object({
     },
     { default: {}, description: 'Load figures scraped from the engines.' },
   ),
+  eventLosses: object(
+    {
+      gaps: integer('Gaps that no replay fills, from which on a worker’s events are left alone.', 1, 1000, {
+        default: 2,
+      }),
+      withinSeconds: integer(
+        'Within which those gaps come; after as long without one the events count again.',
+        1,
+        86_400,
+        { default: 600 },
+      ),
+    },
+    {
+      default: {},
+      description: 'From when on a worker whose events keep being lost is routed by what it is sent.',
+    },
+  ),
   eventPolling: object(
     {
       intervalMs: integer('Between two polls of an engine while they bring events.', 1, hourMs, { default: 20 }),

@@ -7,6 +7,7 @@ import type { EventCounters, EventsWitness } from './counters.ts'
 import { decodeBatch, type DecodedBatch, type DecodedEvent } from './decode.ts'
 import type { ChunkStore } from './chunk-store.ts'
 import type { LearnedOfEngine } from './learned.ts'
+import type { Losses } from './losses.ts'
 import { Normalizer } from './normalize.ts'
 import type { ClearReason } from './sequence.ts'
 
@@ -27,6 +28,8 @@ export interface IngestOptions {
   readonly stores?: (part: StorePart) => ChunkStore | null
   /** Epoch of the first batch, at least 1: higher than any that replicas may still know of this worker. */
   readonly firstEpoch?: number
+  /** What is lost for good; absent: the stream is believed however much that is. */
+  readonly losses?: Losses
   /** Hears of what came from the engine, for the other replicas. */
   readonly sink?: IngestSink
   readonly counters: EventCounters
@@ -85,6 +88,11 @@ export class Ingest {
     return this.#position
   }
 
+  /** Whether the stream loses so much that nothing of it is believed: the worker counts as one without events. */
+  get isLossy(): boolean {
+    return this.#options.losses?.areFrequent ?? false
+  }
+
   /** What the engine's batches have shown of it. */
   get learned(): LearnedOfEngine {
     return this.#normalizer.learned
@@ -120,6 +128,11 @@ export class Ingest {
   #enter({ sequence, timestamp, events, others, removedTwice }: NamedBatch): void {
     const { worker, map, counters, witness } = this.#options
     this.#position = { sequence, timestamp }
+    if (this.isLossy) {
+      counters.skipped('stream_lossy', 1)
+      this.#tell(events)
+      return
+    }
     const unknownElsewhere = others.length === 0 ? 0 : this.#applyOthers(others)
     if (events.length === 0) {
       if (unknownElsewhere > 0) counters.skipped('unknown_removal', unknownElsewhere)
@@ -157,18 +170,25 @@ export class Ingest {
 
   /** Forgets the worker's blocks, since the engine is not known to hold them, and tells the other replicas. */
   clear(reason: ForgetReason): void {
-    this.forget()
+    this.forget(reason)
     this.#options.sink?.cleared(reason)
   }
 
-  /** Forgets the worker's blocks, here only, and opens a new epoch. */
-  forget(): void {
-    const { worker, map } = this.#options
+  /**
+   * Forgets the worker's blocks, here only, and opens a new epoch. What is concluded of a worker whose stream is lossy does
+   * not hang on one more loss.
+   */
+  forget(reason: string): void {
+    const { worker, map, losses } = this.#options
     const { chunks, shared } = this.#stores
+    const wasLossy = this.isLossy
+    if (reason === 'gap') losses?.gap()
+    else if (reason === 'restart') losses?.clear()
     this.#epoch++
     this.#position = null
-    map.clear(worker, this.#epoch)
     this.#normalizer.reset()
+    if (reason === 'gap' && wasLossy) return
+    map.clear(worker, this.#epoch)
     chunks?.clear()
     // What others may still hold is kept, unless something that left it may not have been heard.
     if (shared?.tellsRemovals === true) shared.clear()

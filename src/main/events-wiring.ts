@@ -2,6 +2,7 @@ import { isIP } from 'node:net'
 import { RouterError } from '../errors.ts'
 import type { EventCounters } from '../events/counters.ts'
 import { Ingest, type IngestSink } from '../events/ingest.ts'
+import { Losses, type LossLimits } from '../events/losses.ts'
 import { ReplayGate } from '../events/replay.ts'
 import type { EventSource, StartingPoint } from '../events/source.ts'
 import { createRedisSource } from '../events/sources/redis.ts'
@@ -35,6 +36,8 @@ export interface EventsWiringOptions {
   readonly http: EngineExchange
   /** Of events that are polled by HTTP; asked before each poll. */
   readonly polling: PolledEventsOptions['timing']
+  /** From when on a stream that loses batches is left alone. */
+  readonly losses: () => LossLimits
   readonly stores: ChunkStores
   /** Of events that bridges write to Redis; null where there is none. */
   readonly streams: StreamReader | null
@@ -49,6 +52,8 @@ export interface Heard {
   readonly source: EventSource
   /** What was restored counts only once the events prove it. */
   isConcealed: boolean
+  /** Whether its stream was lossy when it was last looked at. */
+  isLossy: boolean
 }
 
 type ZmqPlace = Extract<EventsPlace, { kind: 'zmq' }>
@@ -115,13 +120,13 @@ export class EventsWiring {
     const listen = (): EventSource => this.#source(worker, place, ingest, counters)
     followed = this.#followed(worker, place, ingest, listen)
     const source = followed ?? listen()
-    const heard = { worker, ingest, source, isConcealed: false }
+    const heard = { worker, ingest, source, isConcealed: false, isLossy: false }
     this.#heard.set(worker, heard)
     this.#bySlot.set(slot, heard)
     if (this.#waiting === null) source.start()
     else this.#waiting.add(heard)
     return {
-      status: () => source.status(),
+      status: () => ({ ...source.status(), ...(ingest.isLossy ? { lossy: true } : {}) }),
       workerDown: () => source.workerDown(),
       stop: async () => {
         this.#heard.delete(worker)
@@ -167,11 +172,24 @@ export class EventsWiring {
   }
 
   #look(heard: Heard): void {
-    const { worker, source, isConcealed } = heard
-    worker.exact = source.status().state === 'live'
+    const { worker, ingest, source, isConcealed } = heard
+    if (ingest.isLossy !== heard.isLossy) this.#tellLossy(heard)
+    worker.exact = source.status().state === 'live' && !heard.isLossy
     if (!worker.exact || !isConcealed) return
     heard.isConcealed = false
     this.#o.map.reveal(worker.slot as WorkerSlot)
+  }
+
+  #tellLossy(heard: Heard): void {
+    heard.isLossy = !heard.isLossy
+    const { log } = this.#o
+    const { worker, isLossy } = heard
+    if (isLossy)
+      log.error(
+        { worker: worker.id, gaps: heard.source.status().gaps },
+        'KV events keep being lost and cannot be had again; the worker is routed by what it is sent. Give it a replay endpoint, or a larger high-water mark',
+      )
+    else log.warn({ worker: worker.id }, 'no KV events were lost for a while; they count again')
   }
 
   /** Whether the worker may hold blocks that were announced before what is known here. */
@@ -181,8 +199,9 @@ export class EventsWiring {
 
   /** Whether the map has from a worker's events what it holds, or had and may find it confirmed. */
   isAnnounced(slot: WorkerSlot): boolean {
-    const status = this.#bySlot.get(slot)?.source.status()
-    if (status === undefined || status.state === 'absent') return false
+    const heard = this.#bySlot.get(slot)
+    const status = heard?.source.status()
+    if (status === undefined || status.state === 'absent' || heard?.ingest.isLossy === true) return false
     return status.state !== 'unknown' || status.lastSequence !== null
   }
 
@@ -267,7 +286,7 @@ export class EventsWiring {
 
   /** What brings a worker's events into the map, wherever they come from. */
   #ingest(worker: Worker, { media, forget }: EventReading, counters: EventCounters, sink: IngestSink): Ingest {
-    const { map, keys, log, truth } = this.#o
+    const { map, keys, log, truth, losses } = this.#o
     return new Ingest({
       worker: worker.slot as WorkerSlot,
       map,
@@ -276,6 +295,7 @@ export class EventsWiring {
       blockSize: worker.blockSize,
       countsStores: countsStores(worker),
       media,
+      losses: new Losses(losses, () => systemClock.now()),
       stores: (part) => this.#o.stores.of(worker, part, forget),
       counters,
       sink,

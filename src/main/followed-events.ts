@@ -96,7 +96,7 @@ export class FollowedEvents implements EventSource {
   start(from?: StartingPoint): void {
     if (this.#started) return
     this.#started = true
-    if (from === undefined) this.#o.ingest.forget()
+    if (from === undefined) this.#o.ingest.forget('start')
     else this.#feed.restore(from.position, from.partial)
     this.#o.onStart()
   }
@@ -187,7 +187,7 @@ export class FollowedEvents implements EventSource {
 
   #forget(reason: string): void {
     const { ingest, log, worker, onRestart } = this.#o
-    ingest.forget()
+    ingest.forget(reason)
     log.info({ worker, reason, epoch: ingest.epoch }, 'KV events: cleared, as the log says')
     if (reason !== 'restart') return
     this.#restarts++

@@ -11,6 +11,8 @@ export interface WorkerEventsStatus {
   readonly lastSequence: number | null
   readonly gaps: number
   readonly restarts: number
+  /** So much is lost for good that the worker counts as one without events. */
+  readonly lossy?: boolean
 }
 
 export const noEvents: WorkerEventsStatus = { state: 'absent', lastSequence: null, gaps: 0, restarts: 0 }

@@ -1,5 +1,6 @@
 import { RouterError } from '../errors.ts'
 import type { KvEvent as MapEvent, WorkerSlot } from '../kv/batch.ts'
+import { Losses } from '../events/losses.ts'
 import { tierIndex } from '../kv/tier.ts'
 import { blockKeys, localHashes, type KeyScope } from '../kv/keys.ts'
 import { Approximate } from '../map/approximate.ts'
@@ -33,6 +34,8 @@ export interface RoutedOptions {
   readonly workers: number
   readonly profile: Profile
   readonly scope: KeyScope
+  /** Virtual milliseconds. */
+  readonly clock: () => number
   /** So many workers, the first ones, tell nothing of their caches; the rest do. */
   readonly withoutEvents: number
   /** Whether prompts count as coming once they were sent. */
@@ -60,6 +63,7 @@ const expectedRequests = 4096
 const approximateTtlMs = 3_600_000
 const staleLoadMs = 3000
 const shareTtlMs = 2000
+const lossLimits = { gaps: 2, withinSeconds: 600 }
 
 /** What all requests of a run say of themselves. */
 const sameFacts: Omit<PolicyFacts, 'promptTokens' | 'promptTokensEstimate'> = {
@@ -83,6 +87,7 @@ export class Routed implements Chooser {
   #present: readonly Worker[]
   /** By worker, how often it began anew. */
   readonly #epochs: number[]
+  readonly #losses: readonly Losses[]
   readonly #map: FlatMap
   readonly #scope: KeyScope
   readonly #profile: Profile
@@ -96,9 +101,9 @@ export class Routed implements Chooser {
   readonly #sequences: number[]
 
   constructor(options: RoutedOptions) {
-    const { workers, profile, scope, withoutEvents, predictsOnRoute, capacityBlocks, sharing } = options
+    const { workers, profile, scope, clock, withoutEvents, predictsOnRoute, capacityBlocks, sharing } = options
     const { blockSize } = scope
-    const isAnnounced = (slot: number): boolean => slot >= withoutEvents
+    const isAnnounced = (slot: number): boolean => slot >= withoutEvents && this.#losses[slot]?.areFrequent !== true
     this.#fleet = new Fleet(workers)
     this.#shared =
       sharing === undefined
@@ -140,6 +145,7 @@ export class Routed implements Chooser {
     })
     this.#sequences = new Array<number>(workers).fill(0)
     this.#epochs = new Array<number>(workers).fill(0)
+    this.#losses = Array.from({ length: workers }, () => new Losses(() => lossLimits, clock))
     this.#workers = Array.from({ length: workers }, () => {
       const worker = this.#fleet.add((slot, serial) => ({
         ...simulatedWorker(slot, serial, blockSize, isAnnounced(slot)),
@@ -258,7 +264,7 @@ export class Routed implements Chooser {
   }
 
   applyEvents(worker: number, events: readonly KvEvent[]): void {
-    if (this.#workers[worker]?.exact !== true) return
+    if (this.#workers[worker]?.exact !== true || this.#losses[worker]?.areFrequent === true) return
     const sequence = this.#sequences[worker] as number
     this.#sequences[worker] = sequence + 1
     const mapEvents = events.map((event) => mapEvent(event, this.#scope))
@@ -273,7 +279,8 @@ export class Routed implements Chooser {
   left(worker: number): void {
     this.#present = this.#present.filter(({ slot }) => slot !== worker)
     this.#sent.forget(worker as WorkerSlot)
-    this.forget(worker)
+    this.#losses[worker]?.clear()
+    this.#clear(worker)
   }
 
   joined(worker: number): void {
@@ -281,6 +288,13 @@ export class Routed implements Chooser {
   }
 
   forget(worker: number): void {
+    const losses = this.#losses[worker] as Losses
+    const isHeard = !losses.areFrequent
+    losses.gap()
+    if (isHeard) this.#clear(worker)
+  }
+
+  #clear(worker: number): void {
     const epoch = (this.#epochs[worker] as number) + 1
     this.#epochs[worker] = epoch
     this.#map.clear(worker as WorkerSlot, epoch)

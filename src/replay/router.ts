@@ -39,7 +39,7 @@ export function createRouter(setup: RouterSetup): Routed | Replicated {
   const { withoutEvents = 0, capacityFactor = 1, replicas } = options
   const routed = (random: Random, sharing?: Sharing): Routed =>
     new Routed({
-      ...{ workers, withoutEvents, scope, profile: profileOf(setup, random), predictsOnRoute: true },
+      ...{ workers, withoutEvents, scope, clock, profile: profileOf(setup, random), predictsOnRoute: true },
       capacityBlocks: Math.max(1, Math.round(setup.capacityBlocks * capacityFactor)),
       ...(setup.tiers === undefined ? {} : { tiers: setup.tiers }),
       ...(sharing === undefined ? {} : { sharing }),

@@ -124,6 +124,7 @@ class VirtualRun {
     const routed = (random: Random, sharing?: Sharing): Routed =>
       new Routed({
         workers,
+        clock: () => this.#nowMs,
         profile: this.#profile(policy, random),
         scope,
         withoutEvents,

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { before, test } from 'node:test'
 import { Ingest } from '../../src/events/ingest.ts'
+import { Losses } from '../../src/events/losses.ts'
 import type { NamedBatch, WorkerSlot } from '../../src/kv/batch.ts'
 import { blockKeys, createKeyMaker, type KeyMaker } from '../../src/kv/keys.ts'
 import { FlatMap } from '../../src/map/flat-map.ts'
@@ -17,7 +18,7 @@ before(async () => {
   keys = await createKeyMaker(Buffer.from('a secret'))
 })
 
-function setUp(blockSize: number | null, map: CacheMap = new NaiveMap()) {
+function setUp(blockSize: number | null, map: CacheMap = new NaiveMap(), losses?: Losses) {
   const counted = countingCounters()
   const sunk: (NamedBatch | string)[] = []
   const sizes: number[] = []
@@ -30,6 +31,7 @@ function setUp(blockSize: number | null, map: CacheMap = new NaiveMap()) {
     blockSize,
     countsStores: true,
     sink: { batch: (batch) => sunk.push(batch), cleared: (reason) => sunk.push(reason) },
+    ...(losses === undefined ? {} : { losses }),
     counters: counted.counters,
     onBlockSize: (size) => sizes.push(size),
   })
@@ -172,7 +174,7 @@ test('what comes out of the sink makes the same map elsewhere, clears included',
   assert.deepEqual(map.workerBlocks(worker), { gpu: 0, host: 0, disk: 0 })
   for (const { seq, payload } of readBatches(second!)) ingest.apply(seq, 2, payload)
   for (const told of sunk) {
-    if (typeof told === 'string') twin.ingest.forget()
+    if (typeof told === 'string') twin.ingest.forget(told)
     else twin.ingest.follow(told)
   }
   assert.deepEqual(twin.map.workerBlocks(worker), map.workerBlocks(worker))
@@ -204,4 +206,48 @@ test('a batch that cannot be decoded is counted and changes nothing', () => {
   assert.deepEqual(map.workerBlocks(worker), before)
   assert.deepEqual(counted.skipped(), { batch_malformed: 2, unknown_kind: 1, event_malformed: 1 })
   assert.equal(sunk.length, 4, 'it has its place in the order all the same')
+})
+
+test('a stream that keeps losing batches is left alone, what was concluded meanwhile stays, and later it counts again', () => {
+  const now = { ms: 0 }
+  const losses = new Losses(
+    () => ({ gaps: 2, withinSeconds: 10 }),
+    () => now.ms,
+  )
+  const map = new FlatMap({ budgetBytes: 64 * 1024 * 1024, maxWorkers: 16 })
+  const { ingest, counted } = setUp(null, map, losses)
+  const batches = readBatches(vllmRecordings[0]!)
+  const tell = (): void => batches.forEach(({ payload }, sequence) => ingest.apply(sequence, 1, payload))
+  tell()
+  const blocks = map.workerBlocks(worker).gpu
+  assert.ok(blocks > 0)
+  ingest.clear('gap')
+  assert.equal(ingest.isLossy, false)
+  tell()
+  assert.equal(map.workerBlocks(worker).gpu, blocks)
+  ingest.clear('gap')
+  assert.equal(ingest.isLossy, true)
+  tell()
+  assert.equal(map.workerBlocks(worker).gpu, 0)
+  assert.equal(counted.skipped()['stream_lossy'], batches.length)
+  map.assume(worker, [{ kind: 'hold', tier: 0, keys: Uint32Array.of(1, 2, 3, 4), parent: null }])
+  now.ms = 5_000
+  ingest.clear('gap')
+  assert.equal(map.workerBlocks(worker).gpu, 2)
+  now.ms = 15_001
+  assert.equal(ingest.isLossy, false)
+  tell()
+  assert.equal(map.workerBlocks(worker).gpu, blocks)
+})
+
+test('a restarted engine that was lossy is believed again', () => {
+  const losses = new Losses(
+    () => ({ gaps: 1, withinSeconds: 10 }),
+    () => 0,
+  )
+  const { ingest } = setUp(null, new NaiveMap(), losses)
+  ingest.clear('gap')
+  assert.equal(ingest.isLossy, true)
+  ingest.clear('restart')
+  assert.equal(ingest.isLossy, false)
 })

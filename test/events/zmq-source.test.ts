@@ -171,7 +171,7 @@ for (const replay of [true, false]) {
       ...{ counters: countingCounters().counters, onBlockSize: () => undefined },
     })
     for (const told of sunk) {
-      if (typeof told === 'string') other.forget()
+      if (typeof told === 'string') other.forget(told)
       else other.follow(told)
     }
     assert.equal(twin.workerBlocks(0 as WorkerSlot).gpu, blocks(), 'the sink tells the clear, too')

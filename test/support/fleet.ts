@@ -58,6 +58,7 @@ export interface WorkerView {
     readonly restarts: number
     /** Blocks may be there that were announced before what is known. */
     readonly partial: boolean
+    readonly lossy?: boolean
   }
   readonly map: { readonly blocks: { readonly gpu: number; readonly host: number; readonly disk: number } }
   readonly inFlight: { readonly requests: number; readonly prefillTokens: number; readonly decodeBlocks: number }

@@ -73,7 +73,8 @@ export async function startMixedFleet(): Promise<Fleet> {
     },
   }
   const log: LogLine[] = []
-  const config = configOf({ config: { pools } }, [])
+  // However much is lost, what is told later counts: the map is to be compared with what the engines hold.
+  const config = configOf({ config: { pools, eventLosses: { gaps: 1000 } } }, [])
   const router = await startRouter(config, { log: collectingLog(log), random: seededRandom(7) })
   const fleet = new Fleet(router, simulators, log)
   await until(async () => (await fleet.workers()).every(({ state }) => state === 'healthy'), 'all workers are healthy')

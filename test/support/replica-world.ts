@@ -251,10 +251,10 @@ export class Replica {
           this.#applied.push(batch)
           this.#ingest.follow(batch)
         },
-        forget: () => {
+        forget: (reason) => {
           this.#applied = []
           this.clears++
-          this.#ingest.forget()
+          this.#ingest.forget(reason)
         },
         publish: (frame) => this.#append(encodeFrame(frame)),
         apart: () => undefined,

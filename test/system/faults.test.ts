@@ -230,6 +230,41 @@ test('a gap that replay cannot fill clears the worker: what was stored before is
   await until(async () => ((await gpuBlocks(later)) ?? 0) > 5, 'later events count')
 })
 
+test('a worker whose events keep being lost is routed by what it is sent, and again by its events once none were lost', async (t) => {
+  const fleet = await fleetFor(t, {
+    workers: 1,
+    simulators: { worker: { bufferSteps: 1 } },
+    config: { eventLosses: { gaps: 2, withinSeconds: 2 } },
+  })
+  const [view] = await fleet.workers()
+  assert.equal(view?.events.lossy, undefined)
+  for (let gap = 1; gap <= 2; gap++) {
+    fleet.worker(0).dropEvents(2)
+    for (const name of ['lost', 'lost, too', 'heard']) await (await fleet.chat(prose(`${name} ${gap}`, 50))).text()
+    await until(async () => (await fleet.workers())[0]?.events.gaps === gap, 'the gap is seen')
+  }
+  await until(async () => (await fleet.workers())[0]?.events.lossy === true, 'it is called lossy')
+  const explained = async (text: string): Promise<DecisionRecord> =>
+    (await fleet.explain({ model, messages: [{ role: 'user', content: text }] })).json() as Promise<DecisionRecord>
+  const text = prose('sent', 100)
+  await (await fleet.chat(text)).text()
+  await until(async () => {
+    const [candidate] = (await explained(text)).candidates
+    return candidate?.exact === false && candidate.matchedBlocks.gpu > 5
+  }, 'what it was sent counts, and is not called exact')
+  assert.equal((await fleet.chat(text)).status, 200)
+  assert.equal(fleet.log.filter(({ message }) => message.includes('keep being lost')).length, 1)
+  let later = 0
+  await until(async () => {
+    const prompt = prose(`later ${later++}`, 100)
+    await (await fleet.chat(prompt)).text()
+    const [candidate] = (await explained(prompt)).candidates
+    return candidate?.exact === true && candidate.matchedBlocks.gpu > 5
+  }, 'its events count again')
+  assert.equal((await fleet.workers())[0]?.events.lossy, undefined)
+  assert.equal(fleet.log.filter(({ message }) => message.includes('they count again')).length, 1)
+})
+
 test('a cleared prefix cache is cleared in the map', async (t) => {
   const fleet = await fleetFor(t, { workers: 1 })
   const text = prose('cleared', 150)
