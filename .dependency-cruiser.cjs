@@ -40,7 +40,7 @@ const table = {
   'http/': ['pipeline(\\.ts$|/model-target\\.ts$)', 'protocol/', 'tokenize/', 'kv/', 'workers/', 'admission/'],
   'simulator/': ['kv/', 'tokenize/', 'zmtp/'],
   'gateway/': ['kv/'],
-  'replay/': ['kv/', 'map/', 'routing/', 'workers/', 'replication/', 'simulator/', 'sizing/', 'plot/'],
+  'replay/': ['kv/', 'map/', 'events/', 'routing/', 'workers/', 'replication/', 'simulator/', 'sizing/', 'plot/'],
   '(cli\\.ts$|commands/)': [
     'commands/',
     'main\\.ts$',
