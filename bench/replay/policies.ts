@@ -12,11 +12,14 @@ export const own: ComparedPolicy = { name: 'kv-aware', policy: 'kv-aware' }
 /** Sees the engines' true caches and queues. */
 export const oracle: ComparedPolicy = { name: 'oracle (greedy)', policy: oraclePolicy }
 
-/** What the default is compared with. What bears another router's name is proven equal to it (docs/parity.md), or says that it is not. */
+/**
+ * What the default is compared with. What bears another router's name is proven equal to it (docs/parity.md); of llm-d the filters and scorers are, which see
+ * more here than its own knowledge of the caches.
+ */
 export const others: readonly ComparedPolicy[] = [
   { name: 'dynamo', policy: 'dynamo' },
   { name: 'sglang', policy: 'sglang' },
-  { name: 'llm-d’s scores (not proven equal)', policy: 'llm-d' },
+  { name: 'llm-d’s scores', policy: 'llm-d' },
   { name: 'round-robin', policy: 'round-robin' },
   { name: 'least-loaded', policy: 'least-loaded' },
 ]
