@@ -166,7 +166,9 @@ class Run implements FaultPort {
       complete = onProgress({ nowMs: this.#nowMs, answered: told })
       if (!complete) break
     }
-    return { rows: this.#rows, complete, busyMs: this.#fleet.busyMs, endedMs: this.#nowMs }
+    // Clients’ patience is on the agenda, too, and runs out for long after they have got their answers.
+    const endedMs = complete ? (this.#rows.at(-1)?.endedMs ?? 0) : this.#nowMs
+    return { rows: this.#rows, complete, busyMs: this.#fleet.busyMs, endedMs }
   }
 
   at(ms: number, run: () => void): void {

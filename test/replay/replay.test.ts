@@ -148,6 +148,13 @@ test('a run that is ended early keeps what it has', async () => {
   assert.ok(rows.length >= 300 && rows.length < 600)
 })
 
+test('a run ends with its last answer, however patient the clients were', async () => {
+  const impatient = await play(growing(20, 7))
+  const patient = await play(growing(20, 7), { timeoutMs: 3_600_000 })
+  assert.deepEqual(patient.rows, impatient.rows)
+  assert.equal(patient.endedMs, patient.rows.at(-1)?.endedMs)
+})
+
 test('an unknown policy is refused by name', async () => {
   await assert.rejects(play(agentic, { policy: 'clairvoyant' }), { code: 'CONFIG_INVALID', message: /"clairvoyant"/ })
 })
