@@ -21,6 +21,8 @@ export interface ReplayPlan {
   readonly base: Omit<ReplayJob, 'policy' | 'seed'>
   /** Whether the highest load within the SLO is looked for, beginning with the first of the loads. */
   readonly findsLimit: boolean
+  /** Played over HTTP: at this URL, or where that is null with engines and a router of its own. */
+  readonly realTime?: { readonly url: string | null; readonly speed: number }
 }
 
 export interface PlayedLoad {

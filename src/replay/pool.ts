@@ -1,6 +1,6 @@
 import { Worker } from 'node:worker_threads'
 import { RouterError, type ErrorCode } from '../errors.ts'
-import type { ReplayJob } from './job.ts'
+import type { Player, ReplayJob } from './job.ts'
 import type { Progress } from './replay.ts'
 import type { ReplayResult } from './summary.ts'
 import type { ReadTraceOptions } from './traces/read.ts'
@@ -34,7 +34,7 @@ interface Waiting {
 }
 
 /** Runs replays on threads of their own, each with the trace read once. The order of the answers is that of the calls. */
-export class ReplayPool {
+export class ReplayPool implements Player {
   readonly #options: PoolOptions
   readonly #stop = new SharedArrayBuffer(4)
   readonly #idle: Worker[] = []
@@ -54,7 +54,6 @@ export class ReplayPool {
     })
   }
 
-  /** Runs under way end with what they have; those that wait end before they have anything. */
   stop(): void {
     Atomics.store(new Int32Array(this.#stop), 0, 1)
   }

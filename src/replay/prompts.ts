@@ -55,7 +55,7 @@ export class SessionPrompts {
     const promptBlocks = Math.floor(promptTokens / scope.blockSize)
     const full = Math.floor((promptTokens + outputTokens - 1) / scope.blockSize)
     const ownKnown = Math.min(promptBlocks, blockCount(blocks) * this.#parts)
-    const runs = this.#answeredRuns(turn, blocks)
+    const runs = answeredRuns(this.#session, turn)
     const known = runs === blocks ? ownKnown : Math.min(full, blockCount(runs) * this.#parts)
     const { before } = { before: this.#before }
     const kept = Math.min(before.known, known, sharedRuns(before.runs, runs) * this.#parts)
@@ -72,12 +72,6 @@ export class SessionPrompts {
     const prompt = { promptTokens, names, locals, keys: allKeys.subarray(0, 2 * promptBlocks) }
     this.#before = { prompt, allKeys, runs, known }
     return prompt
-  }
-
-  /** What is known of prompt and answer together: the next prompt where that goes on from this one. */
-  #answeredRuns(turn: number, blocks: BlockRuns): BlockRuns {
-    const next = this.#session.requests[turn + 1]?.blocks
-    return next !== undefined && sharedRuns(blocks, next) === blockCount(blocks) ? next : blocks
   }
 
   #write(runs: BlockRuns, from: number, end: number, locals: Uint32Array): void {
@@ -101,6 +95,15 @@ export class SessionPrompts {
     }
   }
 }
+
+/** What is known of prompt and answer together: the next prompt where that goes on from this one. */
+export function answeredRuns({ requests }: TraceSession, turn: number): BlockRuns {
+  const blocks = requests[turn]?.blocks ?? noBlocks
+  const next = requests[turn + 1]?.blocks
+  return next !== undefined && sharedRuns(blocks, next) === blockCount(blocks) ? next : blocks
+}
+
+const noBlocks: BlockRuns = new Uint32Array(0)
 
 /** A prompt that has nothing in common with any other. */
 export function strangePrompt(

@@ -46,7 +46,7 @@ export interface Progress {
   readonly answered: number
 }
 
-/** One request as it went, in virtual time. */
+/** One request as it went, in the trace's time. */
 export interface ReplayRow {
   readonly visit: Visit
   readonly turn: number
@@ -61,7 +61,8 @@ export interface ReplayRow {
   readonly predictedCachedTokens: number
   readonly comingTokens: number
   readonly cachedTokens: number
-  readonly outcome: 'answered' | 'timed out'
+  /** Over HTTP a request may also be refused for want of room, or fail in another way. */
+  readonly outcome: 'answered' | 'timed out' | 'refused' | 'failed'
 }
 
 export interface ReplayRun {
@@ -69,7 +70,7 @@ export interface ReplayRun {
   readonly rows: readonly ReplayRow[]
   /** False where it was ended before its time. */
   readonly complete: boolean
-  /** How long each worker computed. */
+  /** How long each worker computed; empty where that cannot be known. */
   readonly busyMs: readonly number[]
   readonly endedMs: number
 }

@@ -33,6 +33,8 @@ const columns: readonly Column[] = [
   { name: 'GB from disk', of: ({ moved }) => (moved?.disk ?? 0) / giga },
   { name: 'GB from the shared store', of: ({ moved }) => (moved?.shared ?? 0) / giga },
   { name: 'GB between nodes', of: ({ moved }) => (moved?.betweenNodes ?? 0) / giga },
+  { name: 'refused', of: ({ refused }) => refused },
+  { name: 'failed', of: ({ failed }) => failed },
 ]
 
 const shown = [
@@ -48,6 +50,8 @@ const shownToo = ['ITL mean ms', 'tokens/s per user', 'balance', 'timed out']
 
 const shownOfTiers = ['GB from host', 'GB from disk', 'GB from the shared store', 'GB between nodes']
 
+const shownOfRealTime = ['refused', 'failed']
+
 const shownOfBounds = ['hit ratio of one pooled cache', 'hit ratio of an endless cache']
 
 const loadTitle = (plan: ReplayPlan): string =>
@@ -57,7 +61,8 @@ const loadTitle = (plan: ReplayPlan): string =>
 export function replayTable(plan: ReplayPlan, result: PlayedPlan): string {
   const moved = plan.policies.some(({ tiers }) => tiers !== undefined) ? shownOfTiers : []
   const bounds = plan.base.tellsBounds === true ? shownOfBounds : []
-  const told = [...shown, ...bounds, ...shownToo, ...moved].flatMap(
+  const overHttp = plan.realTime === undefined ? [] : shownOfRealTime
+  const told = [...shown, ...bounds, ...shownToo, ...moved, ...overHttp].flatMap(
     (name) => columns.find((column) => column.name === name) ?? [],
   )
   const head = ['policy', plan.loadKind, ...told.map(({ name }) => name), '± of mean TTFT']
@@ -84,9 +89,8 @@ export function replayJson(plan: ReplayPlan, result: PlayedPlan): string {
 }
 
 export function replayPage(plan: ReplayPlan, result: PlayedPlan, trace: string): string {
-  const { base, seeds } = plan
   const text = [
-    `${base.workers} workers with caches of ${base.capacityBlocks} blocks of ${base.calibration.blockSize} tokens, ${seeds.length} seeds; bars and ± are 95 % confidence intervals (Student’s t).`,
+    `${groundOf(plan)}, ${plan.seeds.length} seeds; bars and ± are 95 % confidence intervals (Student’s t).`,
     ...limitLines(plan, result),
   ]
   const head = ['policy', loadTitle(plan), ...columns.map(({ name }) => name)]
@@ -100,6 +104,15 @@ export function replayPage(plan: ReplayPlan, result: PlayedPlan, trace: string):
     { heading: 'Plots', charts: replayCharts(plan, result) },
   ]
   return page(`Replay of ${trace}`, sections)
+}
+
+function groundOf({ base, realTime }: ReplayPlan): string {
+  const { workers, capacityBlocks, calibration } = base
+  const engines = `${workers} workers with caches of ${capacityBlocks} blocks of ${calibration.blockSize} tokens`
+  if (realTime === undefined) return engines
+  const { url, speed } = realTime
+  const pace = speed === 1 ? 'in real time' : `in real time, ${speed} times as fast`
+  return url === null ? `${engines}, over HTTP ${pace}` : `Over HTTP at ${url}, ${pace}`
 }
 
 /** A curve a policy over the loads. */

@@ -18,21 +18,24 @@ export const defaultSlo: Slo = { ttftMs: 500, ttftMsPer1kTokens: 0, itlMs: 50 }
 export interface ReplayResult {
   readonly requests: number
   readonly timedOut: number
+  /** Answered with a refusal for want of room, and with any other fault or half; none in virtual time. */
+  readonly refused: number
+  readonly failed: number
   /** Cached prompt tokens over all prompt tokens of what was answered. */
   readonly hitRatio: number
-  /** Those that timed out count with the time that they waited. */
+  /** Those that timed out count with the time that they waited; what was refused or failed has none. */
   readonly ttftMs: Distribution
   /** Of requests: the mean time between the tokens of each. */
   readonly itlMs: Distribution
-  /** Requests within the SLO, over all; what timed out is not. */
+  /** Requests within the SLO, over all; only what was answered can be. */
   readonly inSlo: number
   readonly requestsPerSecond: number
   readonly goodRequestsPerSecond: number
   /** Output tokens per second that the average user gets while an answer comes. */
   readonly tokensPerSecondPerUser: number
-  /** Time that the busiest worker computed, over the mean. */
+  /** Time that the busiest worker computed, over the mean; NaN where that is not known. */
   readonly balance: number
-  /** Share of the time that the workers computed. */
+  /** Share of the time that the workers computed; NaN where that is not known. */
   readonly busy: number
   /** 1 − Σ|predicted − actual| / Σ max(predicted, actual) cached tokens (decision 12), coming ones where they came. */
   readonly agreement: number
@@ -64,7 +67,9 @@ export function summary(
   { slo = defaultSlo, warmUpMs = 0, moved, bounds }: SummaryOptions = {},
 ): ReplayResult {
   const rows = run.rows.filter(({ sentMs }) => sentMs >= warmUpMs)
-  const answered = rows.filter(({ outcome }) => outcome === 'answered')
+  const those = (which: ReplayRow['outcome']): ReplayRow[] => rows.filter(({ outcome }) => outcome === which)
+  const answered = those('answered')
+  const waited = rows.filter(({ outcome }) => outcome === 'answered' || outcome === 'timed out')
   const seconds = Math.max(1e-9, (run.endedMs - warmUpMs) / 1000)
   const good = rows.filter((row) => keepsSlo(row, slo)).length
   const total = (of: (row: ReplayRow) => number): number => answered.reduce((sum, row) => sum + of(row), 0)
@@ -72,23 +77,26 @@ export function summary(
   const most = total((row) => Math.max(predictedOf(row), row.cachedTokens))
   const streamed = answered.filter(({ itlMs }) => itlMs > 0)
   const busyMs = run.busyMs.reduce((sum, ms) => sum + ms, 0)
+  const isKnown = run.busyMs.length > 0
   return {
     requests: rows.length,
-    timedOut: rows.length - answered.length,
+    timedOut: those('timed out').length,
+    refused: those('refused').length,
+    failed: those('failed').length,
     hitRatio:
       total((row) => row.cachedTokens) /
       Math.max(
         1,
         total((row) => row.promptTokens),
       ),
-    ttftMs: distribution(rows.map((row) => row.ttftMs)),
+    ttftMs: distribution(waited.map((row) => row.ttftMs)),
     itlMs: distribution(streamed.map((row) => row.itlMs)),
     inSlo: rows.length === 0 ? 1 : good / rows.length,
     requestsPerSecond: rows.length / seconds,
     goodRequestsPerSecond: good / seconds,
     tokensPerSecondPerUser: distribution(streamed.map((row) => 1000 / row.itlMs)).mean,
-    balance: (Math.max(...run.busyMs) * run.busyMs.length) / Math.max(1e-9, busyMs),
-    busy: busyMs / Math.max(1e-9, run.endedMs * run.busyMs.length),
+    balance: isKnown ? (Math.max(...run.busyMs) * run.busyMs.length) / Math.max(1e-9, busyMs) : NaN,
+    busy: isKnown ? busyMs / Math.max(1e-9, run.endedMs * run.busyMs.length) : NaN,
     agreement: most === 0 ? 1 : 1 - off / most,
     complete: run.complete,
     ...(moved === undefined ? {} : { moved }),
