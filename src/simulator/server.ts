@@ -55,7 +55,7 @@ function addFaultHandlers(app: FastifyInstance, bodyOf: (fault: ApiError) => obj
 }
 
 /** The simulator's own: what came in, and the fault to have. All other requests are counted and meet that fault. */
-function addSimulatorRoutes(app: FastifyInstance, { counters, faults, faultControl }: ServerOptions): void {
+function addSimulatorRoutes(app: FastifyInstance, { counters, faults, faultControl, ranks }: ServerOptions): void {
   const own = (request: FastifyRequest): boolean => request.url.startsWith('/simulator/')
   app.addHook('onRequest', (request, reply, done) => {
     if (!own(request)) counters.begin(request.routeOptions.url ?? 'unknown', reply.raw)
@@ -65,7 +65,10 @@ function addSimulatorRoutes(app: FastifyInstance, { counters, faults, faultContr
     if (!own(request) && (await faults.meet(request, reply, counters))) return reply
     return undefined
   })
-  app.get('/simulator/counters', () => counters.figures)
+  app.get('/simulator/counters', () => {
+    const busyMs = ranks.reduce((sum, { stats }) => sum + stats.busyMs, 0)
+    return { ...counters.figures, busyMs }
+  })
   if (!faultControl) return
   app.post('/simulator/fault', (request) => {
     const fault = faultOf(request.body)
