@@ -12,16 +12,26 @@ export class ProgressLine {
   }
 
   done(): void {
-    const done = ++this.#done
-    const width = 30
-    const share = Math.min(1, done / this.#expected)
-    const bar = '█'.repeat(Math.round(share * width)).padEnd(width, '░')
-    // Searches for a limit take as many runs as they take.
-    const told = done <= this.#expected ? `${done} of ${this.#expected} runs` : `${done} runs, looking for limits`
-    this.#write(`\r${bar} ${told}   `)
+    this.#done++
+    this.#tell('')
+  }
+
+  /** How far the run under way is. */
+  within(run: string): void {
+    this.#tell(`, ${run}`)
   }
 
   clear(): void {
     this.#write('\r\u001b[K')
+  }
+
+  #tell(more: string): void {
+    const width = 30
+    const share = Math.min(1, this.#done / this.#expected)
+    const bar = '█'.repeat(Math.round(share * width)).padEnd(width, '░')
+    // Searches for a limit take as many runs as they take.
+    const runs = `${this.#done} of ${this.#expected} runs`
+    const told = this.#done <= this.#expected ? runs : `${this.#done} runs, looking for limits`
+    this.#write(`\r${bar} ${told}${more}\u001b[K`)
   }
 }

@@ -63,13 +63,22 @@ export const replayOptions = {
   },
   replicas: { value: 'N', default: '1', help: 'replicas of the router, each request through any of them' },
   'replica-delay': { value: 'MS', default: '1', help: 'until they know what another one did' },
-  seeds: { value: 'N', default: '3', help: 'runs of each, with seeds 1 to N' },
+  'real-time': {
+    value: '[URL]',
+    help: 'play over HTTP: against simulated engines and a router that are started for each run, or against what runs at the URL',
+  },
+  speed: {
+    value: 'X',
+    help: 'with --real-time: so many times as fast as recorded (default 1); at a URL pauses and gaps between arrivals alone are shorter',
+  },
+  'api-key-env': { value: 'NAME', help: 'with --real-time URL: the environment variable that holds the API key' },
+  seeds: { value: 'N', default: '3', help: 'runs of each, with seeds 1 to N (at a URL 1)' },
   threads: { value: 'N', help: 'threads (default: processors)' },
   format: {
     value: 'NAME',
     help: `format of the trace: ${traceFormats.map(({ name }) => name).join(', ')} (default: told from its first line)`,
   },
-  model: { value: 'NAME', help: 'of a decision log of several models: which' },
+  model: { value: 'NAME', help: 'of a decision log of several models: which; at a URL: the model to ask for' },
   sessions: { value: 'N', help: 'so many leading sessions of the trace, or requests of an open loop, are enough' },
   json: { help: 'print JSON in place of the table' },
   csv: { help: 'print CSV in place of the table' },
@@ -105,6 +114,11 @@ export class Given {
   text(name: OptionName): string | undefined {
     const value = this.#values[name] ?? (replayOptions[name] as Option).default
     return typeof value === 'string' ? value : undefined
+  }
+
+  /** Whether it was on the command line. */
+  has(name: OptionName): boolean {
+    return this.#values[name] !== undefined
   }
 
   flag(name: OptionName): boolean {

@@ -33,7 +33,7 @@ export function planOf(trace: Trace, given: Given): ReplayPlan {
 }
 
 function baseOf(trace: Trace, workers: number, given: Given): ReplayPlan['base'] {
-  const calibration = calibrationOf(given.text('calibration') ?? defaultPreset, trace)
+  const calibration = calibrationOf(given, trace)
   const share = given.number('cache-share', 0) ?? 0
   const shareBlocks = (): number =>
     Math.floor((traceFigures(trace).distinctBlocks * trace.blockTokens * share) / calibration.blockSize / workers)
@@ -75,12 +75,13 @@ function speedsOf(given: Given): readonly number[] | undefined {
   return speeds.length === 0 ? undefined : speeds
 }
 
-/** A preset or a file; blocks of the engines divide those of the trace. */
-function calibrationOf(name: string, trace: Trace): Calibration {
+/** A preset or a file; blocks of the engines divide those of the trace, as long as nothing has tokens. */
+function calibrationOf(given: Given, trace: Trace): Calibration {
+  const name = given.text('calibration') ?? defaultPreset
   const { preset = defaultPreset, ...figures } = name in presets ? { preset: name } : readConfigFile(name)
   if (typeof preset !== 'string') throw new RouterError('CONFIG_INVALID', `${name}: "preset" must be a text`)
   const calibration = calibrated(preset, figures)
-  if (trace.blockTokens % calibration.blockSize !== 0)
+  if (!given.has('real-time') && trace.blockTokens % calibration.blockSize !== 0)
     throw new RouterError(
       'CONFIG_INVALID',
       `Blocks of ${calibration.blockSize} tokens do not divide those of the trace, ${trace.blockTokens}; set "blockSize" in a calibration file`,

@@ -33,6 +33,8 @@ export interface Player {
   /** Runs under way end with what they have; those that wait end before they have anything. */
   stop(): void
   close(): Promise<void>
+  /** What is to be said beside the results. */
+  readonly notes?: readonly string[]
 }
 
 export async function runJob(job: ReplayJob, { trace, plugins, onProgress }: JobContext): Promise<ReplayResult> {
@@ -49,7 +51,11 @@ export async function runJob(job: ReplayJob, { trace, plugins, onProgress }: Job
 }
 
 /** What no cache can hold can be served by no engine. */
-export function loadOf({ load = {}, capacityBlocks, calibration }: ReplayJob): LoadOptions {
+export function loadOf({
+  load = {},
+  capacityBlocks,
+  calibration,
+}: Pick<ReplayJob, 'load' | 'capacityBlocks' | 'calibration'>): LoadOptions & { readonly mostTokens: number } {
   return { ...load, mostTokens: Math.min(load.mostTokens ?? Infinity, capacityBlocks * calibration.blockSize) }
 }
 
