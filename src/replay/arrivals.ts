@@ -10,6 +10,8 @@ export interface LoadOptions {
   /** Pauses of users are so many times as long, and never longer than the cap. Default 1 and no cap. */
   readonly thinkScale?: number
   readonly thinkCapMs?: number
+  /** From a user's end to the next one's beginning, on average. Default 2,000. */
+  readonly betweenUsersMs?: number
   /** Requests are sent for so long; users come anew until then. Default: each session is played once, to its end. */
   readonly durationMs?: number
   /** Requests sent before are played and not counted. Default 0. */
@@ -30,8 +32,7 @@ export interface Visit {
   readonly startMs: number
 }
 
-/** From a user's end to the next one's beginning, on average. */
-const betweenUsersMs = 2_000
+export const defaultBetweenUsersMs = 2_000
 
 /**
  * Who comes when. An open loop is the trace's own times, of which a seed picks the part that is played. A closed loop holds so many
@@ -59,7 +60,7 @@ export class Arrivals {
 
   /** The next user of a closed loop, after one that ended now; null where nobody else comes. */
   after(nowMs: number): Visit | null {
-    const { durationMs = Infinity } = this.#options
+    const { durationMs = Infinity, betweenUsersMs = defaultBetweenUsersMs } = this.#options
     return nowMs >= durationMs ? null : this.#visit(nowMs + this.#random.exponential(betweenUsersMs), false)
   }
 

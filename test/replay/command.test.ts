@@ -193,6 +193,21 @@ test('faults of the command line are told before anything is played', async () =
     [[trace, '--tiers', 'more:tape=9'], /--tiers more: "tape=9" is none of host=N/],
     [[trace, '--tiers', 'ssd:disk=9'], /a disk takes what leaves the host tier/],
     [[trace, '--cache-blocks', '9'], /60 of 60 requests are longer than a cache of 144 tokens.*nothing is left/],
+    [[trace, '--speed', '2'], /--speed goes with --real-time/],
+    [
+      [trace, '--real-time', '--fault', 'slow:worker=0,at=3,factor=2'],
+      /--fault is for virtual time, not for --real-time/,
+    ],
+    [[trace, '--real-time', '--find-limit'], /--find-limit is for virtual time/],
+    [[trace, '--real-time', '--policies', 'kv-aware,oracle'], /"oracle" sees what no router sees/],
+    [[trace, '--real-time', '--speed', '0'], /--speed is above 0/],
+    [
+      [trace, '--real-time', 'http://127.0.0.1:1', '--cache-blocks', '60'],
+      /--cache-blocks is for engines that are started/,
+    ],
+    [[trace, '--real-time', 'http://127.0.0.1:1/v1'], /Nothing answers at http:\/\/127\.0\.0\.1:1\/v1\/models/],
+    [[trace, '--real-time=ftp://there'], /takes an http\(s\) URL, not "ftp:\/\/there"/],
+    [[trace, '--real-time', 'http://127.0.0.1:1', '--api-key-env', 'NONE'], /the environment has no NONE/],
     [[join(folder, 'none.jsonl')], /Cannot read the trace/],
   ]
   for (const [argv, message] of cases) await assert.rejects(run(argv), { message })

@@ -1,4 +1,5 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks'
+import { defaultBetweenUsersMs } from '../arrivals.ts'
 import { loadOf, resultOf, type Player, type ReplayJob } from '../job.ts'
 import type { Progress } from '../replay.ts'
 import type { ReplayResult } from '../summary.ts'
@@ -105,6 +106,7 @@ const nothing = { rows: [], complete: false, busyMs: [], endedMs: 0 }
 
 /** All pauses and times of arrival so many times as short. */
 function hastened({ load = {} }: ReplayJob, speed: number): NonNullable<ReplayJob['load']> {
-  const { rate = 1, thinkScale = 1, thinkCapMs = Infinity } = load
-  return { ...load, rate: rate * speed, thinkScale: thinkScale / speed, thinkCapMs: thinkCapMs / speed }
+  const { rate = 1, thinkScale = 1, thinkCapMs = Infinity, betweenUsersMs = defaultBetweenUsersMs } = load
+  const pauses = { thinkScale: thinkScale / speed, thinkCapMs: thinkCapMs / speed }
+  return { ...load, ...pauses, rate: rate * speed, betweenUsersMs: betweenUsersMs / speed }
 }
