@@ -4,12 +4,17 @@
  * prediction on route, with workers that publish no events, and with others' requests on one worker. Seeded: equal commits
  * give equal figures on any machine.
  */
-import { oraclePolicy, runVirtual, type VirtualOptions, type VirtualResult } from '../../src/replay/virtual-time.ts'
-import { chatWorkloadTokens, type ChatWorkloadOptions } from '../../src/simulator/workload.ts'
+import type { ReplayFault } from '../../src/replay/faults.ts'
+import { oraclePolicy, replay } from '../../src/replay/replay.ts'
+import type { RouterOptions } from '../../src/replay/router.ts'
+import { meanOf } from '../../src/replay/statistics.ts'
+import { summary, type ReplayResult } from '../../src/replay/summary.ts'
+import { chatTrace } from '../../src/replay/traces/chat.ts'
+import type { ChatWorkloadOptions } from '../../src/simulator/workload.ts'
 import { inTokens, scenario } from '../../scripts/quickstart/scenario.ts'
-import { percentile, printResults, type BenchResult } from '../result.ts'
+import { printResults, type BenchResult } from '../result.ts'
 
-const seeds = [1, 2, 3, 4, 5]
+const seeds = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
 const router = 'kv-aware'
 const rivals = ['round-robin', 'least-loaded', 'random', 'power-of-two'] as const
 /** Those that the router must beat. */
@@ -48,16 +53,21 @@ const settings: readonly Setting[] = [
 ]
 
 /** The router with less to go by. */
-const variants: readonly { readonly name: string; readonly more: Partial<VirtualOptions> }[] = [
+const variants: readonly { readonly name: string; readonly more: RouterOptions }[] = [
   { name: 'no prediction on route', more: { predictsOnRoute: false } },
   { name: 'half of the workers without events', more: { withoutEvents: workers / 2 } },
   { name: 'all workers without events', more: { withoutEvents: workers } },
 ]
 
+interface PlayedSeed extends ReplayResult {
+  /** Of all requests, those of the worker that had most of them. */
+  readonly largestShare: number
+}
+
 interface Measured {
   readonly policy: string
   /** One for each seed. */
-  readonly runs: readonly VirtualResult[]
+  readonly runs: readonly PlayedSeed[]
   readonly meansMs: number[]
 }
 
@@ -77,19 +87,16 @@ export async function run(): Promise<BenchResult[]> {
   return results
 }
 
-/** Half as much traffic again goes straight to one worker: once the router reads the engines' load, once it does not. */
+/** Half as much work again goes straight to one worker: once the router reads the engines' load, once it does not. */
 async function amongOthers(): Promise<BenchResult[]> {
   const name = 'quick start, others’ requests on one worker'
   const setting: Setting = { name, workload, capacityBlocks: engine.capacityBlocks, hasGoals: false }
-  const others = (seed: number) => ({
-    worker: 0,
-    conversations: chatWorkloadTokens(inTokens({ ...workload, conversations: 16, seed: seed + 100 })).map((talk) => ({
-      ...talk,
-      id: `other-${talk.id}`,
-    })),
-  })
-  const heard = await measure(setting, router, {}, others)
-  const deaf = await measure(setting, router, { loadIntervalMs: Infinity }, others)
+  const others: ReplayFault = {
+    ...{ kind: 'foreign', worker: 0, requestsPerSecond: 12, promptTokens: 700, outputTokens: 40 },
+    ...{ fromMs: 0, untilMs: 10_000 },
+  }
+  const heard = await measure(setting, router, {}, [others])
+  const deaf = await measure(setting, router, { loadIntervalMs: Infinity }, [others])
   return [
     ttft(setting, { ...heard, policy: router }),
     ttft(setting, { ...deaf, policy: `${router}, deaf to their load` }),
@@ -100,31 +107,30 @@ async function amongOthers(): Promise<BenchResult[]> {
 async function measure(
   { workload, capacityBlocks }: Setting,
   policy: string,
-  more: Partial<VirtualOptions> = {},
-  others?: (seed: number) => NonNullable<VirtualOptions['others']>,
+  more: RouterOptions = {},
+  faults: readonly ReplayFault[] = [],
 ): Promise<Measured> {
-  const runs: VirtualResult[] = []
+  const runs: PlayedSeed[] = []
   for (const seed of seeds) {
-    const conversations = chatWorkloadTokens(inTokens({ ...workload, seed }))
-    const options = { conversations, workers, engine: { capacityBlocks }, policy, seed, ...more }
-    runs.push(await runVirtual(others === undefined ? options : { ...options, others: others(seed) }))
+    const trace = chatTrace(inTokens({ ...workload, seed }))
+    const run = await replay({ trace, workers, engine: { capacityBlocks }, policy, seed, router: more, faults })
+    const perWorker = Array.from({ length: workers }, (_, at) => run.rows.filter(({ worker }) => worker === at).length)
+    runs.push({ ...summary(run), largestShare: Math.max(...perWorker) / run.rows.length })
   }
-  return { policy, runs, meansMs: runs.map(({ meanTtftMs }) => meanTtftMs) }
+  return { policy, runs, meansMs: runs.map(({ ttftMs }) => ttftMs.mean) }
 }
 
 function ttft({ name }: Setting, { policy, runs, meansMs }: Measured): BenchResult {
   return {
     name: `${name}: ${policy}, mean TTFT over seeds`,
     unit: 'ms',
-    value: mean(meansMs),
+    value: meanOf(meansMs),
     samples: meansMs,
     notes: {
-      p95: mean(runs.map(({ ttftMs }) => percentile([...ttftMs], 0.95))),
-      hits: mean(runs.map(({ hitRatio }) => hitRatio)),
-      agreement: mean(runs.map(({ agreement }) => agreement)),
-      'on one worker at most': mean(
-        runs.map(({ requestsPerWorker, rows }) => Math.max(...requestsPerWorker) / rows.length),
-      ),
+      p90: meanOf(runs.map(({ ttftMs }) => ttftMs.p90)),
+      hits: meanOf(runs.map(({ hitRatio }) => hitRatio)),
+      agreement: meanOf(runs.map(({ agreement }) => agreement)),
+      'on one worker at most': meanOf(runs.map(({ largestShare }) => largestShare)),
     },
   }
 }
@@ -135,7 +141,7 @@ function ratios({ name, hasGoals }: Setting, measured: readonly Measured[]): Ben
   return measured
     .filter(({ policy }) => policy === oraclePolicy || mustBeat.includes(policy))
     .map(({ policy, meansMs }) => {
-      const value = mean(own) / mean(meansMs)
+      const value = meanOf(own) / meanOf(meansMs)
       const [goal, met] = policy === oraclePolicy ? ['≤ 1.05', value <= 1.05] : ['< 1', value < 1]
       return {
         name: `${name}: ${router} / ${policy}, ratio of mean TTFT`,
@@ -149,7 +155,7 @@ function ratios({ name, hasGoals }: Setting, measured: readonly Measured[]): Ben
 
 /** The router's mean time to first token over what it is with less to go by. */
 function ratio({ name }: Setting, own: readonly number[], less: readonly number[], variant: string): BenchResult {
-  const value = mean(own) / mean(less)
+  const value = meanOf(own) / meanOf(less)
   const isChoice = variant === 'no prediction on route' || variant === 'deaf to their load'
   return {
     name: `${name}: ${router} / ${router}, ${variant}, ratio of mean TTFT`,
@@ -158,10 +164,6 @@ function ratio({ name }: Setting, own: readonly number[], less: readonly number[
     samples: own.map((ms, index) => ms / (less[index] ?? NaN)),
     ...(isChoice ? { goal: '≤ 1', met: value <= 1 } : {}),
   }
-}
-
-function mean(samples: readonly number[]): number {
-  return samples.reduce((sum, sample) => sum + sample, 0) / samples.length
 }
 
 if (import.meta.main) printResults(await run())

@@ -3,8 +3,12 @@
  * its own, joined by the very messages that they send through Redis, read so many ms later. Each turn comes through any of them,
  * as behind a load balancer that knows of nothing. Seeded: equal commits give equal figures on any machine.
  */
-import { runVirtual, type VirtualOptions, type VirtualResult } from '../../src/replay/virtual-time.ts'
-import { chatWorkloadTokens, type ChatWorkloadOptions } from '../../src/simulator/workload.ts'
+import { replay } from '../../src/replay/replay.ts'
+import type { ReplicasOptions } from '../../src/replay/replicated.ts'
+import { meanOf } from '../../src/replay/statistics.ts'
+import { summary, type ReplayResult } from '../../src/replay/summary.ts'
+import { chatTrace } from '../../src/replay/traces/chat.ts'
+import type { ChatWorkloadOptions } from '../../src/simulator/workload.ts'
 import { inTokens, scenario } from '../../scripts/quickstart/scenario.ts'
 import { printResults, type BenchResult } from '../result.ts'
 
@@ -36,8 +40,13 @@ const settings: readonly Setting[] = [
 
 interface Variant {
   readonly name: string
-  readonly replicas?: NonNullable<VirtualOptions['replicas']>
+  readonly replicas?: ReplicasOptions
   readonly hasGoals?: boolean
+}
+
+interface PlayedSeed extends ReplayResult {
+  /** Prompt tokens that the busiest worker computed, over the mean. */
+  readonly computedBalance: number
 }
 
 const variants: readonly Variant[] = [
@@ -53,7 +62,7 @@ const variants: readonly Variant[] = [
 export async function run(): Promise<BenchResult[]> {
   const results: BenchResult[] = []
   for (const setting of settings) {
-    let one: readonly VirtualResult[] = []
+    let one: readonly PlayedSeed[] = []
     for (const variant of variants) {
       const runs = await play(setting, variant)
       if (variant.replicas === undefined) one = runs
@@ -63,17 +72,23 @@ export async function run(): Promise<BenchResult[]> {
   return results
 }
 
-async function play(setting: Setting, { replicas }: Variant): Promise<VirtualResult[]> {
-  const { workload, workers, withoutEvents } = setting
-  const runs: VirtualResult[] = []
+async function play({ workload, workers, withoutEvents }: Setting, { replicas }: Variant): Promise<PlayedSeed[]> {
+  const runs: PlayedSeed[] = []
   for (const seed of seeds) {
-    runs.push(
-      await runVirtual({
-        ...{ workers, withoutEvents, seed, policy: 'kv-aware', engine: scenario.engine },
-        conversations: chatWorkloadTokens(inTokens({ ...workload, seed })),
-        ...(replicas === undefined ? {} : { replicas }),
-      }),
-    )
+    const run = await replay({
+      ...{
+        trace: chatTrace(inTokens({ ...workload, seed })),
+        workers,
+        seed,
+        policy: 'kv-aware',
+        engine: scenario.engine,
+      },
+      router: { withoutEvents, ...(replicas === undefined ? {} : { replicas }) },
+    })
+    const computed = new Float64Array(workers)
+    for (const { worker, promptTokens, cachedTokens } of run.rows)
+      computed[worker] = (computed[worker] ?? 0) + promptTokens - cachedTokens
+    runs.push({ ...summary(run), computedBalance: Math.max(...computed) / meanOf([...computed]) })
   }
   return runs
 }
@@ -81,8 +96,8 @@ async function play(setting: Setting, { replicas }: Variant): Promise<VirtualRes
 function told(
   setting: Setting,
   variant: Variant,
-  runs: readonly VirtualResult[],
-  one: readonly VirtualResult[],
+  runs: readonly PlayedSeed[],
+  one: readonly PlayedSeed[],
 ): BenchResult[] {
   const name = `${setting.name}: ${variant.name}`
   const hits = mean(runs, hitsOf) / mean(one, hitsOf)
@@ -96,7 +111,7 @@ function told(
       value: mean(runs, hitsOf),
       samples: runs.map(hitsOf),
       ...(hasGoals ? { goal: '≥ 0.98 of one replica’s', met: hits >= 0.98 } : {}),
-      notes: { 'of one': ratio(hits), 'mean TTFT in ms': mean(runs, ({ meanTtftMs }) => meanTtftMs) },
+      notes: { 'of one': ratio(hits), 'mean TTFT in ms': mean(runs, ({ ttftMs }) => ttftMs.mean) },
     },
     {
       name: `${name}, prompt tokens computed by the busiest worker over the mean`,
@@ -109,15 +124,11 @@ function told(
   ]
 }
 
-const hitsOf = ({ hitRatio }: VirtualResult): number => hitRatio
+const hitsOf = ({ hitRatio }: PlayedSeed): number => hitRatio
+const balanceOf = ({ computedBalance }: PlayedSeed): number => computedBalance
 
-function balanceOf({ computedPerWorker }: VirtualResult): number {
-  const all = computedPerWorker.reduce((sum, tokens) => sum + tokens, 0)
-  return (Math.max(...computedPerWorker) * computedPerWorker.length) / all
-}
-
-function mean(runs: readonly VirtualResult[], of: (run: VirtualResult) => number): number {
-  return runs.reduce((sum, run) => sum + of(run), 0) / runs.length
+function mean(runs: readonly PlayedSeed[], of: (run: PlayedSeed) => number): number {
+  return meanOf(runs.map(of))
 }
 
 if (import.meta.main) printResults(await run())

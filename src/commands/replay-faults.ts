@@ -1,8 +1,15 @@
 import { RouterError } from '../errors.ts'
 import type { ReplayFault } from '../replay/faults.ts'
 
+interface FaultKind {
+  readonly fields: readonly string[]
+  /** Fields that may be left out. */
+  readonly more?: readonly string[]
+  readonly make: (of: (field: string) => number, has: (field: string) => boolean) => ReplayFault
+}
+
 /** A fault on the command line: its kind, then what it asks for, times in seconds: `restart:worker=1,at=300,down=30`. */
-const kinds: Readonly<Record<string, { readonly fields: readonly string[]; readonly make: Make }>> = {
+const kinds: Readonly<Record<string, FaultKind>> = {
   restart: {
     fields: ['worker', 'at', 'down'],
     make: (of) => ({ kind: 'restart', worker: of('worker'), atMs: 1000 * of('at'), downMs: 1000 * of('down') }),
@@ -29,14 +36,14 @@ const kinds: Readonly<Record<string, { readonly fields: readonly string[]; reado
   },
   foreign: {
     fields: ['rate', 'prompt', 'output', 'from', 'until'],
-    make: (of) => ({
+    more: ['worker'],
+    make: (of, has) => ({
+      ...(has('worker') ? { worker: of('worker') } : {}),
       ...{ kind: 'foreign', requestsPerSecond: of('rate'), promptTokens: of('prompt'), outputTokens: of('output') },
       ...{ fromMs: 1000 * of('from'), untilMs: 1000 * of('until') },
     }),
   },
 }
-
-type Make = (of: (field: string) => number) => ReplayFault
 
 /** Throws RouterError CONFIG_INVALID, which names what is missing or unknown. */
 export function faultOf(text: string, workers: number): ReplayFault {
@@ -45,13 +52,17 @@ export function faultOf(text: string, workers: number): ReplayFault {
   if (known === undefined)
     throw new RouterError('CONFIG_INVALID', `--fault: unknown kind "${kind}". Known: ${faultForms().join('; ')}`)
   const given = new Map(rest.split(',').map((pair) => pair.split('=') as [string, string | undefined]))
-  const fault = known.make((field) => {
+  for (const field of given.keys())
+    if (![...known.fields, ...(known.more ?? [])].includes(field))
+      throw new RouterError('CONFIG_INVALID', `--fault ${kind}: unknown field "${field}". Its form: ${formOf(kind)}`)
+  const of = (field: string): number => {
     const value = Number(given.get(field) ?? NaN)
     if (!Number.isFinite(value) || value < 0)
       throw new RouterError('CONFIG_INVALID', `--fault ${kind}: "${field}" must be a number. Its form: ${formOf(kind)}`)
     return value
-  })
-  if ('worker' in fault && fault.worker >= workers)
+  }
+  const fault = known.make(of, (field) => given.has(field))
+  if ('worker' in fault && fault.worker !== undefined && fault.worker >= workers)
     throw new RouterError(
       'CONFIG_INVALID',
       `--fault ${kind}: there is no worker ${fault.worker}; they are 0 to ${workers - 1}`,
@@ -65,5 +76,6 @@ export function faultForms(): string[] {
 }
 
 function formOf(kind: string): string {
-  return `${kind}:${(kinds[kind]?.fields ?? []).map((field) => `${field}=…`).join(',')}`
+  const { fields = [], more = [] } = kinds[kind] ?? {}
+  return `${kind}:${fields.map((field) => `${field}=…`).join(',')}${more.map((field) => `[,${field}=…]`).join('')}`
 }

@@ -5,12 +5,9 @@ import type { MeasuredLoad } from '../workers/worker.ts'
 /** One request on its way, as the run in virtual time tells a chooser of it. */
 export interface VirtualRequest {
   readonly id: string
-  readonly promptTokens: number
-  /** Empty where `prompt` stands for them. */
-  readonly tokens: Uint32Array
-  readonly prompt?: GivenPrompt
-  /** Name of the client's session, where it tells one. */
-  readonly session?: string | null
+  readonly prompt: GivenPrompt
+  /** Name of the client's session; null where it tells none. */
+  readonly session: string | null
 }
 
 /** A prompt by its blocks: how the engines name them, and how the router does. */

@@ -13,9 +13,10 @@ export type ReplayFault =
   | { readonly kind: 'router-restart'; readonly atMs: number; readonly keptBatches: number }
   /** This share of event batches does not arrive. A later one shows the gap: it is filled, or the worker is forgotten. */
   | { readonly kind: 'lost-events'; readonly share: number; readonly repair: 'replay' | 'forget' }
-  /** Others send requests straight to each worker: prompts that nobody repeats, which drive out what is cached. */
+  /** Others send requests straight to a worker, or to each: prompts that nobody repeats, which drive out what is cached. */
   | {
       readonly kind: 'foreign'
+      readonly worker?: number
       readonly requestsPerSecond: number
       readonly promptTokens: number
       readonly outputTokens: number
@@ -68,7 +69,8 @@ export function schedule(faults: readonly ReplayFault[], port: FaultPort, seed: 
         port.at(fault.atMs, () => port.restartRouter())
         break
       case 'foreign':
-        for (let worker = 0; worker < port.workers; worker++) foreign(fault, worker, fault.fromMs, port, random)
+        for (let worker = 0; worker < port.workers; worker++)
+          if (worker === (fault.worker ?? worker)) foreign(fault, worker, fault.fromMs, port, random)
         break
       case 'lost-events':
         break

@@ -294,11 +294,10 @@ class Run implements FaultPort {
 
   #dispatch(running: Running): void {
     const { id, visit, prompt, request } = running
-    const { promptTokens, outputTokens } = request
     const session = visit.session.startMs === null ? `${visit.session.id}/${visit.copy}` : null
-    running.choice = this.#chooser.choose({ id, promptTokens, tokens: noTokens, prompt, session }, this.#nowMs)
+    running.choice = this.#chooser.choose({ id, prompt, session }, this.#nowMs)
     const engine = this.#fleet.engines[running.choice.worker]
-    engine?.add({ id, tokens: noTokens, outputTokens, given: prompt }, this.#nowMs)
+    engine?.add({ id, tokens: noTokens, outputTokens: request.outputTokens, given: prompt }, this.#nowMs)
   }
 
   #begun(id: string, atMs: number): void {

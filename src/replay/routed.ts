@@ -2,7 +2,7 @@ import { RouterError } from '../errors.ts'
 import type { KvEvent as MapEvent, WorkerSlot } from '../kv/batch.ts'
 import { Losses } from '../events/losses.ts'
 import { tierIndex } from '../kv/tier.ts'
-import { blockKeys, localHashes, type KeyScope } from '../kv/keys.ts'
+import type { KeyScope } from '../kv/keys.ts'
 import { Approximate } from '../map/approximate.ts'
 import { Coming } from '../map/coming.ts'
 import { FlatMap } from '../map/flat-map.ts'
@@ -170,11 +170,11 @@ export class Routed implements Chooser {
     this.#shared?.beat()
   }
 
-  choose({ id, tokens, promptTokens, prompt, session = null }: VirtualRequest, nowMs: number): Choice {
+  choose({ id, prompt, session }: VirtualRequest, nowMs: number): Choice {
     const { counters } = this.#fleet
     const candidates = this.#candidates
     const { blockSize } = this.#scope
-    const keys = prompt?.keys ?? blockKeys(tokens, this.#scope)
+    const { promptTokens, keys } = prompt
     const queries = [{ blockSize, keys }]
     this.#map.match(queries, this.#match)
     this.#coming.match(queries, this.#match, nowMs, this.#match.coming)
@@ -313,12 +313,13 @@ function mapEvent(event: KvEvent, scope: KeyScope): MapEvent {
         engineHashes: Uint32Array.of(event.low, event.high),
       }
     case 'stored':
+      if (event.locals === undefined) throw new TypeError('blocks of a trace are told without their tokens')
       return {
         kind: 'store',
         tier: tierIndex[event.tier],
         group: 0,
         engineHashes: event.hashes,
-        locals: event.locals ?? localHashes(event.tokens, scope),
+        locals: event.locals,
         parent:
           event.parent === null
             ? { kind: 'root', keyLow: scope.rootLow, keyHigh: scope.rootHigh }

@@ -16,6 +16,8 @@ export interface RouterOptions {
   readonly withoutEvents?: number
   /** What the router takes the capacity of those to be, as a multiple of what it is. Default 1. */
   readonly capacityFactor?: number
+  /** Whether a prompt counts as coming on its worker once it was sent. Default: yes. */
+  readonly predictsOnRoute?: boolean
   /** Several replicas of the router, each request through any of them; absent: one. */
   readonly replicas?: ReplicasOptions
 }
@@ -36,10 +38,10 @@ export interface RouterSetup {
 /** A router, or several replicas of it, made of the parts that the request path has. CONFIG_INVALID for an unknown policy. */
 export function createRouter(setup: RouterSetup): Routed | Replicated {
   const { options, workers, scope, seed, agenda, clock } = setup
-  const { withoutEvents = 0, capacityFactor = 1, replicas } = options
+  const { withoutEvents = 0, capacityFactor = 1, predictsOnRoute = true, replicas } = options
   const routed = (random: Random, sharing?: Sharing): Routed =>
     new Routed({
-      ...{ workers, withoutEvents, scope, clock, profile: profileOf(setup, random), predictsOnRoute: true },
+      ...{ workers, withoutEvents, scope, clock, profile: profileOf(setup, random), predictsOnRoute },
       capacityBlocks: Math.max(1, Math.round(setup.capacityBlocks * capacityFactor)),
       ...(setup.tiers === undefined ? {} : { tiers: setup.tiers }),
       ...(sharing === undefined ? {} : { sharing }),

@@ -38,7 +38,7 @@ export interface Turn<Text> {
   readonly thinkMs: number
 }
 
-/** `Text` is a string for a load over HTTP, token ids for one in virtual time. */
+/** `Text` is a string for a load over HTTP, a number of words for one in virtual time. */
 export interface Conversation<Text> {
   readonly id: string
   readonly startMs: number
@@ -55,14 +55,9 @@ export function chatWorkload(options: Partial<ChatWorkloadOptions> = {}): Conver
   })
 }
 
-/** The same conversations as token ids in [`firstToken`, `firstToken` + `vocabulary`): one word is one token. */
-export function chatWorkloadTokens(
-  options: Partial<ChatWorkloadOptions> = {},
-  { firstToken = 1_000, vocabulary = 30_000 } = {},
-): Conversation<Uint32Array>[] {
-  return conversationsOf({ ...chatWorkloadDefaults, ...options }, (random, count) =>
-    Uint32Array.from({ length: count }, () => firstToken + random.below(vocabulary)),
-  )
+/** Conversations of this kind by the lengths of what is said in them, in words. */
+export function chatWorkloadSizes(options: Partial<ChatWorkloadOptions> = {}): Conversation<number>[] {
+  return conversationsOf({ ...chatWorkloadDefaults, ...options }, (_, words) => words)
 }
 
 export interface ChatMessage {
@@ -81,26 +76,6 @@ export function messagesOf(
     return at < turn ? [question, { role: 'assistant', content: answers[at] ?? '' }] : [question]
   })
   return [{ role: 'system', content: conversation.system }, ...before]
-}
-
-/** The prompt of a turn's request in tokens, after the answers to the turns before it. */
-export function promptOf(
-  conversation: Conversation<Uint32Array>,
-  turn: number,
-  answers: readonly Uint32Array[],
-): Uint32Array {
-  const parts = conversation.turns.slice(0, turn + 1).flatMap(({ user }, at) => {
-    const answer = at < turn ? answers[at] : undefined
-    return answer === undefined ? [user] : [user, answer]
-  })
-  const all = [conversation.system, ...parts]
-  const prompt = new Uint32Array(all.reduce((sum, { length }) => sum + length, 0))
-  let at = 0
-  for (const part of all) {
-    prompt.set(part, at)
-    at += part.length
-  }
-  return prompt
 }
 
 function conversationsOf<Text>(

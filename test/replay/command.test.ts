@@ -190,6 +190,8 @@ test('faults of the command line are told before anything is played', async () =
     [[trace, '--fault', 'flood:at=1'], /unknown kind "flood"\. Known: restart:worker=…,at=…,down=…/],
     [[trace, '--fault', 'slow:worker=1,at=3'], /--fault slow: "factor" must be a number/],
     [[trace, '--fault', 'slow:worker=8,at=3,factor=2'], /no worker 8; they are 0 to 7/],
+    [[trace, '--fault', 'slow:worker=1,at=3,factr=2'], /--fault slow: unknown field "factr"/],
+    [[trace, '--fault', 'foreign:rate=1,prompt=9,output=9,from=0,until=9,worker=8'], /no worker 8; they are 0 to 7/],
     [[trace, '--tiers', 'more:tape=9'], /--tiers more: "tape=9" is none of host=N/],
     [[trace, '--tiers', 'ssd:disk=9'], /a disk takes what leaves the host tier/],
     [[trace, '--cache-blocks', '9'], /60 of 60 requests are longer than a cache of 144 tokens.*nothing is left/],

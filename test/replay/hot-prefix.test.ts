@@ -1,27 +1,29 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { runVirtual, type VirtualRow } from '../../src/replay/virtual-time.ts'
-import type { Conversation } from '../../src/simulator/workload.ts'
+import { replay, type ReplayRow } from '../../src/replay/replay.ts'
+import type { Trace } from '../../src/replay/traces/trace.ts'
 
 const workers = 8
 const quietFromMs = 20_000
 
 /** Requests for one prompt and a word of their own behind it, more than one worker can answer; then one a second. */
-function hotPrefix(): Conversation<Uint32Array>[] {
-  const prompt = Uint32Array.from({ length: 4096 }, (_, index) => 1000 + index)
+function hotPrefix(): Trace {
   const rush = Array.from({ length: 400 }, (_, index) => index * 10)
   const quiet = Array.from({ length: 40 }, (_, index) => quietFromMs + index * 1000)
-  return [...rush, ...quiet].map((startMs, index) => ({
-    ...{ id: `c${index}`, startMs, systemPrompt: 0, system: prompt },
-    turns: [{ user: Uint32Array.of(50_000 + index), outputTokens: 40, thinkMs: 0 }],
+  const sessions = [...rush, ...quiet].map((startMs, index) => ({
+    ...{ id: `c${index}`, startMs, commonBlocks: 0 },
+    requests: [
+      { thinkMs: 0, recordedMs: startMs, promptTokens: 4097, outputTokens: 40, blocks: Uint32Array.of(0, 4096 / 16) },
+    ],
   }))
+  return { name: 'hot', format: 'chat', blockTokens: 16, sessions }
 }
 
-const busyWorkers = (rows: readonly VirtualRow[]): number => new Set(rows.map(({ worker }) => worker)).size
+const busyWorkers = (rows: readonly ReplayRow[]): number => new Set(rows.map(({ worker }) => worker)).size
 
 test('a prompt that draws more than one worker can serve is spread over several, and goes to one again when it is quiet', async () => {
-  const { rows } = await runVirtual({
-    conversations: hotPrefix(),
+  const { rows } = await replay({
+    trace: hotPrefix(),
     ...{ workers, seed: 1, policy: 'kv-aware', engine: { maxRunningRequests: 16 } },
   })
   const rush = rows.filter(({ sentMs }) => sentMs < quietFromMs)

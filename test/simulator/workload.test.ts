@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { Engine } from '../../src/simulator/engine.ts'
-import { chatWorkload, chatWorkloadTokens, messagesOf, promptOf } from '../../src/simulator/workload.ts'
+import { chatWorkload, chatWorkloadSizes, messagesOf } from '../../src/simulator/workload.ts'
 
 test('equal seeds give equal workloads; more conversations leave the first ones as they were', () => {
   fc.assert(
@@ -41,28 +40,19 @@ test('each turn’s request begins with the one before it and its answer', () =>
   )
   const second = messagesOf(conversation, 1, ['the answer'])
   assert.deepEqual(second.slice(0, 3), [...first, { role: 'assistant', content: 'the answer' }])
-  const [tokens] = chatWorkloadTokens()
-  assert(tokens !== undefined)
-  const short = promptOf(tokens, 0, [])
-  const long = promptOf(tokens, 1, [Uint32Array.of(1, 2)])
-  assert.deepEqual(long.slice(0, short.length + 2), Uint32Array.of(...short, 1, 2))
 })
 
-test('in virtual time an engine with room for all serves later turns from its cache', () => {
-  const results: number[] = []
-  const engine = new Engine({
-    onFinished: ({ cachedTokens, promptTokens }) => results.push(cachedTokens / promptTokens),
-  })
-  const load = chatWorkloadTokens({ conversations: 3, turns: 3 })
-  for (let turn = 0; turn < 3; turn++) {
-    for (const conversation of load) {
-      engine.add(
-        { id: `${conversation.id}/${turn}`, tokens: promptOf(conversation, turn, []), outputTokens: 2 },
-        engine.nowMs,
-      )
-      for (let at = engine.nextEventMs(); at !== null; at = engine.nextEventMs()) engine.advanceTo(at)
-    }
+test('conversations by their sizes are of the same kind as those by their texts', () => {
+  const options = { conversations: 200, turns: 3, userWords: [7, 9], outputTokens: [2, 4] } as const
+  const [texts, sizes] = [chatWorkload(options), chatWorkloadSizes(options)]
+  assert.equal(sizes.length, 200)
+  for (const { system, turns } of sizes) {
+    assert.equal(system, texts[0]?.system.split(' ').length)
+    assert.equal(turns.length, 3)
+    assert(turns.every(({ user, outputTokens }) => user >= 7 && user <= 9 && outputTokens >= 2 && outputTokens <= 4))
   }
-  assert.equal(results.length, 9)
-  assert(Math.min(...results.slice(3)) > 0.6)
+  assert.deepEqual(
+    sizes.map(({ startMs }) => startMs),
+    texts.map(({ startMs }) => startMs),
+  )
 })
