@@ -62,7 +62,7 @@ export function faultOf(text: string, workers: number): ReplayFault {
     return value
   }
   const fault = known.make(of, (field) => given.has(field))
-  if ('worker' in fault && fault.worker !== undefined && fault.worker >= workers)
+  if ('worker' in fault && fault.worker >= workers)
     throw new RouterError(
       'CONFIG_INVALID',
       `--fault ${kind}: there is no worker ${fault.worker}; they are 0 to ${workers - 1}`,
