@@ -1,9 +1,10 @@
 /**
  * Runs the benchmarks, all or those that are named, and keeps the results as JSON in bench/results/:
- * machine, commit, command, samples. Figures of a shared machine are noisy: compare the ratios within one run.
+ * machine, commit, command, samples; docs/benchmarks.md tells them. Figures of a shared machine are noisy: compare the ratios within one run.
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
+import { benchmarksPage } from '../scripts/benchmarks-page.ts'
 import { commit, machine } from './machine.ts'
 import { printResults, type BenchResult, type Told } from './result.ts'
 
@@ -66,8 +67,9 @@ mkdirSync(folder, { recursive: true })
 let missed = 0
 for (const { name, load } of chosen) {
   console.log(`\n${name}`)
-  const before = machine()
-  const results = await (await load()).run(words.filter((word) => word !== name))
+  const before = { commit: commit(), machine: machine() }
+  const others = words.filter((word) => !named.some((bench) => bench.name === word))
+  const results = await (await load()).run(others)
   if (!Array.isArray(results)) {
     missed += results.missed
     continue
@@ -76,12 +78,12 @@ for (const { name, load } of chosen) {
   missed += results.filter(({ met }) => met === false).length
   const record = {
     bench: name,
-    command: `npm run bench ${name}`,
-    commit: commit(),
+    command: ['npm run bench', name, ...others].join(' '),
     date: new Date().toISOString(),
-    machine: before,
+    ...before,
     results,
   }
   writeFileSync(`${folder}${name}.json`, `${JSON.stringify(record, null, 2)}\n`)
 }
+writeFileSync(fileURLToPath(new URL('../docs/benchmarks.md', import.meta.url)), benchmarksPage())
 console.log(missed === 0 ? '\nEvery goal was met.' : `\n${missed} goals were missed.`)

@@ -1,14 +1,15 @@
 /**
  * Writes the generated docs from their one source: docs/configuration.md and config/schema.json from the config schema,
- * docs/metrics.md from the metrics' declarations, docs/reliability.md from what the faults did. With --check it writes nothing and fails where a file is not fresh.
+ * docs/metrics.md from the metrics' declarations, docs/benchmarks.md and
+ * docs/reliability.md from kept results. With --check it writes nothing and fails where a file is not fresh.
  */
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import type { BenchResult } from '../bench/result.ts'
 import { environmentName, flags } from '../src/config/flags.ts'
 import { configSchema } from '../src/config/schema.ts'
 import { plugins, profileAliases, profiles } from '../src/routing/catalogue.ts'
 import { createMetrics } from '../src/telemetry/metrics.ts'
+import { benchmarksPage } from './benchmarks-page.ts'
 import { reliabilityPage } from './reliability-page.ts'
 
 interface Schema {
@@ -32,7 +33,7 @@ export async function generatedDocs(): Promise<Record<string, string>> {
     'docs/configuration.md': configuration(),
     'docs/metrics.md': await metrics(),
     'docs/policies.md': policies(),
-    'docs/benchmarks.md': benchmarks(),
+    'docs/benchmarks.md': benchmarksPage(),
     'docs/reliability.md': reliabilityPage(),
     'config/schema.json': `${JSON.stringify(configSchema, null, 2)}\n`,
   }
@@ -156,63 +157,6 @@ function policies(): string {
       ]
     }),
   ].join('\n')
-}
-
-interface BenchRecord {
-  readonly bench: string
-  readonly command: string
-  readonly commit: string
-  readonly date: string
-  readonly machine: {
-    readonly cpu: string
-    readonly cores: number
-    readonly memoryGiB: number
-    readonly node: string
-    readonly loadBefore: number
-  }
-  readonly results: readonly BenchResult[]
-}
-
-/** Told in docs/reliability.md. */
-const reliabilityResults: ReadonlySet<string> = new Set(['faults.json', 'soak.json'])
-
-function benchmarks(): string {
-  const folder = fileURLToPath(new URL('../bench/results/', import.meta.url))
-  const records = readdirSync(folder)
-    .filter((file) => file.endsWith('.json') && !reliabilityResults.has(file))
-    .sort()
-    .map((file) => JSON.parse(readFileSync(folder + file, 'utf8')) as BenchRecord)
-  return [
-    notice,
-    '# Benchmarks',
-    '',
-    'From `bench/results/`, which `npm run bench` writes with machine, commit and every sample. Machines differ and shared ones are noisy: the goals',
-    'are ratios of things measured in turn within one run; a value is the median of its samples unless its name says otherwise.',
-    ...records.flatMap(({ bench, command, commit, date, machine, results }) => [
-      '',
-      `## ${bench}`,
-      '',
-      `\`${command}\` at ${commit}, ${date.slice(0, 10)}; ${machine.cpu}, ${machine.cores} cores, ${machine.memoryGiB} GiB, Node ${machine.node}, load before ${machine.loadBefore.toFixed(1)}.`,
-      '',
-      '| what | value | least – most of the samples | goal | met | notes |',
-      '|---|---|---|---|---|---|',
-      ...results.map(({ name, unit, value, samples, goal, met, notes }) => {
-        const range =
-          samples.length < 2
-            ? ''
-            : `${figure(Math.min(...samples))} – ${figure(Math.max(...samples))} (${samples.length})`
-        const told = Object.entries(notes ?? {}).map(
-          ([key, note]) => `${key}: ${typeof note === 'number' ? figure(note) : note}`,
-        )
-        return `| ${name} | ${figure(value)} ${unit} | ${range} | ${goal ?? ''} | ${met === undefined ? '' : met ? 'yes' : '**no**'} | ${told.join('; ')} |`
-      }),
-    ]),
-    '',
-  ].join('\n')
-}
-
-function figure(value: number): string {
-  return Math.abs(value) >= 1000 ? Math.round(value).toLocaleString('en-US') : String(Number(value.toPrecision(3)))
 }
 
 if (import.meta.main) {
