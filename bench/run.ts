@@ -50,6 +50,7 @@ const benches: readonly Bench[] = [
   { name: 'no-reuse', onlyByName: true, load: () => import('./replay/no-reuse.ts') },
   { name: 'bad-day', onlyByName: true, load: () => import('./replay/bad-day.ts') },
   { name: 'storage', onlyByName: true, load: () => import('./replay/storage.ts') },
+  { name: 'real-time', onlyByName: true, load: () => import('./replay/real-time.ts') },
   { name: 'faults', onlyByName: true, load: () => import('./faults.ts') },
   { name: 'soak', onlyByName: true, load: () => import('./soak.ts') },
 ]

@@ -124,6 +124,19 @@ test('what the router refuses is told in its own words', async () => {
   await assert.rejects(run(argv), { code: 'CONFIG_INVALID', message: /clairvoyant/ })
 })
 
+test('prompts are played that are so long that the router reads them on a thread of its own', async () => {
+  const path = join(folder, 'long.jsonl')
+  const first = { session: 'a', prompt_tokens: 40_000, output_tokens: 8, blocks: [[0, 2_499]] }
+  const second = { ...first, think_ms: 10, prompt_tokens: 40_100 }
+  const head = { format: 'warmroute-trace', block_tokens: 16 }
+  writeFileSync(path, [head, first, second].map((line) => `${JSON.stringify(line)}\n`).join(''))
+  const setting = ['--workers', '1', '--cache-blocks', '4000', '--calibration', 'h100-8b', '--seeds', '1', '--json']
+  const ran = await run([path, '--real-time', '--speed', '4', '--policies', 'kv-aware', ...setting])
+  const result = resultsIn(ran).get('kv-aware')
+  assert.deepEqual([result?.requests, result?.failed], [2, 0], ran.error)
+  assert.ok((result?.hitRatio ?? 0) > 0.49)
+})
+
 test('Ctrl-C ends a run with what was played, and the engines and the router with it', async () => {
   let isUnderWay: (signal: string) => void = () => undefined
   const ended = new Promise<string>((resolve) => (isUnderWay = resolve))

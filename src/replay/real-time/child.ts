@@ -6,8 +6,12 @@ export type Environment = Readonly<Record<string, string | undefined>>
 
 /** The package's own program; from `dist` it is as far away as from `src`. */
 const program = fileURLToPath(new URL('../../../bin/warmroute.js', import.meta.url))
-/** A child ends with this process, however that ends: the channel between them breaks. */
-const leash = `data:text/javascript,process.once('disconnect',()=>process.kill(process.pid,'SIGTERM'));process.channel.unref()`
+/** A child ends with this process, however that ends: the channel between them breaks. Its threads run this, too, and have none. */
+const onStart = `if (process.channel) {
+  process.once('disconnect', () => process.kill(process.pid, 'SIGTERM'))
+  process.channel.unref()
+}`
+const leash = `data:text/javascript,${encodeURIComponent(onStart)}`
 const startMs = 30_000
 const endMs = 10_000
 /** Of what a child says, the latest part. */
