@@ -13,8 +13,8 @@ import { estimate } from '../../src/replay/statistics.ts'
 import type { ReplayResult } from '../../src/replay/summary.ts'
 import { readTrace } from '../../src/replay/traces/read.ts'
 import { traceFigures, type Trace } from '../../src/replay/traces/trace.ts'
+import { shrunk } from '../../test/support/shrunk.ts'
 import type { BenchResult } from '../result.ts'
-import { shrunk } from './shrunk.ts'
 
 const own = 'kv-aware'
 const policies = [own, 'least-loaded', 'round-robin']
@@ -74,7 +74,7 @@ function figuresOf({ policy, real, virtual }: Pair): BenchResult[] {
   const isNear = Math.abs(real.hitRatio - (same?.hitRatio ?? NaN)) <= mostHitDifference
   return [
     {
-      name: `${policy}: hit ratio over HTTP`,
+      name: `hit ratio over HTTP: ${policy}`,
       unit: 'share',
       value: real.hitRatio,
       samples: [real.hitRatio],
@@ -82,7 +82,7 @@ function figuresOf({ policy, real, virtual }: Pair): BenchResult[] {
       notes: { 'virtual time': same?.hitRatio ?? NaN, '± over its seeds': over(({ hitRatio }) => hitRatio) },
     },
     {
-      name: `${policy}: mean TTFT over HTTP`,
+      name: `mean TTFT over HTTP: ${policy}`,
       unit: 'ms',
       value: real.ttftMs.mean,
       samples: [real.ttftMs.mean],
@@ -110,7 +110,7 @@ function ratios(pairs: readonly Pair[], notes: Readonly<Record<string, string>>)
     .map((pair) => {
       const value = base.real.ttftMs.mean / pair.real.ttftMs.mean
       return {
-        name: `${own} / ${pair.policy}, ratio of mean TTFT over HTTP`,
+        name: `ratio of mean TTFT over HTTP: ${own} / ${pair.policy}`,
         unit: 'ratio',
         value,
         samples: [value],

@@ -2,6 +2,7 @@ import { fileURLToPath } from 'node:url'
 import { readTrace } from '../../src/replay/traces/read.ts'
 import { promptTokenIds, traceFigures, type TraceRequest, type TraceSession } from '../../src/replay/traces/trace.ts'
 import { seededRandom } from '../support/random.ts'
+import { shrunk } from '../support/shrunk.ts'
 
 export interface SessionLogOptions {
   /** Tokens of the recording for one token here. */
@@ -43,9 +44,8 @@ const recorded = fileURLToPath(new URL('../fixtures/traces/agentic_sessions.json
  * shared with what, and in what order it comes, stays as it was. The same options make the same log.
  */
 export async function sessionLog(options: SessionLogOptions): Promise<SessionLog> {
-  const trace = await readTrace(recorded)
-  const blockTokens = trace.blockTokens / options.scale
-  if (!Number.isInteger(blockTokens)) throw new RangeError(`blocks of ${trace.blockTokens} tokens by ${options.scale}`)
+  const trace = shrunk(await readTrace(recorded), options.scale)
+  const { blockTokens } = trace
   const random = seededRandom(options.seed)
   const usable = trace.sessions
     .map((session) => shortened(session, options))
@@ -66,18 +66,17 @@ export async function sessionLog(options: SessionLogOptions): Promise<SessionLog
 }
 
 function shortened(session: TraceSession, options: SessionLogOptions): TraceSession {
-  const scaled = session.requests.slice(0, options.turns).map((request) => smaller(request, options))
+  const scaled = session.requests.slice(0, options.turns).map((request) => quicker(request, options))
   const tooLong = scaled.findIndex(({ promptTokens }) => promptTokens > options.longestPromptTokens)
   return { ...session, requests: tooLong === -1 ? scaled : scaled.slice(0, tooLong) }
 }
 
-function smaller(request: TraceRequest, options: SessionLogOptions): TraceRequest {
-  const { scale, pauseScale, longestPauseMs, longestOutputTokens } = options
+function quicker(request: TraceRequest, options: SessionLogOptions): TraceRequest {
+  const { pauseScale, longestPauseMs, longestOutputTokens } = options
   return {
     ...request,
     thinkMs: Math.min(longestPauseMs, request.thinkMs / pauseScale),
-    promptTokens: Math.max(1, Math.floor(request.promptTokens / scale)),
-    outputTokens: Math.max(1, Math.min(longestOutputTokens, Math.floor(request.outputTokens / scale))),
+    outputTokens: Math.min(longestOutputTokens, request.outputTokens),
   }
 }
 

@@ -22,6 +22,7 @@ export const stageModel = 'simulated'
 const tokenizer = fileURLToPath(new URL('../../../config/tokenizers/demo', import.meta.url))
 const readyMs = 30_000
 const lookAgainMs = 20
+const countersMs = 10_000
 /** The router's own defaults, which go by as fast as everything else. */
 const loadIntervalMs = 500
 const queueTimeoutMs = 2_000
@@ -60,14 +61,13 @@ export class Stage {
     }
   }
 
-  /** How long each engine has computed, in its own time. */
+  /** How long each engine has computed, in its own time; none where they cannot be asked any more. */
   async busyMs(): Promise<number[]> {
-    return Promise.all(
-      this.workers.map(async (url) => {
-        const answer = await fetch(`${url}/simulator/counters`)
-        return ((await answer.json()) as { busyMs: number }).busyMs
-      }),
-    )
+    const ask = async (url: string): Promise<number> => {
+      const answer = await fetch(`${url}/simulator/counters`, { signal: AbortSignal.timeout(countersMs) })
+      return ((await answer.json()) as { busyMs: number }).busyMs
+    }
+    return Promise.all(this.workers.map(ask)).catch(() => [])
   }
 
   close(): Promise<void> {
@@ -88,7 +88,7 @@ function startEngines({ job, speed, environment }: StageOptions) {
     ...{ 'block-size': figures.blockSize, 'capacity-blocks': figures.capacityBlocks },
     ...{ 'max-model-len': figures.maxModelLength, 'max-num-seqs': figures.maxRunningRequests },
     ...{ 'max-num-batched-tokens': figures.maxBatchedTokens, 'decode-ms': figures.decodeMsPerRequest },
-    ...{ 'prefill-rate': Math.round(figures.prefillTokensPerSecond), 'step-ms': figures.stepBaseMs },
+    ...{ 'prefill-rate': Math.max(1, Math.round(figures.prefillTokensPerSecond)), 'step-ms': figures.stepBaseMs },
     ...{ 'time-scale': speed, seed: job.seed },
   }
   const argv = Object.entries(flags).map(([name, value]) => `--${name}=${value}`)
