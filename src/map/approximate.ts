@@ -31,7 +31,7 @@ export interface Computed {
 
 interface Assumed {
   readonly tree: RecencyTree
-  /** Share of the capacity that is relied on, down to `leastShare`. */
+  /** How much of the capacity is relied on, from `leastShare` to `mostShare`. */
   share: number
 }
 
@@ -39,6 +39,11 @@ interface Assumed {
 const lostFactor = 0.95
 const foundFactor = 1.005
 const leastShare = 1 / 64
+/** By how much a prompt of which more was found than the capacity let us believe raises the share, beyond the whole. */
+const moreFactor = 1.05
+const mostShare = 8
+/** Of the capacity: with less in it, what was not known was not driven out. */
+const fullShare = 0.9
 
 /**
  * What workers without events hold, concluded from what was sent to them: the blocks of every prompt that they computed,
@@ -46,7 +51,7 @@ const leastShare = 1 / 64
  * both. Generated tokens count once they come back within a next prompt.
  *
  * Where a worker reports fewer cached tokens than it was believed to have, what was believed beyond is forgotten; one that
- * keeps doing so is relied on for a smaller part of its capacity.
+ * keeps doing so is relied on for a smaller part of its capacity, one that reports more for a larger one.
  */
 export class Approximate {
   readonly #o: ApproximateOptions
@@ -77,9 +82,11 @@ export class Approximate {
   found(prompt: Computed, foundBlocks: number): void {
     const { slot, keys, believedBlocks } = prompt
     const assumed = this.#of(slot)
-    if (assumed === null || believedBlocks === 0) return
+    if (assumed === null) return
     if (foundBlocks >= believedBlocks) {
-      assumed.share = Math.min(1, assumed.share * foundFactor)
+      const isFull = assumed.tree.blocks >= fullShare * this.#capacityBlocks(prompt, assumed)
+      if (foundBlocks > believedBlocks && isFull) assumed.share = Math.min(mostShare, assumed.share * moreFactor)
+      else if (believedBlocks > 0 && assumed.share < 1) assumed.share = Math.min(1, assumed.share * foundFactor)
       return
     }
     assumed.share = Math.max(leastShare, assumed.share * lostFactor)

@@ -110,6 +110,6 @@ function isWhole({ firstBlock }: SentPrompt): boolean {
 }
 
 function foundOf({ believedBlocks, blockSize }: SentPrompt, cachedTokens: number): number {
-  const isAllFound = believedBlocks * blockSize - cachedTokens < coarsestTokens
-  return isAllFound ? believedBlocks : Math.floor(cachedTokens / blockSize)
+  const more = cachedTokens - believedBlocks * blockSize
+  return Math.abs(more) < coarsestTokens ? believedBlocks : Math.floor(cachedTokens / blockSize)
 }

@@ -112,6 +112,39 @@ test('a worker that keeps losing blocks is relied on for less, and for all of it
   assert.equal(approximate.capacityOf(slotOf(0), null), 1000)
 })
 
+test('a worker that finds what it was thought too small for is relied on for more, and for less where that was too much', () => {
+  const { approximate, tree, promptOf, computed, heldBy } = setUp({ capacityBlocks: 40 })
+  const prompts = Array.from({ length: 8 }, () => tree.growChain(10))
+  // It holds 80 blocks, and with 40 the prompt that comes next was always the one that was given up last.
+  for (let turn = 0; turn < 200; turn++) {
+    const prompt = prompts[turn % 8]!
+    const asked = promptOf(prompt)
+    computed(prompt)
+    approximate.found(asked, turn < 8 ? 0 : 10)
+  }
+  assert.deepEqual(
+    prompts.map((prompt) => heldBy(prompt)),
+    prompts.map(() => 10),
+  )
+  const grown = approximate.capacityOf(slotOf(0), null)!
+  assert.ok(grown >= 80 && grown < 100, `${grown} blocks`)
+  for (let times = 0; times < 10; times++) {
+    computed(prompts[0]!)
+    approximate.found(promptOf(prompts[0]!), 5)
+  }
+  assert.ok(approximate.capacityOf(slotOf(0), null)! < 0.7 * grown)
+})
+
+test('a worker with room to spare is not relied on for more, whatever it finds', () => {
+  const { approximate, tree, promptOf } = setUp({ capacityBlocks: 1000 })
+  for (let times = 0; times < 20; times++) {
+    const prompt = tree.growChain(20)
+    approximate.computed(promptOf(prompt), 0)
+    approximate.found({ ...promptOf(prompt), believedBlocks: 0 }, 20)
+  }
+  assert.equal(approximate.capacityOf(slotOf(0), null), 1000)
+})
+
 test('a worker whose events begin goes over to them, and back when they are gone for good', () => {
   const { map, announced, approximate, tree, heldBy, computed } = setUp()
   const prompt = tree.growChain(8)
