@@ -49,7 +49,7 @@ export async function run(): Promise<BenchResult[]> {
   } finally {
     await player.close()
   }
-  const notes = Object.fromEntries(player.notes.map((note, index) => [`note ${index + 1}`, note]))
+  const notes = { 'of all runs': player.notes.join('; ') }
   return [...pairs.flatMap(figuresOf), ...ratios(pairs, notes)]
 }
 

@@ -39,10 +39,15 @@ export class Child {
       })
     }
     this.#exited = new Promise((resolve) => {
-      this.#process.once('close', () => {
+      const over = (): void => {
         this.#hasExited = true
         for (const told of this.#onText) told()
         resolve()
+      }
+      this.#process.once('close', over)
+      this.#process.once('error', (error) => {
+        this.#text += error.message
+        over()
       })
     })
   }

@@ -25,7 +25,7 @@ type Ending = Without<Answer, 'sentMs' | 'endedMs'>
 /** The statuses of an endpoint that has no room. */
 const refusals: readonly number[] = [429, 503, 529]
 /** Of an answer that says why not. */
-const mostReasonBytes = 4_096
+const mostRefusalLetters = 4_096
 const mostReasonLetters = 160
 
 /** One request and what comes back. */
@@ -84,13 +84,13 @@ export class Exchange {
     const { statusCode = 0 } = answer
     let text = ''
     const told = (): void => {
-      const why = `HTTP ${statusCode}: ${reasonIn(text)}`
+      const why = `HTTP ${statusCode}: ${reasonIn(text)}`.slice(0, mostReasonLetters)
       this.#end({ kind: refusals.includes(statusCode) ? 'refused' : 'failed', why })
     }
     answer.setEncoding('utf8')
     answer.on('data', (part: string) => {
       text += part
-      if (text.length > mostReasonBytes) told()
+      if (text.length > mostRefusalLetters) told()
     })
     answer.on('end', told)
     answer.on('error', told)
