@@ -18,7 +18,7 @@ import type { ReplayResult } from '../../src/replay/summary.ts'
 import { readTrace } from '../../src/replay/traces/read.ts'
 import { traceFigures } from '../../src/replay/traces/trace.ts'
 import { printResults, type BenchResult, type Told } from '../result.ts'
-import { oracle, others, own, type ComparedPolicy } from './policies.ts'
+import { cacheAware, oracle, own, type ComparedPolicy } from './policies.ts'
 
 const path = fileURLToPath(new URL('../../test/fixtures/traces/agentic_sessions.jsonl', import.meta.url))
 const workers = 8
@@ -102,7 +102,7 @@ export async function run(words: readonly string[]): Promise<BenchResult[] | Tol
   const capacityBlocks = Math.floor((workingSet * cacheShare) / workers)
   const pool = new ReplayPool({ path, threads: 2 })
   const results: BenchResult[] = []
-  for (const compared of [own, oracle, ...others]) {
+  for (const compared of [own, oracle, ...cacheAware]) {
     const play = (day: Omit<BadDay, 'name' | 'isSudden'>): Promise<ReplayResult[]> =>
       Promise.all(seeds.map((seed) => pool.run(job(compared, day, capacityBlocks, seed))))
     const healthy = await play({})

@@ -9,7 +9,7 @@ import { compareVariants, oneByOne, settings, type Variant } from './variants.ts
 /** Parameters of `predicted-ttft` and of `best-score`, and what is tried in place of each. */
 const scorer: Readonly<Record<string, readonly number[]>> = {
   othersWeight: [0, 0.25, 1],
-  runningRequestTokens: [0, 8, 32],
+  runningRequestTokens: [0, 16],
   ownWeight: [0.5, 1.5],
   twinCredit: [0, 1, 1.5],
   learnedSamples: [16, 256],

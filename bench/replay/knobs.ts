@@ -6,7 +6,7 @@ import { printResults, type BenchResult } from '../result.ts'
 import { compareVariants, oneByOne, settings, type Variant } from './variants.ts'
 
 const dynamo: Readonly<Record<string, readonly number[]>> = {
-  prefill_load_scale: [1, 2, 4, 8, 16, 32, 64],
+  prefill_load_scale: [1, 4, 16, 64, 256],
   overlap_score_credit: [1.5, 3],
 }
 /** What it calls a prefix match, and an imbalance; by its defaults 0.3 and 64 requests. */
@@ -20,10 +20,12 @@ const llmdDefault = { 'queue-scorer': 2, 'kv-cache-utilization-scorer': 2, 'pref
 const llmd: readonly Readonly<Record<string, number>>[] = [
   {},
   ...[1, 6, 12].map((weight) => ({ 'prefix-cache-scorer': weight })),
-  ...[1, 4, 8].map((weight) => ({ 'queue-scorer': weight })),
-  ...[0.5, 4].map((weight) => ({ 'kv-cache-utilization-scorer': weight })),
+  { 'queue-scorer': 4 },
+  { 'kv-cache-utilization-scorer': 0.5 },
   // Its scorers by what it has under way itself, which are newer than what it measures.
   ...['active-request-scorer', 'token-load-scorer'].flatMap((type) => [1, 3].map((weight) => ({ [type]: weight }))),
+  { 'kv-cache-utilization-scorer': 0.5, 'token-load-scorer': 2 },
+  { 'kv-cache-utilization-scorer': 0.5, 'token-load-scorer': 2, 'prefix-cache-scorer': 6 },
 ]
 
 const variants: readonly Variant[] = [

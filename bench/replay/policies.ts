@@ -23,3 +23,32 @@ export const others: readonly ComparedPolicy[] = [
   { name: 'round-robin', policy: 'round-robin' },
   { name: 'least-loaded', policy: 'least-loaded' },
 ]
+
+/** The same at the best settings that `npm run bench knobs` finds for these workloads. */
+export const tuned: readonly ComparedPolicy[] = [
+  {
+    name: 'dynamo, tuned',
+    policy: {
+      name: 'dynamo',
+      filters: [{ type: 'adapter-loaded' }],
+      scorers: [{ type: 'dynamo-cost', parameters: { prefill_load_scale: 256 } }],
+      picker: { type: 'softmax' },
+    },
+  },
+  {
+    name: 'llm-d’s scores, tuned',
+    policy: {
+      name: 'llm-d',
+      scorers: [
+        { type: 'queue-scorer', weight: 2 },
+        { type: 'kv-cache-utilization-scorer', weight: 0.5 },
+        { type: 'prefix-cache-scorer', weight: 6 },
+        { type: 'token-load-scorer', weight: 2 },
+      ],
+      picker: { type: 'max-score-picker' },
+    },
+  },
+]
+
+/** Those that know of caches, at their defaults. */
+export const cacheAware = others.slice(0, 3)

@@ -20,7 +20,7 @@ import type { ReplayResult, Slo } from '../../src/replay/summary.ts'
 import { readTrace } from '../../src/replay/traces/read.ts'
 import { traceFigures } from '../../src/replay/traces/trace.ts'
 import { printResults, type BenchResult, type Told } from '../result.ts'
-import { oracle, others, own, type ComparedPolicy } from './policies.ts'
+import { oracle, others, own, tuned, type ComparedPolicy } from './policies.ts'
 
 interface Workload {
   readonly name: string
@@ -144,7 +144,10 @@ async function compareIn(setting: Setting): Promise<BenchResult[]> {
     const load = workload.unit === 'users' ? Math.max(1, Math.round(saturation * share)) : saturation * share
     const at = `${place}, ${share * 100} % load (${Number(load.toPrecision(3))} ${workload.unit})`
     const runs = await Promise.all(
-      [own, oracle, ...others].map(async (compared) => ({ compared, runs: await play(setting, compared, load) })),
+      [own, oracle, ...others, ...tuned].map(async (compared) => ({
+        compared,
+        runs: await play(setting, compared, load),
+      })),
     )
     const ownTtft = runs[0]?.runs.map(({ ttftMs }) => ttftMs.mean) ?? []
     results.push(...runs.map(({ compared, runs }) => measured(at, compared, runs, ownTtft)))
@@ -160,7 +163,7 @@ async function limits(setting: Setting, place: string, saturation: number): Prom
     limit(`${place}: ${oracle.name}`, workload, saturation, null),
     limit(`${place}: ${own.name}`, workload, ownLoad, null),
   ]
-  for (const other of others)
+  for (const other of [...others, ...tuned])
     results.push(limit(`${place}: ${other.name}`, workload, await limitOf(setting, other, saturation / 2), ownLoad))
   return results
 }

@@ -51,7 +51,7 @@ export const predictedTtft = definePolicy({
       runningRequestTokens: Type.Number({
         description: 'What one running request adds, in prefill tokens.',
         minimum: 0,
-        default: 16,
+        default: 4,
       }),
       ownWeight: Type.Number({
         description:
