@@ -355,10 +355,11 @@ test('kv-aware waits for room in a full KV cache as long as answers are learned 
     return profile.choose(aRequest({ promptTokens: 640 }), candidates, candidates)
   }
   assert.equal(chosen(), 0, 'the prefix is there')
-  // Three answers under way that hold 90 of its 100 blocks: two have to end before 40 more fit in.
+  // Three answers under way that hold 90 of its 100 blocks: one has to end before 40 more fit in.
   counters.add(0, 3, 0, 90)
   assert.equal(chosen(), 1)
-  // Answers that take 20 ms: half of one is less than the 80 ms that the prefix saves.
+  const longMs = profile.predictedMs(0) ?? NaN
+  assert.ok(longMs > 1250, `${longMs}`)
   for (let times = 0; times < 64; times++) {
     const dispatch = dispatchTo(1, { uncachedTokens: 0, atMs: now.ms })
     profile.dispatched(dispatch)
@@ -367,7 +368,39 @@ test('kv-aware waits for room in a full KV cache as long as answers are learned 
     profile.finished(dispatch)
     now.ms += 2000
   }
-  assert.equal(chosen(), 0)
+  chosen()
+  const shortMs = profile.predictedMs(0) ?? NaN
+  assert.ok(Math.abs(longMs - shortMs - (5000 - 20) / 4) < 1, 'of three answers the first ends after a quarter of one’s time')
+})
+
+test('kv-aware credits a prefix no further than it fits beside what requests under way hold', () => {
+  const small = [0, 1].map((index) => aWorker(index, { capacityBlocks: 100 }))
+  const { profile, now } = profileNamed({
+    scorers: [
+      { type: 'predicted-ttft', parameters: { learnedSamples: 1e9, runningRequestTokens: 0, othersWeight: 0 } },
+    ],
+  })
+  const counters = new InFlightCounters(64)
+  const keys = Uint32Array.from({ length: 120 }, (_, word) => word + 1)
+  const predictedMs = (): number => {
+    const candidates = candidatesOf(small, counters, [60, 0], 960)
+    profile.choose(aRequest({ promptTokens: 960, keys: () => keys }), candidates, candidates)
+    return profile.predictedMs(0) ?? NaN
+  }
+  const idleMs = predictedMs()
+  assert.ok(idleMs < 10, `${idleMs}`)
+  // Of a request that holds 70 blocks and answers at once only the room counts: 30 of the 60 blocks stay.
+  const other = dispatchTo(0, { atMs: now.ms, keys: Uint32Array.from({ length: 140 }, (_, word) => 1000 + word) })
+  profile.dispatched(other)
+  counters.add(0, 1, 0, 70)
+  const besideMs = predictedMs()
+  profile.finished(other)
+  // A request for the same prompt holds the very blocks.
+  const same = dispatchTo(0, { atMs: now.ms, keys })
+  profile.dispatched(same)
+  const sharedMs = predictedMs()
+  // The last block is computed anyway.
+  assert.ok(Math.abs(besideMs - sharedMs - (29 * 16 * 1000) / 8000) < 1, `${besideMs}, ${sharedMs}`)
 })
 
 test('kv-aware sends a long prompt after its prefix the more readily the more requests would wait behind it', () => {
@@ -385,11 +418,26 @@ test('kv-aware sends a long prompt after its prefix the more readily the more re
   assert.ok(Math.abs((profile.predictedMs(1) ?? 0) - 3200) < 1, 'predicted is its own time alone')
   // A request a second on each worker: 3.2 of them would wait 1.6 s each, of which half counts.
   for (let times = 0; times < 600; times++) {
-    profile.dispatched(dispatchTo(times % 4, { stream: false, atMs: now.ms }))
+    profile.dispatched(dispatchTo(times % 4, { stream: false, promptTokens: 25_601, atMs: now.ms }))
     now.ms += 250
   }
   assert.equal(chosen(), 0)
   assert.ok(Math.abs((profile.predictedMs(1) ?? 0) - 3200) < 1)
+})
+
+test('kv-aware expects nobody to wait longer behind a long prompt than a usual prompt takes elsewhere', () => {
+  const { profile, now } = profileNamed({
+    scorers: [{ type: 'predicted-ttft', parameters: { learnedSamples: 1e9, runningRequestTokens: 0 } }],
+  })
+  const counters = new InFlightCounters(64)
+  counters.add(0, 1, 32_000, 0)
+  // As many as above, but of 80 tokens: 10 ms that each loses, and not 1.6 s.
+  for (let times = 0; times < 600; times++) {
+    profile.dispatched(dispatchTo(times % 4, { stream: false, promptTokens: 80, atMs: now.ms }))
+    now.ms += 250
+  }
+  const candidates = candidatesOf(workers, counters, [1600], 25_601)
+  assert.notEqual(profile.choose(aRequest({ promptTokens: 25_601 }), candidates, candidates), 0)
 })
 
 test('least-tokens takes the worker with the least left to compute, wherever the prefix is', () => {

@@ -2,6 +2,7 @@ import Type from 'typebox'
 import { ArrivalRate } from '../learned/arrival-rate.ts'
 import { KvRoom } from '../learned/kv-room.ts'
 import { PrefillLine } from '../learned/prefill-line.ts'
+import { PromptsUnderWay } from '../learned/prompts-under-way.ts'
 import { SpeedFactor } from '../learned/speed-factor.ts'
 import { definePolicy, type Dispatch, type PolicyFleet, type PolicyRequest } from '../policy.ts'
 
@@ -10,6 +11,7 @@ interface Learned {
   readonly speed: SpeedFactor
   /** Streamed requests sent and without a first byte yet, oldest first: engines prefill first come, first served. */
   readonly waiting: Set<Dispatch>
+  readonly underWay: PromptsUnderWay
   /** When the oldest of them can have begun: its dispatch or the first byte of the one before it. */
   headSinceMs: number
 }
@@ -26,11 +28,14 @@ const mostProgress = 0.9
 /**
  * Minus what a request costs, in ms. Its own time to first token: the prefill queued on the worker (less what it must have
  * done since), its own uncached tokens, what running requests add to each step, and the wait for room in the KV cache, which
- * is what long prompts wait for. And part of what it costs others: whoever comes during its prefill waits for the rest of it,
- * which a greedy choice does not see, and pays for later. Cost of outstanding plus own uncached tokens came nearest to an
- * oracle in every measured trace, and with the other two at or below it (docs/benchmarks.md). Blocks in slower tiers count
- * as computed in part: what loading them takes is a part of the prediction. Requests of others that wait in the engine count
- * as many tokens as this pool's compute on average.
+ * is what long prompts wait for. And part of what it costs others, which a greedy choice does not see and pays for later: whoever
+ * comes during its prefill waits for the rest of it, or goes elsewhere, and what does not fit beside it is driven out of the cache
+ * and computed again. Cost of outstanding plus own uncached tokens came nearest to an oracle in every measured trace, and with
+ * the rest at or below it (docs/benchmarks.md). Blocks in slower tiers count as computed in part: what loading them takes is a
+ * part of the prediction. Requests of others that wait in the engine count as many tokens as this pool's compute on average.
+ *
+ * A cached prefix is credited as far as it fits beside what requests under way hold: beyond that it will be gone before the
+ * engine comes to it. Two conversations that are too long for one cache would else take turns in driving each other out.
  *
  * Blocks that are on their way to a worker are computed there before this request begins, so that it waits for them within
  * the queue and computes only what follows. Where that takes work from nobody, a second copy elsewhere is worth having all
@@ -88,6 +93,8 @@ export const predictedTtft = definePolicy({
     const line = new PrefillLine(prefillTokensPerSecond, learnedSamples)
     /** Tokens that a request of this pool computes, on average: what one of others is taken for. */
     let usualTokens = 0
+    /** Tokens of a whole prompt, on average. */
+    let usualPrompt = 0
     let dispatched = 0
     let misfit = 0
     let observed = 0
@@ -100,7 +107,12 @@ export const predictedTtft = definePolicy({
     const of = (serial: number): Learned => {
       let entry = learned.get(serial)
       if (entry === undefined) {
-        entry = { speed: new SpeedFactor(learnedSamples), waiting: new Set(), headSinceMs: 0 }
+        entry = {
+          speed: new SpeedFactor(learnedSamples),
+          waiting: new Set(),
+          underWay: new PromptsUnderWay(),
+          headSinceMs: 0,
+        }
         learned.set(serial, entry)
       }
       return entry
@@ -115,17 +127,29 @@ export const predictedTtft = definePolicy({
 
     const msPerTokenOf = (entry: Learned): number => line.msPerToken * entry.speed.factor
 
+    /** How the prompt fits beside what requests under way hold, on the worker that was looked at last. */
+    const space = { waitMs: 0, keptTokens: Infinity, drivenOutTokens: 0 }
     /** What others have in the cache counts as well, where the engine tells of it. */
-    const roomMsOf = (request: PolicyRequest, fleet: PolicyFleet, i: number): number => {
+    const lookForSpace = (request: PolicyRequest, fleet: PolicyFleet, i: number, { underWay }: Learned): void => {
+      space.waitMs = 0
+      space.keptTokens = Infinity
+      space.drivenOutTokens = 0
       const blockSize = fleet.blockSize[i] as number
       const capacityBlocks = fleet.capacityBlocks[i] as number
-      if (blockSize === 0 || capacityBlocks === 0) return 0
+      if (blockSize === 0 || capacityBlocks === 0) return
       const foreign = fleet.foreignRequests[i] as number
       const usage = fleet.kvUsage[i] as number
       const told = foreign > 0 && !Number.isNaN(usage) ? usage * capacityBlocks : 0
-      const usedBlocks = Math.max(fleet.decodeBlocks[i] as number, told)
+      const counted = fleet.decodeBlocks[i] as number
+      const blocks = request.promptTokensEstimate / blockSize
+      const usedBlocks = Math.max(counted, told)
+      if (usedBlocks + blocks <= capacityBlocks) return
       const requests = (fleet.requests[i] as number) + foreign
-      return room.waitMs(capacityBlocks, usedBlocks, requests, request.promptTokensEstimate / blockSize)
+      space.waitMs = room.waitMs(capacityBlocks, usedBlocks, requests, blocks)
+      const heldBlocks = Math.max(counted * underWay.distinctShare, told)
+      const common = underWay.commonBlocks(request.keys(blockSize))
+      space.keptTokens = (common + Math.max(0, capacityBlocks - heldBlocks)) * blockSize
+      space.drivenOutTokens = Math.max(0, blocks - common + heldBlocks - capacityBlocks) * blockSize
     }
 
     /** Tokens queued on the worker that has the fewest. */
@@ -159,7 +183,9 @@ export const predictedTtft = definePolicy({
         for (let i = 0; i < fleet.count; i++) {
           const entry = of(fleet.serials[i] as number)
           const msPerToken = msPerTokenOf(entry)
-          let uncached = Math.max(0, request.promptTokensEstimate - match.creditTokens(i, msPerToken))
+          lookForSpace(request, fleet, i, entry)
+          const credit = Math.min(match.creditTokens(i, msPerToken), space.keptTokens)
+          let uncached = Math.max(0, request.promptTokensEstimate - credit)
           const coming = match.comingTokens[i] as number
           if (coming > 0) {
             if (shortest < 0) shortest = shortestQueue(fleet, nowMs)
@@ -171,23 +197,23 @@ export const predictedTtft = definePolicy({
           const own = queuedTokens(entry, fleet.prefillTokens[i] as number, msPerToken, nowMs)
           const queued = own + foreignWaiting * usualTokens
           const running = (fleet.requests[i] as number) + (fleet.foreignRequests[i] as number) - foreignWaiting
-          const roomMs = roomMsOf(request, fleet, i)
           const tokens = queued + ownWeight * uncached + runningRequestTokens * running
-          // Of those that come meanwhile, each waits for half of it on average.
-          const ownMs = Math.max(0, uncached) * msPerToken
-          const othersMs = (perWorker * ownMs * ownMs) / 2
-          const ms = line.baseMs + roomMs + tokens * msPerToken
+          const ms = line.baseMs + space.waitMs + tokens * msPerToken
+          const waitingMs = perWorker * waitedMs(Math.max(0, uncached) * msPerToken, usualPrompt * msPerToken)
           predicted[i] = ms
-          out[i] = -(ms + othersWeight * othersMs)
+          out[i] = -(ms + othersWeight * (waitingMs + space.drivenOutTokens * msPerToken))
         }
         prune(fleet)
       },
       predictedMs: (candidate) => predicted[candidate] ?? NaN,
       onDispatched(dispatch) {
         arrivals.add(dispatch.atMs)
-        usualTokens += (dispatch.uncachedTokens - usualTokens) / Math.min(learnedSamples, ++dispatched)
-        if (!dispatch.stream) return
+        const samples = Math.min(learnedSamples, ++dispatched)
+        usualTokens += (dispatch.uncachedTokens - usualTokens) / samples
+        usualPrompt += (dispatch.promptTokens - usualPrompt) / samples
         const entry = of(dispatch.serial)
+        entry.underWay.began(dispatch)
+        if (!dispatch.stream) return
         if (entry.waiting.size === 0) entry.headSinceMs = dispatch.atMs
         entry.waiting.add(dispatch)
       },
@@ -206,9 +232,20 @@ export const predictedTtft = definePolicy({
         room.began(dispatch, clock())
       },
       onFinished(dispatch) {
+        of(dispatch.serial).underWay.ended(dispatch)
         leave(dispatch)
         room.ended(dispatch, clock())
       },
     }
   },
 })
+
+/**
+ * How long all those wait together, at one a millisecond, that come during a prefill of so long: each for what is left of it, but not
+ * longer than it would take to compute a usual prompt elsewhere.
+ */
+function waitedMs(prefillMs: number, elsewhereMs: number): number {
+  const all = prefillMs * prefillMs
+  const spared = Math.max(0, prefillMs - elsewhereMs)
+  return (all - spared * spared) / 2
+}
