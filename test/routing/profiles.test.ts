@@ -370,7 +370,10 @@ test('kv-aware waits for room in a full KV cache as long as answers are learned 
   }
   chosen()
   const shortMs = profile.predictedMs(0) ?? NaN
-  assert.ok(Math.abs(longMs - shortMs - (5000 - 20) / 4) < 1, 'of three answers the first ends after a quarter of one’s time')
+  assert.ok(
+    Math.abs(longMs - shortMs - (5000 - 20) / 4) < 1,
+    'of three answers the first ends after a quarter of one’s time',
+  )
 })
 
 test('kv-aware credits a prefix no further than it fits beside what requests under way hold', () => {
