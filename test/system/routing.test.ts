@@ -171,7 +171,7 @@ test('long prompts, tokenized on a thread, are routed by prefix as short ones ar
   assert.equal(second.predicted, second.actual)
 })
 
-/** What a decision says, less times and what was read from the engines, which goes on meanwhile. */
+/** What a decision says, less times, costs that depend on the time, and what was read from the engines, which goes on meanwhile. */
 function essence(record: DecisionRecord): object {
   return {
     ...record,
@@ -181,6 +181,7 @@ function essence(record: DecisionRecord): object {
     actualCachedTokens: 0,
     candidates: record.candidates.map((candidate) => ({
       ...candidate,
+      ...{ scores: Object.keys(candidate.scores), total: 0 },
       load: { ...candidate.load, running: 0, waiting: 0, kvUsage: 0, ageMs: 0 },
     })),
   }
@@ -236,7 +237,14 @@ test('explain, over HTTP and by command, is the decision that the request then g
   await fleet.settled()
   const inHeader = JSON.parse(routed.headers.get('x-warmroute-decision') ?? '') as DecisionRecord
   const kept = await fleet.admin<DecisionRecord>(`/admin/decisions/${id}`)
-  for (const record of [wrapped, json, inHeader, kept]) assert.deepEqual(essence(record), essence(explained))
+  for (const record of [wrapped, json, inHeader, kept]) {
+    assert.deepEqual(essence(record), essence(explained))
+    for (const [at, { total }] of record.candidates.entries()) {
+      const expected = explained.candidates[at]?.total ?? NaN
+      // How many requests come, which is a part of the cost, is less with each second without one.
+      assert.ok(Math.abs(total - expected) < 0.01 * Math.abs(expected), `${total}, ${expected}`)
+    }
+  }
   assert.equal(routed.headers.get('x-warmroute-worker'), explained.chosen)
   assert.match(table, new RegExp(`→ +${explained.chosen}`))
   assert.match(table, /longest_match, \d+ tokens predicted to be cached/)
