@@ -13,18 +13,23 @@ export const own: ComparedPolicy = { name: 'kv-aware', policy: 'kv-aware' }
 export const oracle: ComparedPolicy = { name: 'oracle (greedy)', policy: oraclePolicy }
 
 /**
- * What the default is compared with. What bears another router's name is proven equal to it (docs/parity.md); of llm-d the filters and scorers are, which see
- * more here than its own knowledge of the caches.
+ * Those that know of caches, at their defaults. What bears another router's name is proven equal to it (docs/parity.md); of llm-d the filters
+ * and scorers are, which see more here than its own knowledge of the caches.
  */
-export const others: readonly ComparedPolicy[] = [
+export const cacheAware: readonly ComparedPolicy[] = [
   { name: 'dynamo', policy: 'dynamo' },
   { name: 'sglang', policy: 'sglang' },
   { name: 'llm-d’s scores', policy: 'llm-d' },
+]
+
+/** What the default is compared with. */
+export const others: readonly ComparedPolicy[] = [
+  ...cacheAware,
   { name: 'round-robin', policy: 'round-robin' },
   { name: 'least-loaded', policy: 'least-loaded' },
 ]
 
-/** The same at the best settings that `npm run bench knobs` finds for these workloads. */
+/** Rivals at the best settings that `npm run bench knobs` finds for these workloads. */
 export const tuned: readonly ComparedPolicy[] = [
   {
     name: 'dynamo, tuned',
@@ -49,6 +54,3 @@ export const tuned: readonly ComparedPolicy[] = [
     },
   },
 ]
-
-/** Those that know of caches, at their defaults. */
-export const cacheAware = others.slice(0, 3)

@@ -57,7 +57,7 @@ export class SessionPrompts {
     const ownKnown = Math.min(promptBlocks, blockCount(blocks) * this.#parts)
     const runs = answeredRuns(this.#session, turn)
     const known = runs === blocks ? ownKnown : Math.min(full, blockCount(runs) * this.#parts)
-    const { before } = { before: this.#before }
+    const before = this.#before
     const kept = Math.min(before.known, known, sharedRuns(before.runs, runs) * this.#parts)
     const locals = extended(before.prompt.locals, kept, full)
     this.#write(runs, kept, known, locals)

@@ -1,7 +1,7 @@
 import { createProfile } from '../../../src/routing/catalogue.ts'
 import { translateEndpointPickerConfig } from '../../../src/routing/llm-d/endpoint-picker-config.ts'
 import { InFlightCounters } from '../../../src/workers/fleet.ts'
-import { aRequest, aWorker, candidatesOf } from '../../support/routing.ts'
+import { aDispatch, aRequest, aWorker, candidatesOf } from '../../support/routing.ts'
 import type { EndpointState, PluginRun, RequestState } from './states.ts'
 
 /**
@@ -24,7 +24,7 @@ export function ownScores({ kind, type, parameters, steps }: PluginRun): number[
     const row = step.endpoints.map(() => -1)
     for (const [place, index] of present.entries())
       row[index] = (kind === 'filter' ? profile.keep[place] : profile.scores[0]?.[place]) ?? NaN
-    profile.dispatched({ ...dispatch, serial: step.pick })
+    profile.dispatched(aDispatch({ serial: step.pick, promptTokens: 1, uncachedTokens: 1 }))
     return row
   })
   if (faults.length > 0) throw new Error(`${type} failed: ${String(faults[0])}`)
@@ -45,17 +45,4 @@ function candidatesAt({ tokens, endpoints }: RequestState, present: readonly num
     endpoints.map(({ match }) => match),
     tokens,
   )
-}
-
-const dispatch = {
-  promptTokens: 1,
-  uncachedTokens: 1,
-  prefillTokensAhead: 0,
-  requestsAhead: 0,
-  stream: true,
-  atMs: 0,
-  keys: null,
-  adapter: null,
-  session: null,
-  maxTokens: null,
 }
