@@ -2,7 +2,7 @@ import { chainKeys, type KeyScope } from '../kv/keys.ts'
 import { mix32 } from '../simulator/random.ts'
 import type { GivenBlocks } from '../simulator/sequence.ts'
 import type { GivenPrompt } from './chooser.ts'
-import { blockCount, sharedRuns, type BlockRuns, type TraceSession } from './traces/trace.ts'
+import { blockCount, eachPart, sharedRuns, type BlockRuns, type TraceSession } from './traces/trace.ts'
 
 export interface PromptScope {
   readonly blockTokens: number
@@ -76,23 +76,12 @@ export class SessionPrompts {
 
   #write(runs: BlockRuns, from: number, end: number, locals: Uint32Array): void {
     const { commonBlocks } = this.#session
-    let cell = 0
-    for (let at = 0; at < runs.length && cell * this.#parts < end; at += 2) {
-      const first = runs[at] as number
-      const count = runs[at + 1] as number
-      const skipped = Math.min(count, Math.max(0, Math.floor(from / this.#parts) - cell))
-      for (let i = skipped; i < count; i++) {
-        const copy = cell + i < commonBlocks ? 0 : this.#copy
-        for (let part = 0; part < this.#parts; part++) {
-          const block = (cell + i) * this.#parts + part
-          if (block >= end) break
-          const place = mix32(part ^ Math.imul(copy, 0x9e3779b1))
-          locals[2 * block] = mix32(first + i + place)
-          locals[2 * block + 1] = mix32((first + i) ^ mix32(place + 0x5851f42d))
-        }
-      }
-      cell += count
-    }
+    eachPart(runs, this.#parts, from, end, (id, cell, part, block) => {
+      const copy = cell < commonBlocks ? 0 : this.#copy
+      const place = mix32(part ^ Math.imul(copy, 0x9e3779b1))
+      locals[2 * block] = mix32(id + place)
+      locals[2 * block + 1] = mix32(id ^ mix32(place + 0x5851f42d))
+    })
   }
 }
 

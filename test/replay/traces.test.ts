@@ -9,6 +9,7 @@ import { readTrace, type ReadTraceOptions } from '../../src/replay/traces/read.t
 import {
   blockCount,
   blockIds,
+  eachPart,
   promptTokenIds,
   RunBuilder,
   sharedRuns,
@@ -179,6 +180,22 @@ test('runs hold the ids that were put in, and tell what two rows share', () => {
       let shared = 0
       while (shared < Math.min(one.length, other.length) && one[shared] === other[shared]) shared++
       assert.equal(sharedRuns(runs(one), runs(other)), shared)
+    }),
+  )
+})
+
+test('a walk over parts of blocks tells each one’s block, from any part to any other', () => {
+  const row = fc.array(fc.nat(5), { maxLength: 12 })
+  fc.assert(
+    fc.property(row, fc.integer({ min: 1, max: 5 }), fc.nat(70), fc.nat(70), (ids, parts, from, end) => {
+      const builder = new RunBuilder()
+      for (const id of ids) builder.add(id)
+      const expected = ids
+        .flatMap((id, block) => Array.from({ length: parts }, (_, part) => [id, block, part, block * parts + part]))
+        .slice(from, Math.max(from, end))
+      const told: number[][] = []
+      eachPart(builder.done(), parts, from, end, (...place) => told.push(place))
+      assert.deepEqual(told, expected)
     }),
   )
 })

@@ -1,6 +1,13 @@
 import { mix32 } from '../../simulator/random.ts'
 import { answeredRuns } from '../prompts.ts'
-import { blockCount, sharedRuns, type BlockRuns, type TokenRange, type TraceSession } from '../traces/trace.ts'
+import {
+  blockCount,
+  eachPart,
+  sharedRuns,
+  type BlockRuns,
+  type TokenRange,
+  type TraceSession,
+} from '../traces/trace.ts'
 
 /** Ordinary ids of every vocabulary, also of the small one that comes with the simulated engines. */
 export const commonTokens: TokenRange = { first: 1_000, count: 3_000 }
@@ -70,20 +77,10 @@ export class TokenPrompts {
 
   #write(runs: BlockRuns, from: number, end: number, tokens: Uint32Array): void {
     const { commonBlocks } = this.#session
-    let cell = 0
-    for (let at = 0; at < runs.length && cell * this.#blockTokens < end; at += 2) {
-      const first = runs[at] as number
-      const count = runs[at + 1] as number
-      for (let i = Math.max(0, Math.floor(from / this.#blockTokens) - cell); i < count; i++) {
-        const start = (cell + i) * this.#blockTokens
-        if (start >= end) break
-        const copy = cell + i < commonBlocks ? 0 : this.#copy
-        const seed = mix32(first + i + Math.imul(copy, 0x9e3779b1))
-        for (let place = Math.max(start, from); place < Math.min(start + this.#blockTokens, end); place++)
-          tokens[place] = this.#token(mix32(seed + place - start))
-      }
-      cell += count
-    }
+    eachPart(runs, this.#blockTokens, from, end, (id, block, part, place) => {
+      const copy = block < commonBlocks ? 0 : this.#copy
+      tokens[place] = this.#token(mix32(mix32(id + Math.imul(copy, 0x9e3779b1)) + part))
+    })
   }
 
   #token(word: number): number {

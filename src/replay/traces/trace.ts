@@ -80,6 +80,31 @@ export function sharedRuns(one: BlockRuns, other: BlockRuns): number {
   return shared
 }
 
+/**
+ * Walks a prompt whose blocks are cut into so many parts each, from one part to another.
+ *
+ * @param visit told of the id and the place of each part's block, and of the part's own place there and in the prompt
+ */
+export function eachPart(
+  runs: BlockRuns,
+  parts: number,
+  from: number,
+  end: number,
+  visit: (id: number, block: number, part: number, place: number) => void,
+): void {
+  let before = 0
+  for (let at = 0; at < runs.length && before * parts < end; at += 2) {
+    const first = runs[at] as number
+    const count = runs[at + 1] as number
+    const stop = Math.min((before + count) * parts, end)
+    for (let place = Math.max(before * parts, from); place < stop; place++) {
+      const block = Math.floor(place / parts)
+      visit(first + block - before, block, place - block * parts, place)
+    }
+    before += count
+  }
+}
+
 /** Gathers ids into runs. */
 export class RunBuilder {
   readonly #runs: number[] = []
