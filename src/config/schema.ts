@@ -1,4 +1,5 @@
 import Type, { type Static } from 'typebox'
+import { eventLosses, staleLoadMs } from './defaults.ts'
 import { pool, profile, tiers } from './schema/pool.ts'
 import { redis } from './schema/redis.ts'
 import { snapshot } from './schema/snapshot.ts'
@@ -273,20 +274,20 @@ export const configSchema = object({
   load: object(
     {
       intervalMs: integer('Between two reads of an engine’s load metrics.', 20, hourMs, { default: 500 }),
-      staleMs: integer('Age beyond which a load figure is not used.', 20, hourMs, { default: 3000 }),
+      staleMs: integer('Age beyond which a load figure is not used.', 20, hourMs, { default: staleLoadMs }),
     },
     { default: {}, description: 'Load figures scraped from the engines.' },
   ),
   eventLosses: object(
     {
       gaps: integer('Gaps that no replay fills, from which on a worker’s events are left alone.', 1, 1000, {
-        default: 2,
+        default: eventLosses.gaps,
       }),
       withinSeconds: integer(
         'Within which those gaps come; after as long without one the events count again.',
         1,
         86_400,
-        { default: 600 },
+        { default: eventLosses.withinSeconds },
       ),
     },
     {

@@ -1,3 +1,4 @@
+import { eventLosses, shareTtlMs, staleLoadMs } from '../config/defaults.ts'
 import { RouterError } from '../errors.ts'
 import type { KvEvent as MapEvent, WorkerSlot } from '../kv/batch.ts'
 import { Losses } from '../events/losses.ts'
@@ -61,9 +62,6 @@ export interface Sharing {
 /** More than a run ever has under way. */
 const expectedRequests = 4096
 const approximateTtlMs = 3_600_000
-const staleLoadMs = 3000
-const shareTtlMs = 2000
-const lossLimits = { gaps: 2, withinSeconds: 600 }
 
 /** What all requests of a run say of themselves. */
 const sameFacts: Omit<PolicyFacts, 'promptTokens' | 'promptTokensEstimate'> = {
@@ -145,7 +143,7 @@ export class Routed implements Chooser {
     })
     this.#sequences = new Array<number>(workers).fill(0)
     this.#epochs = new Array<number>(workers).fill(0)
-    this.#losses = Array.from({ length: workers }, () => new Losses(() => lossLimits, clock))
+    this.#losses = Array.from({ length: workers }, () => new Losses(() => eventLosses, clock))
     this.#workers = Array.from({ length: workers }, () => {
       const worker = this.#fleet.add((slot, serial) => ({
         ...simulatedWorker(slot, serial, blockSize, isAnnounced(slot)),

@@ -43,6 +43,7 @@ const forbidden: readonly (readonly [string, string])[] = [
   ['src/simulator/a.ts', 'src/map/a.ts'],
   ['src/gateway/a.ts', 'src/map/a.ts'],
   ['src/replay/a.ts', 'src/http/a.ts'],
+  ['src/replay/b.ts', 'src/config/a.ts'],
   ['src/commands/a.ts', 'src/map/a.ts'],
   ['src/cli.ts', 'src/map/a.ts'],
   ['src/index.ts', 'src/map/a.ts'],

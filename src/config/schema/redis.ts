@@ -1,4 +1,5 @@
 import Type from 'typebox'
+import { shareTtlMs } from '../defaults.ts'
 import { GiB, hourMs, integer, object, text } from './words.ts'
 
 const node = (whose: string) =>
@@ -106,7 +107,7 @@ export const redis = object(
       default: 1,
     }),
     shareTtlMs: integer('A replica that is silent for so long is gone, and what it had in flight.', 1000, hourMs, {
-      default: 2000,
+      default: shareTtlMs,
     }),
   },
   { description: 'Redis, through which replicas share one map; omitted: everything stays in this process.' },
