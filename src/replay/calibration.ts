@@ -1,5 +1,5 @@
 import { RouterError } from '../errors.ts'
-import type { EngineOptions } from '../simulator/engine.ts'
+import type { EngineOptions } from '../simulator/engine-options.ts'
 
 /** What an engine on a given machine can do: every figure of the engine model that a measurement would change. */
 export interface Calibration {

@@ -1,4 +1,5 @@
-import { Engine, engineDefaults, type EngineOptions } from '../simulator/engine.ts'
+import { engineDefaults, type EngineOptions } from '../simulator/engine-options.ts'
+import { Engine } from '../simulator/engine.ts'
 import type { KvEvent } from '../simulator/kv-event.ts'
 import type { GenerationResult } from '../simulator/sequence.ts'
 import type { Tiers } from './tiers.ts'

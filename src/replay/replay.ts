@@ -1,7 +1,7 @@
 import { createKeyMaker, type KeyScope } from '../kv/keys.ts'
 import type { ProfileChoice } from '../routing/catalogue.ts'
 import type { PolicyPlugin } from '../routing/policy.ts'
-import { engineDefaults, type EngineOptions } from '../simulator/engine.ts'
+import { engineDefaults, type EngineOptions } from '../simulator/engine-options.ts'
 import type { KvEvent } from '../simulator/kv-event.ts'
 import type { GenerationResult } from '../simulator/sequence.ts'
 import { Agenda } from './agenda.ts'

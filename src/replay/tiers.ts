@@ -1,5 +1,6 @@
 import type { TierSettings } from '../routing/tier-credit.ts'
-import type { EngineOptions, TrueMatch } from '../simulator/engine.ts'
+import type { EngineOptions } from '../simulator/engine-options.ts'
+import type { TrueMatch } from '../simulator/tiered-cache.ts'
 import { keyOf } from '../simulator/host-cache.ts'
 import { SharedStore } from '../simulator/shared-store.ts'
 import type { Calibration } from './calibration.ts'

@@ -1,5 +1,7 @@
 import type { Cancel, Clock } from '../zmtp/clock.ts'
-import { Engine, type EngineOptions, type EngineStats, type TrueBlocks, type TrueMatch } from './engine.ts'
+import type { EngineOptions } from './engine-options.ts'
+import { Engine, type EngineStats } from './engine.ts'
+import type { TrueBlocks, TrueMatch } from './tiered-cache.ts'
 import type { KvEvent } from './kv-event.ts'
 import { takenAs, toldAs, type Misreport } from './misreport.ts'
 import type { GenerationRequest, GenerationResult } from './sequence.ts'

@@ -1,5 +1,5 @@
 import { systemClock, type Clock } from '../zmtp/clock.ts'
-import type { EngineOptions } from './engine.ts'
+import type { EngineOptions } from './engine-options.ts'
 import { vllm } from './flavours/vllm.ts'
 import { outputVocabulary, type SimulatorTokenizer } from './tokenizer.ts'
 import { SimulatedWorker, type WorkerOptions } from './worker.ts'

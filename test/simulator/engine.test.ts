@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { Engine, type EngineOptions } from '../../src/simulator/engine.ts'
+import type { EngineOptions } from '../../src/simulator/engine-options.ts'
+import { Engine } from '../../src/simulator/engine.ts'
 import type { KvEvent } from '../../src/simulator/kv-event.ts'
 import type { GenerationRequest, GenerationResult } from '../../src/simulator/sequence.ts'
 

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { Engine, type EngineOptions } from '../../src/simulator/engine.ts'
+import type { EngineOptions } from '../../src/simulator/engine-options.ts'
+import { Engine } from '../../src/simulator/engine.ts'
 import { encodeBatch } from '../../src/simulator/event-encoding.ts'
 import { nameOf } from '../../src/simulator/host-cache.ts'
 import type { KvEvent } from '../../src/simulator/kv-event.ts'
