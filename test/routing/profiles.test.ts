@@ -406,6 +406,30 @@ test('kv-aware credits a prefix no further than it fits beside what requests und
   assert.ok(Math.abs(besideMs - sharedMs - (29 * 16 * 1000) / 8000) < 1, `${besideMs}, ${sharedMs}`)
 })
 
+test('kv-aware computes a long prompt where fewest prompt tokens were asked for lately', () => {
+  const { profile, now } = profileNamed('kv-aware')
+  // As many requests each, of which those to worker 2 are short.
+  for (let times = 0; times < 40; times++) {
+    for (const serial of [0, 1, 2, 3]) {
+      const promptTokens = serial === 2 ? 8000 : 16_000
+      profile.dispatched(dispatchTo(serial, { stream: false, promptTokens, atMs: now.ms }))
+    }
+    now.ms += 1000
+  }
+  const counters = new InFlightCounters(64)
+  counters.add(2, 1, 40, 0)
+  const chosen = (promptTokens: number): number => {
+    const candidates = candidatesOf(workers, counters, [], promptTokens)
+    return profile.choose(aRequest({ promptTokens }), candidates, candidates)
+  }
+  for (let times = 0; times < 8; times++) {
+    assert.equal(chosen(12_000), 2)
+    assert.notEqual(chosen(160), 2, 'a short prompt goes by the queue')
+  }
+  now.ms += 600_000
+  assert.notEqual(chosen(12_000), 2, 'long ago is forgotten')
+})
+
 test('kv-aware sends a long prompt after its prefix the more readily the more requests would wait behind it', () => {
   const { profile, now } = profileNamed({
     scorers: [{ type: 'predicted-ttft', parameters: { learnedSamples: 1e9, runningRequestTokens: 0 } }],

@@ -1,5 +1,5 @@
 import Type from 'typebox'
-import { ArrivalRate } from '../learned/arrival-rate.ts'
+import { Demand } from '../learned/demand.ts'
 import { KvRoom } from '../learned/kv-room.ts'
 import { PrefillLine } from '../learned/prefill-line.ts'
 import { PromptsUnderWay } from '../learned/prompts-under-way.ts'
@@ -12,6 +12,7 @@ interface Learned {
   /** Streamed requests sent and without a first byte yet, oldest first: engines prefill first come, first served. */
   readonly waiting: Set<Dispatch>
   readonly underWay: PromptsUnderWay
+  readonly demand: Demand
   /** When the oldest of them can have begun: its dispatch or the first byte of the one before it. */
   headSinceMs: number
 }
@@ -98,7 +99,6 @@ export const predictedTtft = definePolicy({
     let dispatched = 0
     let misfit = 0
     let observed = 0
-    const arrivals = new ArrivalRate()
     /** By candidate of the last call. */
     let predicted = new Float64Array(16)
     const room = new KvRoom(assumedAnswerMs, learnedSamples)
@@ -111,6 +111,7 @@ export const predictedTtft = definePolicy({
           speed: new SpeedFactor(learnedSamples),
           waiting: new Set(),
           underWay: new PromptsUnderWay(),
+          demand: new Demand(),
           headSinceMs: 0,
         }
         learned.set(serial, entry)
@@ -178,7 +179,6 @@ export const predictedTtft = definePolicy({
       score(request, fleet, match, out) {
         const nowMs = clock()
         if (predicted.length < fleet.count) predicted = new Float64Array(2 * fleet.count)
-        const perWorker = arrivals.at(nowMs) / fleet.count
         let shortest = -1
         for (let i = 0; i < fleet.count; i++) {
           const entry = of(fleet.serials[i] as number)
@@ -199,7 +199,8 @@ export const predictedTtft = definePolicy({
           const running = (fleet.requests[i] as number) + (fleet.foreignRequests[i] as number) - foreignWaiting
           const tokens = queued + ownWeight * uncached + runningRequestTokens * running
           const ms = line.baseMs + space.waitMs + tokens * msPerToken
-          const waitingMs = perWorker * waitedMs(Math.max(0, uncached) * msPerToken, usualPrompt * msPerToken)
+          const arrivals = usualPrompt === 0 ? 0 : entry.demand.tokensPerMs(nowMs) / usualPrompt
+          const waitingMs = arrivals * waitedMs(Math.max(0, uncached) * msPerToken, usualPrompt * msPerToken)
           predicted[i] = ms
           out[i] = -(ms + othersWeight * (waitingMs + space.drivenOutTokens * msPerToken))
         }
@@ -207,12 +208,12 @@ export const predictedTtft = definePolicy({
       },
       predictedMs: (candidate) => predicted[candidate] ?? NaN,
       onDispatched(dispatch) {
-        arrivals.add(dispatch.atMs)
         const samples = Math.min(learnedSamples, ++dispatched)
         usualTokens += (dispatch.uncachedTokens - usualTokens) / samples
         usualPrompt += (dispatch.promptTokens - usualPrompt) / samples
         const entry = of(dispatch.serial)
         entry.underWay.began(dispatch)
+        entry.demand.add(dispatch.promptTokens, dispatch.atMs)
         if (!dispatch.stream) return
         if (entry.waiting.size === 0) entry.headSinceMs = dispatch.atMs
         entry.waiting.add(dispatch)
