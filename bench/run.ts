@@ -1,10 +1,10 @@
 /**
  * Runs the benchmarks, all or those that are named, and keeps the results as JSON in bench/results/:
- * machine, commit, command, samples; docs/benchmarks.md tells them. Figures of a shared machine are noisy: compare the ratios within one run.
+ * machine, commit, command, samples; docs/ tells them. Figures of a shared machine are noisy: compare the ratios within one run.
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import { benchmarksPage } from '../scripts/benchmarks-page.ts'
+import { docsOfResults } from '../scripts/docs.ts'
 import { commit, machine } from './machine.ts'
 import { printResults, type BenchResult, type Told } from './result.ts'
 
@@ -86,5 +86,6 @@ for (const { name, load } of chosen) {
   }
   writeFileSync(`${folder}${name}.json`, `${JSON.stringify(record, null, 2)}\n`)
 }
-writeFileSync(fileURLToPath(new URL('../docs/benchmarks.md', import.meta.url)), benchmarksPage())
+for (const [path, text] of Object.entries(docsOfResults()))
+  writeFileSync(fileURLToPath(new URL(`../${path}`, import.meta.url)), text)
 console.log(missed === 0 ? '\nEvery goal was met.' : `\n${missed} goals were missed.`)

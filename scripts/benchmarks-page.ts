@@ -122,6 +122,6 @@ function noteOf(note: number | string | undefined): string {
   return typeof note === 'number' ? figure(note) : (note ?? '')
 }
 
-function figure(value: number): string {
+export function figure(value: number): string {
   return Math.abs(value) >= 1000 ? Math.round(value).toLocaleString('en-US') : String(Number(value.toPrecision(3)))
 }

@@ -1,7 +1,7 @@
 /**
  * Writes the generated docs from their one source: docs/configuration.md and config/schema.json from the config schema,
- * docs/metrics.md from the metrics' declarations, docs/benchmarks.md and
- * docs/reliability.md from kept results. With --check it writes nothing and fails where a file is not fresh.
+ * docs/metrics.md from the metrics' declarations, docs/benchmarks.md, docs/reliability.md
+ * and the comparison in docs/routing.md from kept results. With --check it writes nothing and fails where a file is not fresh.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
@@ -10,6 +10,7 @@ import { configSchema } from '../src/config/schema.ts'
 import { plugins, profileAliases, profiles } from '../src/routing/catalogue.ts'
 import { createMetrics } from '../src/telemetry/metrics.ts'
 import { benchmarksPage } from './benchmarks-page.ts'
+import { routingPage } from './comparison.ts'
 import { reliabilityPage } from './reliability-page.ts'
 
 interface Schema {
@@ -33,9 +34,17 @@ export async function generatedDocs(): Promise<Record<string, string>> {
     'docs/configuration.md': configuration(),
     'docs/metrics.md': await metrics(),
     'docs/policies.md': policies(),
+    ...docsOfResults(),
+    'config/schema.json': `${JSON.stringify(configSchema, null, 2)}\n`,
+  }
+}
+
+/** What is told of kept results. */
+export function docsOfResults(): Record<string, string> {
+  return {
     'docs/benchmarks.md': benchmarksPage(),
     'docs/reliability.md': reliabilityPage(),
-    'config/schema.json': `${JSON.stringify(configSchema, null, 2)}\n`,
+    'docs/routing.md': routingPage(),
   }
 }
 
