@@ -1,63 +1,35 @@
-import { isDeepStrictEqual } from 'node:util'
 import type { WorkerConfig } from '../config/schema.ts'
-import type { Log } from '../telemetry/log.ts'
-import type { Metrics } from '../telemetry/metrics.ts'
 import type { EngineHttp } from '../workers/engine-http.ts'
 import { detectEngine } from '../workers/detect.ts'
-import type { Engine, EngineFacts, LoadFeedPlace, RankFacts, RankLoad } from '../workers/engine.ts'
+import type { Engine, EngineFacts } from '../workers/engine.ts'
 import { engines } from '../workers/engines.ts'
-import type { ToldFacts } from '../truth/check.ts'
 import type { Fleet } from '../workers/fleet.ts'
 import type { PrefixCounters } from '../workers/load.ts'
 import { poolServes, type Pool } from '../workers/pool.ts'
 import { EndpointWatch, type HealthTiming, type LoadTiming } from '../workers/watch.ts'
-import { workerAddress, type MeasuredLoad, type Worker, type WorkerAddress } from '../workers/worker.ts'
+import { workerAddress, type Worker, type WorkerAddress } from '../workers/worker.ts'
 import type { Source, Target } from './claims.ts'
-import type { WorkerLoadFeed } from './load-feeds.ts'
-import {
-  differInPassing,
-  eventReading,
-  eventsPlace,
-  headersFor,
-  newWorker,
-  toldFacts,
-  type EventReading,
-} from './worker-config.ts'
-import { noEvents, type EventsPlace, type WorkerEvents, type WorkerEventsStatus } from './worker-events.ts'
+import { KeptWorker, type KeptWorkerPorts } from './kept-worker.ts'
+import { ProbeRounds, type ProbePorts } from './probe-rounds.ts'
+import { differInPassing, headersFor, newWorker } from './worker-config.ts'
+import { noEvents, type WorkerEventsStatus } from './worker-events.ts'
 
 /** What an endpoint needs of the rooms around it. The timings are read anew each time: a reload may change them. */
-export interface EndpointPorts {
+export interface EndpointPorts extends KeptWorkerPorts, ProbePorts {
   readonly fleet: Fleet
   readonly http: EngineHttp
   readonly health: HealthTiming
   readonly load: LoadTiming
-  readonly probeIntervalMs: number
-  readonly clock: () => number
-  readonly log: Log
-  readonly metrics: Metrics
   /** An engine is about to be spoken to for the first time, or with other options. */
   readonly onEndpoint: (given: WorkerConfig, pool: Pool | null) => void
-  readonly onWorker: (worker: Worker) => void
-  /** Tokens in a block of a worker without events that does not say; null: nothing is concluded of it. */
-  readonly assumedBlockSize: number | null
-  /** What the worker's engine says of itself, as it comes up. */
-  readonly onTold: (worker: Worker, told: ToldFacts) => void
-  /** Its engine went away or is another process: what it was sent is not in its cache. */
-  readonly onWorkerLost: (worker: Worker) => void
   /** Its engine's process is another one than before. */
   readonly onWorkerRestarted: (worker: Worker) => void
   /** Its load is about to be asked for. */
   readonly onLoadAsked: (worker: Worker) => void
-  /** The worker's load has just been read. */
-  readonly onLoad: (worker: Worker) => void
   /** Whether the worker's hit counters are worth a question. */
   readonly wantsHits: (worker: Worker) => boolean
   /** They have just been read. */
   readonly onHits: (worker: Worker, counters: PrefixCounters) => void
-  readonly startEvents: (worker: Worker, place: EventsPlace, reading: EventReading) => WorkerEvents
-  readonly startLoadFeed: (worker: Worker, place: LoadFeedPlace, onLoad: (load: RankLoad) => void) => WorkerLoadFeed
-  /** Compares tokenizing with the worker's own. */
-  readonly probe: (worker: Worker) => Promise<'equal' | 'different' | 'unverified'>
 }
 
 /** What an endpoint asks of its keeper. */
@@ -70,14 +42,6 @@ export interface EndpointOwner {
   readonly orders: { isDrained(id: string): boolean; isRemoved(id: string): boolean }
 }
 
-interface Kept {
-  readonly worker: Worker
-  events: WorkerEvents | null
-  /** Where the events come from. */
-  place: EventsPlace | null
-  loadFeed: WorkerLoadFeed | null
-}
-
 /** One engine: its watch, a worker for each of its ranks, their events, and the comparison of tokenizing. */
 export class Endpoint {
   readonly id: string
@@ -85,13 +49,13 @@ export class Endpoint {
   readonly #owner: EndpointOwner
   readonly #address: WorkerAddress
   readonly #watch: EndpointWatch
+  readonly #probes: ProbeRounds
   /** Whether the pool is that of the model which the engine serves. */
   readonly #learnsPool: boolean
   #source: Source
   #given: WorkerConfig
   #pool: Pool | null
-  #kept: Kept[] = []
-  #probeTimer: NodeJS.Timeout | null = null
+  #kept: KeptWorker[] = []
   /** The model for which the engine is kept out. */
   #wrongModel: string | null = null
   /** The kind of engine; null until it is known. */
@@ -116,6 +80,7 @@ export class Endpoint {
       // Its connections are made without what it asked for, and fail where the engine insists on it.
       ports.log.error({ worker: this.id, error: String(error) }, 'the options of an engine cannot be used')
     }
+    this.#probes = new ProbeRounds(ports, () => this.workers)
     const headers = (): Record<string, string> => headersFor(this.#address, this.#given)
     this.#watch = new EndpointWatch({
       baseUrl: this.#address.origin + this.#address.basePath,
@@ -138,8 +103,10 @@ export class Endpoint {
       onLoadAsked: () => {
         for (const { worker } of this.#kept) ports.onLoadAsked(worker)
       },
-      wantsLoad: () => this.#kept.some(({ loadFeed }) => loadFeed?.isLive() !== true),
-      onLoad: (load) => this.#loaded(load),
+      wantsLoad: () => this.#kept.some(({ tellsLoad }) => !tellsLoad),
+      onLoad: (load) => {
+        for (const kept of this.#kept) kept.loaded(load)
+      },
       wantsHits: () => {
         const worker = this.#onlyWorker()
         return worker !== null && ports.wantsHits(worker)
@@ -202,7 +169,7 @@ export class Endpoint {
   }
 
   eventsOf(worker: Worker): WorkerEventsStatus {
-    return this.#kept.find((kept) => kept.worker === worker)?.events?.status() ?? noEvents
+    return this.#kept.find((kept) => kept.worker === worker)?.eventsStatus ?? noEvents
   }
 
   reportUnreachable(refused: boolean): void {
@@ -225,23 +192,20 @@ export class Endpoint {
   /** Ends with the process. */
   async stop(): Promise<void> {
     this.#halt()
-    await Promise.all(
-      this.#kept.flatMap(({ events, loadFeed }) => [events?.stop() ?? [], loadFeed?.stop() ?? []].flat()),
-    )
+    await Promise.all(this.#kept.map((kept) => kept.stop()))
   }
 
   #halt(): void {
     this.#left = true
     this.#watch.stop()
-    if (this.#probeTimer !== null) clearTimeout(this.#probeTimer)
+    this.#probes.stop()
   }
 
   /** Its events end at once: nobody asks any more what it holds, and its successor may want their place. */
-  #depart({ worker, events, loadFeed }: Kept): void {
-    void events?.stop()
-    void loadFeed?.stop()
-    worker.exact = false
-    this.#owner.depart(worker)
+  #depart(kept: KeptWorker): void {
+    void kept.stop()
+    kept.worker.exact = false
+    this.#owner.depart(kept.worker)
   }
 
   #addWorkers(ranks: readonly (number | null)[]): void {
@@ -259,7 +223,7 @@ export class Endpoint {
       return
     }
     worker.standing.draining = this.#owner.orders.isDrained(worker.id)
-    this.#kept.push({ worker, events: null, place: null, loadFeed: null })
+    this.#kept.push(new KeptWorker(worker, this.#o))
     pool.workers.push(worker)
     this.#o.onWorker(worker)
   }
@@ -275,8 +239,8 @@ export class Endpoint {
     this.#becomeOf(engine)
     if (facts === null || !(await this.#learn(facts)) || this.#left) return false
     this.#renewMoved(facts)
-    for (const kept of this.#kept) this.#workerUp(kept, facts)
-    void this.#probe()
+    for (const kept of this.#kept) kept.up(this.#given, facts)
+    void this.#probes.begin()
     return true
   }
 
@@ -315,89 +279,13 @@ export class Endpoint {
 
   /** An engine that publishes its events elsewhere than before is another process, with a cache of its own. */
   #renewMoved(facts: EngineFacts): void {
-    const moved = this.#kept.filter(({ worker, place }) => {
-      const now = eventsPlace(this.#given, worker.rank, rankOf(facts, worker))
-      return place !== null && now !== null && !isDeepStrictEqual(place, now)
-    })
+    const moved = this.#kept.filter((kept) => kept.hasMoved(this.#given, facts))
     for (const { worker } of moved) this.removeWorker(worker)
     this.#addWorkers(moved.map(({ worker }) => worker.rank))
   }
 
-  #workerUp(kept: Kept, facts: EngineFacts): void {
-    const { worker } = kept
-    const rank = rankOf(facts, worker)
-    // A restarted engine may have another block size or capacity than before.
-    const blockSize = worker.announcedBlockSize ?? this.#given.blockSize ?? rank?.blockSize ?? worker.blockSize
-    if (blockSize !== worker.blockSize) {
-      worker.blockSize = blockSize
-      this.#o.onWorker(worker)
-    }
-    worker.omitsMisses = facts.omitsMisses ?? false
-    worker.models = new Set(facts.models.map(({ id }) => id))
-    worker.capacityBlocks = this.#given.capacityBlocks ?? rank?.capacityBlocks ?? worker.capacityBlocks
-    const place = eventsPlace(this.#given, worker.rank, rank)
-    if (kept.events === null && place !== null) this.#listenToEvents(kept, place)
-    if (worker.blockSize === null && kept.events === null && this.#o.assumedBlockSize !== null) {
-      worker.blockSize = this.#o.assumedBlockSize
-      this.#o.onWorker(worker)
-    }
-    if (worker.degraded === 'wrong_model') worker.degraded = 'block_size_unknown'
-    if (worker.blockSize !== null && worker.degraded === 'block_size_unknown') worker.degraded = null
-    this.#o.onTold(worker, toldFacts(this.#given, facts, rank, kept.events !== null))
-    this.#listenToLoad(kept, rank?.loadFeed ?? null)
-    worker.standing.up = true
-    this.#o.log.info(
-      {
-        worker: worker.id,
-        model: worker.pool,
-        engine: worker.engine,
-        blockSize: worker.blockSize,
-        capacityBlocks: worker.capacityBlocks,
-        events: kept.events === null ? 'absent' : 'present',
-      },
-      'worker up',
-    )
-  }
-
-  /** A restarted engine may publish its load elsewhere, or no longer. */
-  #listenToLoad(kept: Kept, place: LoadFeedPlace | null): void {
-    const { worker } = kept
-    if (kept.loadFeed !== null && !isDeepStrictEqual(kept.loadFeed.place, place)) {
-      void kept.loadFeed.stop()
-      kept.loadFeed = null
-    }
-    if (place === null || kept.loadFeed !== null) return
-    this.#listening(worker, () => {
-      kept.loadFeed = this.#o.startLoadFeed(worker, place, (load) => {
-        if (worker.standing.up) this.#setLoad(worker, load, 'feed')
-      })
-    })
-  }
-
-  #listenToEvents(kept: Kept, place: EventsPlace): void {
-    this.#listening(kept.worker, () => {
-      kept.events = this.#o.startEvents(kept.worker, place, eventReading(this.#given))
-      kept.place = place
-    })
-  }
-
-  /** Engines may tell of places that cannot be reached from here, such as a pipe on their own machine. */
-  #listening(worker: Worker, start: () => void): void {
-    try {
-      start()
-    } catch (error) {
-      this.#o.log.error({ worker: worker.id, error: String(error) }, 'cannot listen to what the engine publishes')
-    }
-  }
-
   #down(): void {
-    for (const { worker, events } of this.#kept) {
-      worker.standing.up = false
-      worker.load = null
-      events?.workerDown()
-      this.#o.onWorkerLost(worker)
-      this.#o.log.warn({ worker: worker.id }, 'worker down')
-    }
+    for (const kept of this.#kept) kept.down()
   }
 
   /**
@@ -434,16 +322,7 @@ export class Endpoint {
 
   /** An address that is used again by another model must never get this one's requests. */
   #keepOut(pool: Pool, serves: string): void {
-    for (const kept of this.#kept) {
-      kept.worker.standing.up = false
-      kept.worker.load = null
-      kept.worker.degraded = 'wrong_model'
-      this.#o.onWorkerLost(kept.worker)
-      void kept.events?.stop()
-      void kept.loadFeed?.stop()
-      kept.events = null
-      kept.loadFeed = null
-    }
+    for (const kept of this.#kept) kept.keepOut()
     if (this.#wrongModel === serves) return
     this.#wrongModel = serves
     this.#o.log.error(
@@ -452,57 +331,9 @@ export class Endpoint {
     )
   }
 
-  #loaded(load: ReadonlyMap<number, RankLoad>): void {
-    for (const { worker, loadFeed } of this.#kept) {
-      if (loadFeed?.isLive() === true) continue
-      const own = worker.rank === null ? ofAllRanks(load) : load.get(worker.rank)
-      if (own === undefined) continue
-      this.#setLoad(worker, own, 'poll')
-    }
-  }
-
   /** The worker that counters of the whole endpoint speak of; null where it has several ranks. */
   #onlyWorker(): Worker | null {
     const [only, second] = this.#kept
     return only === undefined || second !== undefined ? null : only.worker
-  }
-
-  #setLoad(worker: Worker, load: RankLoad, source: MeasuredLoad['source']): void {
-    worker.load = { ...load, source, atMs: this.#o.clock() }
-    this.#o.onLoad(worker)
-  }
-
-  async #probe(): Promise<void> {
-    if (this.#probeTimer !== null) clearTimeout(this.#probeTimer)
-    const first = this.#kept[0]?.worker
-    if (first !== undefined) {
-      const result = await this.#o.probe(first)
-      if (this.#left) return
-      for (const { worker } of this.#kept) {
-        this.#o.metrics.tokenizerProbes.add(1, worker.id, result)
-        if (result === 'different') worker.degraded = 'tokenizer_differs'
-        else if (worker.degraded === 'tokenizer_differs' && result === 'equal') worker.degraded = null
-      }
-    }
-    if (this.#probeTimer !== null) clearTimeout(this.#probeTimer)
-    this.#probeTimer = setTimeout(() => void this.#probe(), this.#o.probeIntervalMs)
-    this.#probeTimer.unref()
-  }
-}
-
-function rankOf(facts: EngineFacts, worker: Worker): RankFacts | null {
-  return facts.ranks.find(({ rank }) => rank === null || rank === (worker.rank ?? 0)) ?? null
-}
-
-/** The load of a worker that is all of its engine. */
-function ofAllRanks(load: ReadonlyMap<number, RankLoad>): RankLoad | undefined {
-  const [first, ...others] = load.values()
-  if (first === undefined || others.length === 0) return first
-  const all = [first, ...others]
-  const sum = (figure: (load: RankLoad) => number): number => all.reduce((total, own) => total + figure(own), 0)
-  return {
-    running: sum(({ running }) => running),
-    waiting: sum(({ waiting }) => waiting),
-    kvUsage: all.some(({ kvUsage }) => kvUsage === null) ? null : sum(({ kvUsage }) => kvUsage ?? 0) / all.length,
   }
 }
