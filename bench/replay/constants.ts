@@ -12,6 +12,7 @@ const scorer: Readonly<Record<string, readonly number[]>> = {
   runningRequestTokens: [0, 16],
   ownWeight: [0.5, 1.5],
   twinCredit: [0, 1, 1.5],
+  demandWindowMs: [10_000, 120_000],
   learnedSamples: [16, 256],
   prefillTokensPerSecond: [2_000, 32_000],
 }

@@ -1,5 +1,5 @@
 /**
- * Prompt tokens that a worker is asked for in a millisecond, the last half minute counting most: who is sent there comes back there, so that
+ * Prompt tokens that a worker is asked for in a millisecond, the last window of time counting most: who is sent there comes back there, so that
  * it tells how many will come, and how much they need to remain in its cache.
  */
 export class Demand {
@@ -7,7 +7,7 @@ export class Demand {
   #tokensPerMs = 0
   #lastMs = NaN
 
-  constructor(windowMs = 30_000) {
+  constructor(windowMs: number) {
     this.#windowMs = windowMs
   }
 

@@ -77,6 +77,11 @@ export const predictedTtft = definePolicy({
         minimum: 0,
         default: 0.5,
       }),
+      demandWindowMs: Type.Number({
+        description: 'How long what a worker was asked for counts among what it will be asked for.',
+        exclusiveMinimum: 0,
+        default: 30_000,
+      }),
       learnedSamples: Type.Number({
         description: 'Answers over which a learned rate is averaged.',
         minimum: 1,
@@ -86,7 +91,15 @@ export const predictedTtft = definePolicy({
     { additionalProperties: false },
   ),
   create(
-    { prefillTokensPerSecond, runningRequestTokens, ownWeight, twinCredit, othersWeight, learnedSamples },
+    {
+      prefillTokensPerSecond,
+      runningRequestTokens,
+      ownWeight,
+      twinCredit,
+      othersWeight,
+      demandWindowMs,
+      learnedSamples,
+    },
     { clock },
   ) {
     // One line for the whole pool: were each worker's learned alone, whichever is tried first would look unlike the rest
@@ -111,7 +124,7 @@ export const predictedTtft = definePolicy({
           speed: new SpeedFactor(learnedSamples),
           waiting: new Set(),
           underWay: new PromptsUnderWay(),
-          demand: new Demand(),
+          demand: new Demand(demandWindowMs),
           headSinceMs: 0,
         }
         learned.set(serial, entry)
