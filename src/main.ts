@@ -1,14 +1,5 @@
 import { performance } from 'node:perf_hooks'
-import { ApiKeys } from './admission/api-keys.ts'
 import type { Config } from './config/schema.ts'
-import { adminGuard } from './http/admin-guard.ts'
-import { addAdminRoutes } from './http/admin.ts'
-import { BodyBudget } from './http/bodies.ts'
-import { TrustedProxies } from './http/forwarded.ts'
-import { renewedCertificates } from './http/listener.ts'
-import { drain, listen } from './http/listening.ts'
-import { addPublicRoutes } from './http/public.ts'
-import { createServer } from './http/server.ts'
 import type { WorkerSlot } from './kv/batch.ts'
 import { createKeyMaker } from './kv/keys.ts'
 import { PromptKeys } from './kv/prompt-keys.ts'
@@ -18,6 +9,7 @@ import { forwardLimits, saturationLimits } from './main/config-limits.ts'
 import { ChunkStores, storeSlots } from './main/chunk-stores.ts'
 import { configWatch, type ConfigSource } from './main/config-watch.ts'
 import { Discoveries } from './main/discoveries.ts'
+import { Doors } from './main/doors.ts'
 import { EventsWiring } from './main/events-wiring.ts'
 import { startLoadFeed } from './main/load-feeds.ts'
 import { Lookups } from './main/lookups.ts'
@@ -30,6 +22,7 @@ import { LivePlugins } from './main/live-plugins.ts'
 import { checkedPlugins, profileChoice, profileNotes, tierCredit } from './main/policies.ts'
 import { pluginReports } from './main/plugin-reports.ts'
 import { PoolSetup } from './main/pool-setup.ts'
+import { Readiness } from './main/readiness.ts'
 import { Replication } from './main/replication.ts'
 import { keepsSnapshots, WarmStart } from './main/warm-start.ts'
 import { deploymentSecret, fingerprintOf } from './main/secret.ts'
@@ -145,7 +138,6 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     ...(replication === null ? {} : { replicas: replication.shared.shares }),
   })
   const outliers = createOutliers({ limits: config.outliers, clock, random, metrics, log })
-  const apiKeys = new ApiKeys(config.apiKeys)
   const { log: path, logBytes: fileBytes, logFiles: keptFiles } = config.decisions
   const decisionFile = path === undefined ? null : new DecisionFile({ path, fileBytes, keptFiles, metrics, log })
   const decisions = new DecisionLog(config.decisions.kept, config.limits.workers)
@@ -317,74 +309,18 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     onUnreachable: (worker, refused) => keeper.reportUnreachable(worker, refused),
   })
 
-  let started = false
-  /** What is waited for until then. */
-  let starting = 'first health checks'
-  let draining = false
-  const readiness = () => {
-    const reasons = [
-      ...(draining ? ['shutting down'] : []),
-      ...(started ? [] : [starting]),
-      ...(live.config.readiness === 'anyWorker' &&
-      ![...fleet.workers()].some(({ standing }) => standing.state === 'healthy')
-        ? ['no healthy worker']
-        : []),
-    ]
-    return { ready: reasons.length === 0, reasons }
-  }
-
-  const { limits, timeouts } = config
-  const bodies = new BodyBudget(limits.bodiesBytes)
-  metrics.read('request_body_bytes', () => [[[], bodies.heldBytes]])
-  const proxies = new TrustedProxies(config.forwarded.trustedProxies)
-  const onRefused = (reason: string): void => metrics.refusedAtDoor.add(1, reason)
-  const publicApp = createServer({ limits, timeouts, tls: config.listen.tls ?? null, bodies, log, onRefused })
-  addPublicRoutes(publicApp, {
-    pipeline,
-    pools,
-    prompts,
-    get exposure() {
-      return live.config.expose
-    },
-    proxies,
-    authenticate: (headers) => apiKeys.authenticate(headers),
-    ready: () => readiness().ready,
-    draining: () => draining,
-    onInternalError: (error, requestId) =>
-      log.error(
-        { requestId, error: error instanceof Error ? error.stack : String(error) },
-        'a request failed inside the router',
-      ),
-  })
-  // A budget of its own: operators are let in also while clients fill theirs.
-  const adminBodies = new BodyBudget(limits.bodyBytes)
-  const adminApp = createServer({
-    limits,
-    timeouts,
-    tls: config.admin.tls ?? null,
-    bodies: adminBodies,
-    log,
-    onRefused,
-    admit: adminGuard({
-      get keyHash() {
-        // A key can be changed as the router runs; taking it away would open a port that others may reach.
-        return live.config.admin.keyHash ?? config.admin.keyHash ?? null
-      },
-      mutualTls: config.admin.tls?.clientCa !== undefined,
-    }),
-  })
+  const readiness = new Readiness({ config: () => live.config, fleet })
   const views = adminViews({
     ...{ fleet, map, keeper, metrics, prompts, truth },
     approximate: own.approximate,
     shared: () => sharedSources.view(),
     replication: () => replication?.view() ?? null,
   })
-  addAdminRoutes(adminApp, {
-    pipeline,
-    readiness,
-    decisions,
-    ...views,
-    fleet: workerCommands({ keeper, pools, view: views.workerView }),
+  const doors = new Doors({
+    ...{ config, readiness, log, metrics },
+    current: () => live.config,
+    served: { pipeline, pools, prompts },
+    shown: { pipeline, decisions, ...views, fleet: workerCommands({ keeper, pools, view: views.workerView }) },
   })
 
   const sharedSources = new SharedSources({ stores, keys, metrics, log, random })
@@ -399,22 +335,14 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     pipeline,
     onRemoved: ({ model }) => admission.wake(model),
   })
-  const doors = [
-    { app: publicApp, tls: config.listen.tls },
-    { app: adminApp, tls: config.admin.tls },
-  ].flatMap(({ app, tls }) => (tls === undefined ? [] : [{ app, tls }]))
   const reloadables: readonly Reloadable[] = [
     plugins.reloadable,
     (next) => () => {
-      apiKeys.replace(next.apiKeys)
-      proxies.replace(next.forwarded.trustedProxies)
       admission.reconfigure(next.admission)
       room.limits = saturationLimits(next)
     },
-    () => {
-      const renewals = [connections.renewed(), ...doors.map(({ app, tls }) => renewedCertificates(app.server, tls))]
-      return () => renewals.forEach((renew) => renew())
-    },
+    () => connections.renewed(),
+    (next) => doors.prepare(next),
     (next) => () => ownLog?.setLevel(next.log.level),
     (next) => () => forwarder.reconfigure(forwardLimits(next)),
     (next) => () => (live.config = next),
@@ -429,7 +357,7 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     plugins.stop()
     discoveries.stop()
     stopAdmission()
-    if (started) await warmStart?.stop()
+    if (readiness.started) await warmStart?.stop()
     await keeper.stop()
     await replication?.stop()
     await Promise.all([forwarder.close(), engineHttp.close(), events.close(), sharedSources.stop(), prompts.close()])
@@ -443,18 +371,16 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
     await replication?.start()
     const apply = await setup.prepare(config)
     apply()
-    const publicUrl = await listen(publicApp, config.listen.host, config.listen.port, 'listen.port')
-    const adminPort = config.admin.port ?? (config.listen.port === 0 ? 0 : config.listen.port + 1)
-    const adminUrl = await listen(adminApp, config.admin.host, adminPort, 'admin.port')
+    const { publicUrl, adminUrl } = await doors.open()
     metrics.start()
     await Promise.race([keeper.firstChecks(), timeout(firstChecksMs)])
-    starting = 'the map'
+    readiness.waitsFor = 'the map'
     const logPosition = (await warmStart?.begin()) ?? null
     await replication?.open(logPosition)
     await replication?.settled(config.snapshot.deadlineMs)
     events.look()
     warmStart?.start()
-    started = true
+    readiness.waitsFor = null
     watched?.start()
     plugins.start()
     log.info({ publicUrl, adminUrl, pools: pools.list().map(({ model }) => model) }, 'serving')
@@ -463,19 +389,18 @@ export async function startRouter(config: Config, parts: RouterParts = {}): Prom
       publicUrl,
       adminUrl,
       async stop() {
-        draining = true
+        readiness.draining = true
         admission.close()
         watched?.stop()
         const { graceMs } = live.config.shutdown
         log.info({ graceMs }, 'draining')
-        await drain(publicApp, graceMs)
-        await drain(adminApp, 0)
+        await doors.drain(graceMs)
         await stopAll()
       },
       reload: () => reloader.reload(),
     }
   } catch (error) {
-    await Promise.all([publicApp.close(), adminApp.close()])
+    await doors.close()
     await stopAll()
     throw error
   }
