@@ -1,4 +1,4 @@
-import type { Compared } from './dynamo-run.ts'
+import type { Chosen } from './warmroute.ts'
 
 /** Blocks of a prompt as rows of consecutive numbers; equal numbers are equal blocks after equal prompts. */
 export type NamedBlocks = readonly (readonly [first: number, count: number])[]
@@ -24,6 +24,15 @@ export type KeptStep =
       cost: number,
     ]
 
+/** One decision of both routers. */
+export interface Decided {
+  readonly id: string
+  readonly promptTokens: number
+  readonly ours: Chosen
+  /** The worker that the service chose. */
+  readonly theirs: number
+}
+
 /** Writes down a run, with blocks under numbers of its own. */
 export class DynamoLog {
   readonly #numbers = new Map<bigint, number>()
@@ -33,7 +42,7 @@ export class DynamoLog {
     this.steps.push([kind, id])
   }
 
-  asked({ id, promptTokens, ours, theirs }: Compared): void {
+  asked({ id, promptTokens, ours, theirs }: Decided): void {
     const held = ours.held.flatMap(({ gpu, host, disk }, worker) =>
       gpu + host + disk === 0 ? [] : [[worker, gpu, host, disk] as const],
     )

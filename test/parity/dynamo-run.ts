@@ -5,11 +5,11 @@ import { systemClock } from '../../src/zmtp/clock.ts'
 import { PubSocket } from '../../src/zmtp/pub-socket.ts'
 import { eventually } from '../engines/client.ts'
 import { randomWords } from '../support/random.ts'
-import { DynamoLog } from './dynamo-log.ts'
+import { DynamoLog, type Decided } from './dynamo-log.ts'
 import { EngineCache, type Held } from './engine-cache.ts'
 import { Prompts, type Prompt } from './prompts.ts'
 import type { SelectService } from './select-service.ts'
-import type { Chosen, Warmroute } from './warmroute.ts'
+import type { Warmroute } from './warmroute.ts'
 
 /** Costs this near to each other are equal. */
 export const tieWithin = 1e-9
@@ -17,12 +17,8 @@ const mostRunning = 30
 const heardDeadlineMs = 10_000
 const topic = Buffer.from('kv')
 
-/** One decision of both routers. */
-export interface Compared {
-  readonly id: string
-  readonly promptTokens: number
-  readonly ours: Chosen
-  readonly theirs: number
+/** A decision with what both routers knew. */
+export interface Compared extends Decided {
   /** Workers with the least cost by our own computation. */
   readonly best: readonly number[]
   /** What the service holds the workers to have of the prompt, by worker. */
