@@ -1,5 +1,6 @@
 import type { WorkerSlot } from '../kv/batch.ts'
 import type { SentPrompts, UnderWay } from '../map/sent-prompts.ts'
+import { ReplicaRequests } from './replica-requests.ts'
 import type { AnsweredRecord, ComputedRecord, EndedRecord, PromptRecord } from './shared-record.ts'
 import type { SharedWorkers } from './shared-workers.ts'
 
@@ -9,8 +10,6 @@ export interface ReplicaPromptsOptions {
   readonly sentPrompts: SentPrompts
 }
 
-/** Prompts of one replica that are remembered at a time; the oldest is forgotten first. */
-const mostUnderWay = 4096
 /** However long a prefill is said to take. */
 const mostPredictedMs = 150_000
 
@@ -26,10 +25,11 @@ interface Followed {
  */
 export class ReplicaPrompts {
   readonly #o: ReplicaPromptsOptions
-  readonly #byReplica = new Map<string, Map<number, Followed>>()
+  readonly #followed: ReplicaRequests<Followed>
 
   constructor(options: ReplicaPromptsOptions) {
     this.#o = options
+    this.#followed = new ReplicaRequests(({ underWay }) => options.sentPrompts.ended(underWay))
   }
 
   /** @param sentAtMs by our own monotonic clock */
@@ -38,73 +38,42 @@ export class ReplicaPrompts {
     const worker = this.#o.workers.newest(record.worker)
     // Counted in other blocks than ours it would be taken for something else.
     if (worker === undefined || worker.blockSize !== blockSize || keys.length === 0) return
-    const followed = this.#of(replica)
-    if (followed.has(number)) return
+    if (this.#followed.get(replica, number) !== undefined) return
     const { slot, capacityBlocks } = worker
     const prompt = { slot: slot as WorkerSlot, blockSize, keys, firstBlock, believedBlocks, capacityBlocks }
     const predictedMs = Math.min(record.predictedMs, mostPredictedMs)
-    followed.set(number, { underWay: this.#o.sentPrompts.sent(prompt, predictedMs, sentAtMs), assumed })
-    if (followed.size <= mostUnderWay) return
-    const [oldest] = followed.keys()
-    if (oldest !== undefined) this.#end(followed, oldest)
+    this.#followed.add(replica, number, { underWay: this.#o.sentPrompts.sent(prompt, predictedMs, sentAtMs), assumed })
   }
 
   computed(replica: string, { number }: ComputedRecord, nowMs: number): void {
-    const followed = this.#byReplica.get(replica)
-    const entry = followed?.get(number)
+    const entry = this.#followed.get(replica, number)
     if (entry === undefined) return
     this.#o.sentPrompts.computed(entry.underWay, nowMs)
-    if (!entry.assumed) followed?.delete(number)
+    if (!entry.assumed) this.#followed.drop(replica, number)
   }
 
   answered(replica: string, { number, foundBlocks }: AnsweredRecord, nowMs: number): void {
-    const followed = this.#byReplica.get(replica)
-    const entry = followed?.get(number)
-    if (followed === undefined || entry === undefined) return
+    const entry = this.#followed.get(replica, number)
+    if (entry === undefined) return
     this.#o.sentPrompts.found(entry.underWay, foundBlocks, nowMs)
-    this.#end(followed, number)
+    this.#followed.end(replica, number)
   }
 
   ended(replica: string, { number }: EndedRecord): void {
-    const followed = this.#byReplica.get(replica)
-    if (followed !== undefined) this.#end(followed, number)
+    this.#followed.end(replica, number)
   }
 
   /** The replica is gone, and its requests with it. */
   forget(replica: string): void {
-    const followed = this.#byReplica.get(replica)
-    if (followed === undefined) return
-    for (const number of followed.keys()) this.#end(followed, number)
-    this.#byReplica.delete(replica)
+    this.#followed.forget(replica)
   }
 
   /** Lets those go that nobody expects any more. */
   expire(nowMs: number): void {
-    for (const followed of this.#byReplica.values()) {
-      for (const [number, { underWay, assumed }] of followed)
-        if (!assumed && underWay.expected.untilMs <= nowMs) this.#end(followed, number)
-    }
+    this.#followed.endWhere(({ underWay, assumed }) => !assumed && underWay.expected.untilMs <= nowMs)
   }
 
   get count(): number {
-    let count = 0
-    for (const followed of this.#byReplica.values()) count += followed.size
-    return count
-  }
-
-  #of(replica: string): Map<number, Followed> {
-    let followed = this.#byReplica.get(replica)
-    if (followed === undefined) {
-      followed = new Map()
-      this.#byReplica.set(replica, followed)
-    }
-    return followed
-  }
-
-  #end(followed: Map<number, Followed>, number: number): void {
-    const entry = followed.get(number)
-    if (entry === undefined) return
-    followed.delete(number)
-    this.#o.sentPrompts.ended(entry.underWay)
+    return this.#followed.count
   }
 }
