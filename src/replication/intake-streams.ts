@@ -1,5 +1,6 @@
 import type { Log } from '../telemetry/log.ts'
 import { FollowedStream, isBefore, type StreamFollower } from './followed-stream.ts'
+import { Sleep } from './sleep.ts'
 import { faultOf } from './redis-fault.ts'
 import type { RedisCommands, StreamEntries, StreamReads } from './redis-commands.ts'
 
@@ -43,10 +44,10 @@ export class IntakeStreams {
   readonly #followed = new Set<FollowedStream>()
   readonly #reads: StreamReads & { close(): void }
   readonly #unlisten: readonly (() => void)[]
+  readonly #sleep = new Sleep()
   #isRunning = false
   #isStopped = false
   #turn = 0
-  #wake: () => void = () => undefined
 
   constructor(options: IntakeStreamsOptions) {
     this.#o = options
@@ -85,7 +86,7 @@ export class IntakeStreams {
     this.#isStopped = true
     for (const unlisten of this.#unlisten) unlisten()
     this.#reads.close()
-    this.#wake()
+    this.#sleep.end()
   }
 
   get #mayRead(): boolean {
@@ -107,7 +108,7 @@ export class IntakeStreams {
       if (ahead.length > 0) await this.#readTogether(ahead, behind.length > 0 ? 0 : waitMs)
       const next = behind[this.#turn++ % Math.max(1, behind.length)]
       if (next !== undefined) await this.#readAlone(next)
-      if (ready.length === 0) await this.#sleep(waitMs)
+      if (ready.length === 0) await this.#sleep.of(waitMs)
     }
     this.#isRunning = false
   }
@@ -124,7 +125,7 @@ export class IntakeStreams {
       await this.#handOn(asked, await this.#reads.read(after, entriesAtOnce, longestMs))
     } catch {
       for (const { each } of asked) each.isCaughtUp = false
-      await this.#sleep(waitMs)
+      await this.#sleep.of(waitMs)
     }
   }
 
@@ -198,16 +199,6 @@ export class IntakeStreams {
     followed.hasWarned = true
     const { reason, message } = faultOf(error)
     this.#o.log.warn({ stream: followed.stream, reason, message }, `KV events: a stream cannot be ${what}`)
-  }
-
-  #sleep(ms: number): Promise<void> {
-    return new Promise((resolve) => {
-      const timer = setTimeout(resolve, ms)
-      this.#wake = () => {
-        clearTimeout(timer)
-        resolve()
-      }
-    })
   }
 }
 

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { RouterError } from '../errors.ts'
 import type { Log } from '../telemetry/log.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
+import { Sleep } from './sleep.ts'
 import { ReadLane } from './read-lane.ts'
 import { WireCommands, type RedisCommands, type StreamReads } from './redis-commands.ts'
 import type { RedisConnection } from './redis-connection.ts'
@@ -48,6 +49,7 @@ export class RedisLink {
   readonly #onUp = new Set<Listener<[]>>()
   readonly #onAway = new Set<Listener<[RedisReason]>>()
   readonly #onLogId = new Set<Listener<[string]>>()
+  readonly #sleep = new Sleep()
   #state: RedisState = { kind: 'connecting' }
   #logId: string | null = null
   readonly #lanes = new Set<ReadLane>()
@@ -57,7 +59,6 @@ export class RedisLink {
   #lastFault = new RedisFault('unreachable', 'not tried yet')
   #isStopped = false
   #running: Promise<void> = Promise.resolve()
-  #wake: () => void = () => undefined
 
   /** Throws RouterError CONFIG_UNREADABLE when a certificate cannot be read. */
   constructor(options: RedisOptions, context: RedisLinkContext) {
@@ -129,7 +130,7 @@ export class RedisLink {
     this.#isStopped = true
     clearTimeout(this.#verdict)
     this.#close()
-    this.#wake()
+    this.#sleep.end()
     await this.#running
   }
 
@@ -160,7 +161,7 @@ export class RedisLink {
       this.#close()
       this.#finder.mistrust()
       const pauseMs = Math.min(longestPauseMs, firstPauseMs * 2 ** failures++)
-      await this.#sleep(pauseMs * (0.5 + this.#context.random() / 2))
+      await this.#sleep.of(pauseMs * (0.5 + this.#context.random() / 2))
     }
   }
 
@@ -174,7 +175,7 @@ export class RedisLink {
     const end: { fault: RedisFault | null } = { fault: null }
     void session.commands.closed.then((fault) => {
       end.fault = fault
-      this.#wake()
+      this.#sleep.cut()
     })
     while (!this.#isStopped) {
       try {
@@ -185,7 +186,7 @@ export class RedisLink {
         if (!passing.has(fault.reason)) return fault
         this.#failed(fault)
       }
-      if (end.fault === null) await this.#sleep(this.#options.heartbeatMs)
+      if (end.fault === null) await this.#sleep.of(this.#options.heartbeatMs)
       if (end.fault !== null) return end.fault
     }
     return null
@@ -267,16 +268,6 @@ export class RedisLink {
     this.#session?.commands.close()
     this.#session = null
     for (const lane of this.#lanes) lane.drop()
-  }
-
-  #sleep(ms: number): Promise<void> {
-    return new Promise((resolve) => {
-      const timer = setTimeout(resolve, this.#isStopped ? 0 : ms)
-      this.#wake = () => {
-        clearTimeout(timer)
-        resolve()
-      }
-    })
   }
 }
 

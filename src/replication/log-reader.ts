@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import type { Metrics } from '../telemetry/metrics.ts'
 import type { RedisLink } from './link.ts'
 import { entryField } from './log-writer.ts'
+import { Sleep } from './sleep.ts'
 import type { RedisCommands, StreamEntries, StreamEntry, StreamReads } from './redis-commands.ts'
 
 /** Before the first entry of any stream. */
@@ -72,16 +73,16 @@ interface Followed {
 export class LogReader {
   readonly #o: LogReaderOptions
   readonly #followed = new Map<string, Followed>()
+  readonly #sleep = new Sleep()
   readonly #deaf: readonly (() => void)[]
   #logId: string | null
   #isStopped = false
-  #wake: () => void = () => undefined
   #running: Promise<void> | null = null
 
   constructor(options: LogReaderOptions) {
     this.#o = options
     this.#logId = options.link.logId
-    this.#deaf = [options.link.onUp(() => this.#wake()), options.link.onLogId((id) => this.#renamed(id))]
+    this.#deaf = [options.link.onUp(() => this.#sleep.cut()), options.link.onLogId((id) => this.#renamed(id))]
   }
 
   follow(follower: StreamFollower): Following {
@@ -95,7 +96,7 @@ export class LogReader {
       version: 0,
     }
     this.#followed.set(follower.stream, followed)
-    this.#wake()
+    this.#sleep.cut()
     return {
       get position() {
         return followed.position
@@ -119,7 +120,7 @@ export class LogReader {
   async stop(): Promise<void> {
     this.#isStopped = true
     for (const end of this.#deaf) end()
-    this.#wake()
+    this.#sleep.end()
     await this.#running
   }
 
@@ -127,7 +128,7 @@ export class LogReader {
     while (!this.#isStopped) {
       const streams = [...this.#followed.values()].map((followed) => ({ followed, version: followed.version }))
       if (streams.length === 0) {
-        await this.#sleep(waitMs)
+        await this.#sleep.of(waitMs)
         continue
       }
       const after = streams.map(({ followed }) => ({ stream: followed.follower.stream, id: followed.position }))
@@ -138,7 +139,7 @@ export class LogReader {
         if (found === null) doubt(followed)
         else isWhole = (await this.#take(followed, version, found)) && isWhole
       }
-      if (!isWhole) await this.#sleep(retryMs)
+      if (!isWhole) await this.#sleep.of(retryMs)
     }
   }
 
@@ -204,16 +205,6 @@ export class LogReader {
     const isFirst = this.#logId === null
     this.#logId = logId
     if (!isFirst) for (const followed of this.#followed.values()) this.#gap(followed, 'anew')
-  }
-
-  #sleep(ms: number): Promise<void> {
-    return new Promise((resolve) => {
-      const timer = setTimeout(resolve, this.#isStopped ? 0 : ms)
-      this.#wake = () => {
-        clearTimeout(timer)
-        resolve()
-      }
-    })
   }
 }
 
