@@ -60,7 +60,6 @@ export interface Generation {
   /** From the router's headers; null in an engine's own answer. */
   readonly worker: string | null
   readonly predictedCachedTokens: number | null
-  readonly firstByteMs: number
 }
 
 interface AnswerPart {
@@ -81,15 +80,7 @@ export async function generate(
   body: Record<string, unknown>,
   headers: Record<string, string> = {},
 ): Promise<Generation> {
-  const startMs = performance.now()
-  let firstByteMs = NaN
-  const reply = await call(url, {
-    body: { return_token_ids: true, ...body },
-    headers,
-    onText: () => {
-      if (Number.isNaN(firstByteMs)) firstByteMs = performance.now() - startMs
-    },
-  })
+  const reply = await call(url, { body: { return_token_ids: true, ...body }, headers })
   if (reply.status !== 200) throw new Error(`${url} answered ${reply.status}: ${reply.text.slice(0, 500)}`)
   const promptIds: number[] = []
   const generatedIds: number[] = []
@@ -112,7 +103,6 @@ export async function generate(
     cachedTokens,
     worker: typeof worker === 'string' ? worker : null,
     predictedCachedTokens: typeof predicted === 'string' ? Number(predicted) : null,
-    firstByteMs,
   }
 }
 

@@ -1,7 +1,7 @@
 import { loadavg } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
-import { generate } from './client.ts'
+import { Endpoint } from '../../src/replay/real-time/endpoint.ts'
 import { folder, installDynamo, makeMockModel, Mocker, type MockerOptions } from './mocker.ts'
 import { Processes } from './processes.ts'
 import type { Report } from './report.ts'
@@ -21,6 +21,8 @@ const cacheShare = 0.25
 /** At work at the same time, each with one session after the other. */
 const agents = 10
 const eventsMs = 20_000
+/** Without a first token, and without a further one. */
+const timeoutMs = 120_000
 /** Slow enough that computing a prompt takes many times what a busy machine adds; answers are not what is compared. */
 const pace = { speedup: 0.25, decodeSpeedup: 4 }
 const log = {
@@ -105,6 +107,7 @@ async function runLap(
     )
     if (live === null) report.check(`${policy}, round ${round}: ${url} is healthy and its events live`, false)
   }
+  const endpoint = new Endpoint({ url: router.url, model: 'model', clock: () => performance.now() })
   const answered: Answered[] = []
   let failed = 0
   const startMs = performance.now()
@@ -113,7 +116,7 @@ async function runLap(
     for (let session = left.shift(); session !== undefined; session = left.shift()) {
       for (const request of session) {
         await pause(request.pauseMs)
-        const answer = await ask(router, request).catch(() => null)
+        const answer = await ask(endpoint, request)
         if (answer === null) failed++
         else answered.push(answer)
       }
@@ -121,18 +124,17 @@ async function runLap(
   }
   await Promise.all(Array.from({ length: agents }, agent))
   const seconds = (performance.now() - startMs) / 1000
+  endpoint.close()
   processes.endAll()
   return { policy, round, answered, failed, seconds, load: loadavg()[0] ?? NaN }
 }
 
-async function ask(router: Router, { prompt, outputTokens }: LoggedRequest): Promise<Answered> {
-  const answer = await generate(`${router.url}/v1/completions`, {
-    ...{ model: 'model', prompt, max_tokens: outputTokens, temperature: 0, return_token_ids: undefined },
-    ...{ stream: true, stream_options: { include_usage: true } },
-  })
-  if (answer.worker === null || answer.predictedCachedTokens === null) throw new Error('the router named no worker')
+async function ask(endpoint: Endpoint, { prompt, outputTokens }: LoggedRequest): Promise<Answered | null> {
+  const question = { prompt, outputTokens, session: null, timeoutMs }
+  const answer = await endpoint.ask(question, new AbortController().signal)
+  if (answer.kind !== 'answered' || answer.worker === null || answer.predictedCachedTokens === null) return null
   return {
-    ttftMs: answer.firstByteMs,
+    ttftMs: answer.firstTokenMs - answer.sentMs,
     worker: answer.worker,
     promptTokens: prompt.length,
     predictedTokens: answer.predictedCachedTokens,

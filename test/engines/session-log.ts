@@ -22,7 +22,7 @@ export interface SessionLogOptions {
 export interface LoggedRequest {
   /** From the answer before it. */
   readonly pauseMs: number
-  readonly prompt: readonly number[]
+  readonly prompt: Uint32Array
   readonly outputTokens: number
 }
 
@@ -58,7 +58,7 @@ export async function sessionLog(options: SessionLogOptions): Promise<SessionLog
     session.requests.map((request, turn) => ({
       // The first ones would all come at once.
       pauseMs: turn === 0 ? random() * options.longestPauseMs : request.thinkMs,
-      prompt: [...promptTokenIds({ blockTokens }, request, serial++)],
+      prompt: promptTokenIds({ blockTokens }, request, serial++),
       outputTokens: request.outputTokens,
     })),
   )
