@@ -8,6 +8,7 @@ import type { EventSource } from '../source.ts'
 import { readEntry, type EntryEvents, type StreamEntry } from '../stream/entry.ts'
 import { decodeJsonEvents } from '../stream/json-events.ts'
 import type { StreamReader, StreamReading } from '../stream/reader.ts'
+import { createUpsets } from '../upsets.ts'
 import type { PayloadIngest } from './zmq.ts'
 
 /** Where batches go, decoded or not. */
@@ -46,30 +47,15 @@ export function createRedisSource(options: RedisSourceOptions, ingest: EntryInge
   /** The worker was down, and nothing has come since: the process may be another one. */
   let isSilent = false
   let hasWarned = false
-  let gaps = 0
-  let restarts = 0
+  const upsets = createUpsets(options, ingest)
 
   const sequence = new Sequence<EntryEvents>(
     { replay: false, maxBufferedBatches: 0, maxBufferedBytes: 0 },
     {
       apply: (arrival) => applyEntry(arrival, ingest, counters),
-      clear: (reason) => {
-        ingest.clear(reason)
-        log.info({ worker: name, reason, epoch: ingest.epoch }, 'KV events: cleared')
-      },
       requestReplay: () => undefined,
       cancelReplay: () => undefined,
-      dropped: (reason) => counters.skipped(reason, 1),
-      gap: () => {
-        gaps++
-        counters.gap()
-      },
-      restart: () => {
-        restarts++
-        counters.restart()
-        log.warn({ worker: name }, 'KV events: the engine was restarted')
-        options.onRestart()
-      },
+      ...upsets.outputs,
     },
   )
 
@@ -150,8 +136,7 @@ export function createRedisSource(options: RedisSourceOptions, ingest: EntryInge
       state:
         reading === null ? 'absent' : !isConnected || isSilent ? 'unknown' : isCaughtUp ? sequence.state : 'replaying',
       lastSequence: sequence.lastApplied,
-      gaps,
-      restarts,
+      ...upsets.counted,
       partial: sequence.partial,
       epoch: ingest.epoch,
     }),

@@ -9,6 +9,7 @@ import { readSequence } from '../sequence-number.ts'
 import { Sequence, type Arrival } from '../sequence.ts'
 import type { EventSource } from '../source.ts'
 import { dialPublisher, type PublisherHandlers, type PublisherListener, type Subscription } from '../subscription.ts'
+import { createUpsets } from '../upsets.ts'
 
 /** Where decoded batches go. */
 export interface PayloadIngest {
@@ -60,8 +61,7 @@ export const zmqEventsLimits: ZmqEventsLimits = {
 export function createZmqSource(options: ZmqSourceOptions, ingest: PayloadIngest): EventSource {
   const { clock, counters, log, name, random, replayEndpoint, topic } = options
   const limits = { ...zmqEventsLimits, ...options.limits }
-  let gaps = 0
-  let restarts = 0
+  const upsets = createUpsets(options, ingest)
   let subscription: Subscription | null = null
   let cancelRest: Cancel = () => undefined
   let cancelDistrust: Cancel = () => undefined
@@ -74,23 +74,9 @@ export function createZmqSource(options: ZmqSourceOptions, ingest: PayloadIngest
     },
     {
       apply: ({ sequence: number, timestamp, batch }) => ingest.apply(number, timestamp, batch),
-      clear: (reason) => {
-        ingest.clear(reason)
-        log.info({ worker: name, reason, epoch: ingest.epoch }, 'KV events: cleared')
-      },
       requestReplay: (from) => replay?.start(from),
       cancelReplay: () => replay?.cancel(),
-      dropped: (reason) => counters.skipped(reason, 1),
-      gap: () => {
-        gaps++
-        counters.gap()
-      },
-      restart: () => {
-        restarts++
-        counters.restart()
-        log.warn({ worker: name }, 'KV events: the engine was restarted')
-        options.onRestart()
-      },
+      ...upsets.outputs,
     },
   )
 
@@ -170,8 +156,7 @@ export function createZmqSource(options: ZmqSourceOptions, ingest: PayloadIngest
     status: () => ({
       state: subscription === null ? 'absent' : sequence.state,
       lastSequence: sequence.lastApplied,
-      gaps,
-      restarts,
+      ...upsets.counted,
       partial: sequence.partial,
       epoch: ingest.epoch,
     }),
