@@ -11,7 +11,6 @@ import { traceFigures } from '../../src/replay/traces/trace.ts'
 import type { ProfileChoice } from '../../src/routing/catalogue.ts'
 import type { BenchResult } from '../result.ts'
 
-const seeds = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
 const workers = 8
 const calibration = calibrated('agentic')
 
@@ -44,15 +43,17 @@ export interface Variant {
   readonly policy: ProfileChoice
 }
 
-/** The default, and each variant beside it. */
+/** The default, and each variant beside it, over so many seeds. */
 export async function compareVariants(
   { name, trace, cacheShare, load }: Setting,
   variants: readonly Variant[],
+  seedCount = 10,
 ): Promise<BenchResult[]> {
   const path = fileURLToPath(new URL(`../../test/fixtures/traces/${trace}.jsonl`, import.meta.url))
   const read = await readTrace(path)
   const workingSet = (traceFigures(read).distinctBlocks * read.blockTokens) / calibration.blockSize
   const capacityBlocks = Math.floor((workingSet * cacheShare) / workers)
+  const seeds = Array.from({ length: seedCount }, (_, index) => index + 1)
   const pool = new ReplayPool({ path, threads: Math.min(2, availableParallelism()) })
   const play = (policy: string | ProfileChoice): Promise<ReplayResult[]> =>
     Promise.all(seeds.map((seed) => pool.run({ policy, workers, seed, calibration, capacityBlocks, load })))
