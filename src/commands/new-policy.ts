@@ -1,4 +1,5 @@
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { basename, join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { RouterError } from '../errors.ts'
@@ -34,11 +35,30 @@ It works as it is: "node --test FOLDER" plays decisions with it, and the config 
     mkdirSync(folder, { recursive: true })
     const files = filesOf(name, kind)
     for (const [file, text] of Object.entries(files)) writeFileSync(join(folder, file), text)
+    standIn(folder)
     const shown = values.dir ?? name
     io.out(`${shown}: ${Object.keys(files).join(', ')}`)
     io.out(`Try it:  node --test ${shown}/*.test.js     Use it:  plugins: [./${basename(folder)}/index.js]`)
     return Promise.resolve(0)
   },
+}
+
+/** Where the package is not installed, as in a checkout, a folder in its place hands over to the one that runs. */
+function standIn(folder: string): void {
+  try {
+    createRequire(join(folder, 'index.js')).resolve('warmroute')
+  } catch {
+    const own = (place: string): string =>
+      new URL(place + (import.meta.url.endsWith('.ts') ? '.ts' : '.js'), import.meta.url).href
+    const installed = join(folder, 'node_modules', 'warmroute')
+    mkdirSync(installed, { recursive: true })
+    const files = {
+      'package.json': '{ "type": "module", "exports": { ".": "./index.js", "./contract": "./contract.js" } }\n',
+      'index.js': `export * from ${JSON.stringify(own('../index'))}\n`,
+      'contract.js': `export * from ${JSON.stringify(own('../routing/contract/contract'))}\n`,
+    }
+    for (const [file, text] of Object.entries(files)) writeFileSync(join(installed, file), text)
+  }
 }
 
 function filesOf(name: string, kind: Kind): Record<string, string> {

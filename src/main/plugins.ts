@@ -6,7 +6,7 @@ import type { Config, ProfileConfig } from '../config/schema.ts'
 import { RouterError } from '../errors.ts'
 import type { PluginChoice } from '../routing/catalogue.ts'
 import type { PolicyPlugin } from '../routing/policy.ts'
-import { policiesIn } from '../routing/plugin-module.ts'
+import { importPolicies } from '../routing/plugin-module.ts'
 import { tryPlugins } from './plugin-trial.ts'
 
 /** Trials that went well, by URL and parameters; a module's next version has another URL. */
@@ -25,7 +25,7 @@ export async function loadPlugins(config: Config): Promise<PolicyPlugin[]> {
     const name = JSON.stringify(order)
     if (!tried.has(name)) await tryPlugins(place, order, config.pluginLimits.trialMs)
     tried.add(name)
-    const exported = policiesIn((await import(url)) as object)
+    const exported = await importPolicies(url)
     if (exported.length === 0)
       throw new RouterError('PLUGIN_INVALID', `plugins: "${place}" exports no policy; export what definePolicy returns`)
     found.push(...exported)

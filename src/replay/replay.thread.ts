@@ -1,6 +1,6 @@
 import { parentPort, workerData } from 'node:worker_threads'
 import { RouterError } from '../errors.ts'
-import { policiesIn } from '../routing/plugin-module.ts'
+import { importPolicies } from '../routing/plugin-module.ts'
 import type { PolicyPlugin } from '../routing/policy.ts'
 import { runJob, type ReplayJob } from './job.ts'
 import type { ThreadAnswer, ThreadSetup } from './pool.ts'
@@ -11,17 +11,17 @@ if (port === null) throw new Error('replay.thread is started as a worker thread 
 const { path, read, plugins, stop } = workerData as ThreadSetup
 const stopped = new Int32Array(stop)
 const trace = readTrace(path, read)
-const policies = Promise.all(plugins.map(importPolicies)).then((found) => found.flat())
+const policies = Promise.all(plugins.map(policiesOf)).then((found) => found.flat())
 // A fault of either is told with the first job.
 trace.catch(() => undefined)
 policies.catch(() => undefined)
 
 port.on('message', (job: ReplayJob) => void run(job))
 
-async function importPolicies(url: string): Promise<PolicyPlugin[]> {
+async function policiesOf(url: string): Promise<PolicyPlugin[]> {
   let found: PolicyPlugin[]
   try {
-    found = policiesIn((await import(url)) as object)
+    found = await importPolicies(url)
   } catch (cause) {
     throw new RouterError('PLUGIN_INVALID', `Cannot load the plugin ${url}: ${(cause as Error).message}`)
   }

@@ -1,12 +1,19 @@
 import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { cpSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 import { checkConfig } from '../../src/config/load.ts'
 import { checkPolicies } from '../../src/main.ts'
+import { command } from '../support/command.ts'
 import { editedFile } from '../support/edited-file.ts'
 import { fleetFor, type FleetOptions } from '../support/fleet.ts'
 import { until } from '../support/until.ts'
 
+const root = fileURLToPath(new URL('../..', import.meta.url))
 const policyModule = fileURLToPath(new URL('../../src/routing/policy.ts', import.meta.url))
 
 /** A picker in TypeScript whose `pick` has this body. */
@@ -39,6 +46,30 @@ function withPlugin(path: string, limits: object = {}): FleetOptions {
     pool: { profile: { name: 'mine', picker: { type: 'mine' } } },
   }
 }
+
+test('plugins mean the router that loads them by the name of its package, wherever they lie', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'warmroute-plugins-'))
+  t.after(() => rmSync(folder, { recursive: true, force: true }))
+  cpSync(join(root, 'examples', 'policies'), folder, { recursive: true })
+  const check = command(t, ['check-config', 'config.yaml'], { cwd: folder })
+  assert.equal(await check.exited, 0, check.error())
+})
+
+test('a policy that a checkout begins keeps the contract where nothing is installed', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'warmroute-policy-'))
+  t.after(() => rmSync(folder, { recursive: true, force: true }))
+  const begun = command(t, ['new-policy', 'mine'], { cwd: folder })
+  assert.equal(await begun.exited, 0, begun.error())
+  const { stdout } = await promisify(execFile)(
+    process.execPath,
+    ['--test', '--test-reporter=tap', 'mine/index.test.js'],
+    {
+      cwd: folder,
+      env: { ...process.env, NODE_TEST_CONTEXT: undefined },
+    },
+  )
+  assert.match(stdout, /# pass 1\n# fail 0/)
+})
 
 test('an edited plugin is taken by a reload as it runs, and a bad edit leaves the one before', async (t) => {
   const { path, write } = editedFile(t, 'policy.ts', pickerThat(lowest))
