@@ -9,7 +9,7 @@ import { replay } from './commands/replay.ts'
 import { serve } from './commands/serve.ts'
 import { simulate } from './commands/simulate.ts'
 import { size } from './commands/size.ts'
-import { nearest } from './config/faults.ts'
+import { nearest } from './faults.ts'
 import { RouterError } from './errors.ts'
 
 const commands: readonly Command[] = [serve, checkConfig, explain, simulate, hashKey, newPolicy, size, replay]

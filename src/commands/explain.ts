@@ -30,11 +30,12 @@ interface Decision {
 export const explain: Command = {
   name: 'explain',
   summary: 'show where a request would go and why, without sending it',
-  usage: `warmroute explain [--url ADMIN_URL] [--admin-key KEY] [--json] FILE
+  usage: `warmroute explain [--url ADMIN_URL] [--admin-key KEY] [--header 'NAME: VALUE']… [--json] FILE
 
   FILE             an OpenAI request body (chat or completion); - reads standard input
   --url ADMIN_URL  admin port of the router (default ${defaultAdminUrl})
   --admin-key KEY  key of the admin port, where it has one (better in WARMROUTE_ADMIN_KEY, which no process list shows)
+  --header H       a header of the request that policies read, as "x-session-id: a"; may be repeated
   --json           print the decision record as JSON`,
   async run(argv, io) {
     const { values, positionals } = parseArgs({
@@ -42,6 +43,7 @@ export const explain: Command = {
       options: {
         url: { type: 'string', default: defaultAdminUrl },
         'admin-key': { type: 'string' },
+        header: { type: 'string', multiple: true, default: [] },
         json: { type: 'boolean', default: false },
       },
       allowPositionals: true,
@@ -50,7 +52,8 @@ export const explain: Command = {
     if (file === undefined || rest.length > 0)
       throw new RouterError('CONFIG_INVALID', 'explain takes one file: warmroute explain --url ADMIN_URL FILE')
     const key = values['admin-key'] ?? io.environment['WARMROUTE_ADMIN_KEY'] ?? ''
-    const decision = await ask(values.url, key, readBody(file))
+    const headers = { ...headersOf(values.header), ...(key === '' ? {} : { authorization: `Bearer ${key}` }) }
+    const decision = await ask(values.url, headers, readBody(file))
     io.out(values.json ? JSON.stringify(decision, null, 2) : table(decision))
     return 0
   },
@@ -67,12 +70,24 @@ function readBody(file: string): string {
   }
 }
 
-async function ask(url: string, key: string, body: string): Promise<Decision> {
+/** Headers given as "name: value". */
+function headersOf(given: readonly string[]): Record<string, string> {
+  return Object.fromEntries(
+    given.map((text) => {
+      const [, name, value] = /^([\w!#$%&'*+.^`|~-]+):\s*(.*?)\s*$/.exec(text) ?? []
+      if (name === undefined || value === undefined)
+        throw new RouterError('CONFIG_INVALID', `--header takes NAME: VALUE, not "${text}"`)
+      return [name.toLowerCase(), value]
+    }),
+  )
+}
+
+async function ask(url: string, headers: Readonly<Record<string, string>>, body: string): Promise<Decision> {
   let answer: Response
   try {
     answer = await fetch(new URL('/admin/explain', url), {
       method: 'POST',
-      headers: { 'content-type': 'application/json', ...(key === '' ? {} : { authorization: `Bearer ${key}` }) },
+      headers: { ...headers, 'content-type': 'application/json' },
       body,
     })
   } catch (cause) {

@@ -1,5 +1,5 @@
 import { parseArgs } from 'node:util'
-import { nearest } from '../config/faults.ts'
+import { nearest } from '../faults.ts'
 import { environmentName, flags } from '../config/flags.ts'
 import { loadConfig } from '../config/load.ts'
 import type { Config } from '../config/schema.ts'

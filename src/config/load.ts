@@ -5,7 +5,7 @@ import { Value } from 'typebox/value'
 import { RouterError } from '../errors.ts'
 import { eventFaults, workerEventFaults } from './event-faults.ts'
 import { environmentName, flags } from './flags.ts'
-import { faultsOf } from './faults.ts'
+import { faultsOf } from '../faults.ts'
 import { withProfileFile } from './profile-file.ts'
 import { redisFaults } from './redis-faults.ts'
 import {

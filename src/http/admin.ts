@@ -3,7 +3,7 @@ import { anonymous } from '../admission/caller.ts'
 import { RouterError } from '../errors.ts'
 import type { Endpoint, Pipeline } from '../pipeline.ts'
 import { bodyOf } from './public.ts'
-import { requestIdOf } from './client.ts'
+import { requestIdOf, shortHeader } from './client.ts'
 import { endpoints } from './endpoints.ts'
 
 /** What the admin port shows of the other rooms; `main.ts` fills it in. */
@@ -61,11 +61,11 @@ export function addAdminRoutes(app: FastifyInstance, ports: AdminPorts): void {
       endpoint,
       caller: anonymous,
       path: endpoint.path,
-      rawHeaders: [],
+      rawHeaders: request.raw.rawHeaders,
       forwarded: [],
       contentType: 'application/json',
       body,
-      sessionId: null,
+      sessionId: shortHeader(request.raw, 'x-session-id'),
       trusted: true,
       wantsDecision: false,
       retryCount: 0,

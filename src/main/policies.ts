@@ -1,4 +1,5 @@
 import type { Config, ProfileConfig } from '../config/schema.ts'
+import { RouterError } from '../errors.ts'
 import { createProfile, defaultProfile, type ProfileChoice } from '../routing/catalogue.ts'
 import { translateEndpointPickerConfig, type TranslatedProfile } from '../routing/llm-d/endpoint-picker-config.ts'
 import type { PolicyPlugin } from '../routing/policy.ts'
@@ -13,14 +14,23 @@ export async function checkPolicies(config: Config): Promise<void> {
 /** The policy plugins of the config, with which each of its profiles can be made. Throws as `checkPolicies`. */
 export async function checkedPlugins(config: Config): Promise<readonly PolicyPlugin[]> {
   const more = await loadPlugins(config)
+  const faults = new Set<string>()
   for (const model of config.pools.map((pool) => pool.model).concat('')) {
-    createProfile(profileChoice(config, model), {
-      context: { clock: () => 0, random: () => 0 },
-      workers: 1,
-      fault: () => undefined,
-      more,
-    })
+    try {
+      const choice = profileChoice(config, model)
+      createProfile(choice, {
+        context: { clock: () => 0, random: () => 0 },
+        workers: 1,
+        fault: () => undefined,
+        more,
+        place: profilePlace(config, model),
+      })
+    } catch (error) {
+      if (!(error instanceof RouterError)) throw error
+      faults.add(error.message)
+    }
   }
+  if (faults.size > 0) throw new RouterError('CONFIG_INVALID', [...faults].join('\n'))
   return more
 }
 
@@ -47,6 +57,12 @@ export function policyNotes(config: Config): string[] {
 export function profileFiles({ profile, pools }: Config): string[] {
   const profiles = [profile, ...pools.map((pool) => pool.profile)].filter((each) => typeof each === 'object')
   return [...new Set(profiles.flatMap((each) => ('from' in each ? [each.from] : [])))]
+}
+
+/** Where the profile of a model's pool stands in the config. */
+function profilePlace({ pools }: Config, model: string): string {
+  const index = pools.findIndex((pool) => pool.model === model && pool.profile !== undefined)
+  return index === -1 ? 'profile' : `pools[${index}].profile`
 }
 
 function configuredProfile(config: Config, model: string): ProfileConfig {

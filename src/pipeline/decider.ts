@@ -144,6 +144,7 @@ export class Decider {
     const uncached = Math.max(0, promptTokensOf(request) - predictedCachedTokens - comingTokens)
     if (log === this.#o.decisions) {
       metrics.decision.observe((chosenMs - startMs) / 1000)
+      metrics.decisions.add(1, reason)
       if (fallback !== null) metrics.fallbacks.add(1, fallback)
     }
     return {

@@ -1,5 +1,5 @@
-import type Type from 'typebox'
 import { RouterError } from '../errors.ts'
+import { hint } from '../faults.ts'
 import { dynamoCost } from './dynamo/cost.ts'
 import { softmax } from './dynamo/softmax.ts'
 import { allSaturated } from './fallbacks/all-saturated.ts'
@@ -157,6 +157,8 @@ export interface ProfileOptions {
   /** Plugins from outside, beside the built-in ones. */
   readonly more?: readonly PolicyPlugin[]
   readonly limits?: PluginLimits
+  /** Where the choice stands in a config, for messages. */
+  readonly place?: string
   /** How long each call of a plugin took. */
   readonly observe?: (plugin: string, ms: number) => void
 }
@@ -164,17 +166,14 @@ export interface ProfileOptions {
 type Made<Kind extends PolicyPlugin['kind']> = ReturnType<Extract<PolicyPlugin, { kind: Kind }>['create']>
 
 /**
- * A profile instance from its name or its parts. Throws RouterError CONFIG_INVALID, which names the plugin or parameter
- * at fault.
+ * A profile instance from its name or its parts. Throws RouterError CONFIG_INVALID, which names the place, the plugin and
+ * the parameters at fault.
  */
 export function createProfile(chosen: string | ProfileChoice, options: ProfileOptions): Profile {
   const known = [...plugins, ...(options.more ?? [])]
   const name = typeof chosen === 'string' ? (profileAliases[chosen] ?? chosen) : (chosen.name ?? 'custom')
   const choice = typeof chosen === 'string' ? profiles[name] : chosen
-  if (choice === undefined) {
-    const names = [...Object.keys(profiles), ...Object.keys(profileAliases)].join(', ')
-    throw new RouterError('CONFIG_INVALID', `Unknown policy "${name}". Known: ${names}`)
-  }
+  if (choice === undefined) throw unknownProfile(name, options)
   const context: PolicyContext = { wallClock: options.context.clock, ...options.context }
   const guardOf = (type: string): PluginGuard =>
     new PluginGuard(type, {
@@ -183,33 +182,45 @@ export function createProfile(chosen: string | ProfileChoice, options: ProfileOp
       observe: options.observe ?? (() => undefined),
       fault: options.fault,
     })
-  const make = <Kind extends PolicyPlugin['kind']>(kind: Kind, plugin: PluginChoice) => {
-    const found = foundPlugin(known, kind, plugin.type, name)
+  const whole = options.place ?? (typeof chosen === 'string' ? name : (chosen.name ?? 'profile'))
+  const make = <Kind extends PolicyPlugin['kind']>(kind: Kind, plugin: PluginChoice, part: string) => {
+    const place = `${whole}.${part}`
+    const found = foundPlugin(known, kind, plugin.type, place)
     return {
       guard: guardOf(plugin.type),
       plugin: found,
-      made: created(found, plugin, context, name) as Made<Kind>,
+      made: created(found, plugin, context, place) as Made<Kind>,
     }
   }
   return new Profile(
     {
       name,
-      filters: (choice.filters ?? []).map((filter) => {
-        const { guard, plugin, made } = make('filter', filter)
+      filters: (choice.filters ?? []).map((filter, index) => {
+        const { guard, plugin, made } = make('filter', filter, `filters[${index}]`)
         return { guard, filter: made, reason: plugin.reason ?? null }
       }),
-      fallbacks: (choice.fallbacks ?? []).map((fallback) => {
-        const { guard, plugin, made } = make('fallback', fallback)
-        const use = createProfile(fallback.use ?? fallbackProfile, options)
+      fallbacks: (choice.fallbacks ?? []).map((fallback, index) => {
+        const { guard, plugin, made } = make('fallback', fallback, `fallbacks[${index}]`)
+        const place = `${whole}.fallbacks[${index}].use`
+        const use = createProfile(fallback.use ?? fallbackProfile, { ...options, place })
         return { guard, fallback: made, reason: plugin.reason, use }
       }),
-      scorers: (choice.scorers ?? []).map((scorer) => {
-        const { guard, made } = make('scorer', scorer)
+      scorers: (choice.scorers ?? []).map((scorer, index) => {
+        const { guard, made } = make('scorer', scorer, `scorers[${index}]`)
         return { guard, scorer: made, weight: scorer.weight ?? 1 }
       }),
-      picker: pickerOf(make('picker', choice.picker ?? { type: 'best-score' })),
+      picker: pickerOf(make('picker', choice.picker ?? { type: 'best-score' }, 'picker')),
     },
     options.workers,
+  )
+}
+
+function unknownProfile(name: string, { place }: ProfileOptions): RouterError {
+  const known = [...Object.keys(profiles), ...Object.keys(profileAliases)]
+  const where = place === undefined ? '' : `${place}: `
+  return new RouterError(
+    'CONFIG_INVALID',
+    `${where}unknown policy "${name}"${hint(name, known)} Known: ${known.join(', ')}`,
   )
 }
 
@@ -226,36 +237,32 @@ function foundPlugin<Kind extends PolicyPlugin['kind']>(
   known: readonly PolicyPlugin[],
   kind: Kind,
   type: string,
-  profile: string,
+  place: string,
 ): Extract<PolicyPlugin, { kind: Kind }> {
   const isKind = (plugin: PolicyPlugin): plugin is Extract<PolicyPlugin, { kind: Kind }> => plugin.kind === kind
   const ofKind = known.filter(isKind)
   const plugin = ofKind.find((candidate) => candidate.type === type)
-  if (plugin === undefined) {
-    const types = ofKind.map((candidate) => candidate.type).join(', ')
-    throw new RouterError('CONFIG_INVALID', `Profile "${profile}": no ${kind} named "${type}". Known: ${types}`)
-  }
-  return plugin
+  if (plugin !== undefined) return plugin
+  const types = ofKind.map((candidate) => candidate.type)
+  const other = known.find((candidate) => candidate.type === type)
+  const remedy = other === undefined ? hint(type, types) : `; it is a ${other.kind}.`
+  throw new RouterError('CONFIG_INVALID', `${place}: no ${kind} named "${type}"${remedy} Known: ${types.join(', ')}`)
 }
 
 function created(
   plugin: PolicyPlugin,
   choice: PluginChoice,
   context: PolicyContext,
-  profile: string,
+  place: string,
 ): Made<PolicyPlugin['kind']> {
-  const parameters = checkedParameters(plugin, choice, profile)
+  const parameters = filledParameters(plugin, choice.parameters)
+  const at = `${place} ("${plugin.type}")`
+  const faults = parameterFaults(plugin, parameters)
+  if (faults.length > 0) throw new RouterError('CONFIG_INVALID', faults.map((fault) => `${at}: ${fault}`).join('\n'))
   try {
     return plugin.create(parameters, context)
   } catch (cause) {
     const text = cause instanceof Error ? cause.message : String(cause)
-    throw new RouterError('CONFIG_INVALID', `Profile "${profile}", ${plugin.kind} "${plugin.type}": ${text}`, { cause })
+    throw new RouterError('CONFIG_INVALID', `${at}: ${text}`, { cause })
   }
-}
-
-function checkedParameters(plugin: PolicyPlugin, choice: PluginChoice, profile: string): Type.Static<Type.TSchema> {
-  const value = filledParameters(plugin, choice.parameters)
-  const [fault] = parameterFaults(plugin, value)
-  if (fault === undefined) return value
-  throw new RouterError('CONFIG_INVALID', `Profile "${profile}", ${plugin.kind} "${plugin.type}": ${fault}`)
 }

@@ -1,5 +1,5 @@
 import type Type from 'typebox'
-import { Value } from 'typebox/value'
+import { faultsOf } from '../faults.ts'
 import type { PolicyPlugin } from './policy.ts'
 
 /** JSON Schema as far as defaults are concerned: plugins may write it by hand. */
@@ -16,15 +16,9 @@ export function filledParameters(
   return filled(parameters, given)
 }
 
-/** Each fault in one sentence with its place; none: []. */
-export function parameterFaults({ parameters }: PolicyPlugin, value: unknown): string[] {
-  return Value.Errors(parameters, value)
-    .filter(({ keyword }) => keyword !== 'boolean')
-    .map((error) => {
-      const place = error.instancePath === '' ? '' : ` "${error.instancePath.slice(1)}"`
-      const extra = error.keyword === 'additionalProperties' ? `: ${error.params.additionalProperties.join(', ')}` : ''
-      return `parameter${place} ${error.message}${extra}`
-    })
+/** Each fault in one sentence with its place within the parameters; none: []. */
+export function parameterFaults({ parameters }: PolicyPlugin, value: unknown, at = ''): string[] {
+  return faultsOf(parameters, value, { at, key: 'parameter' })
 }
 
 function filled(schema: Defaults, given: unknown): unknown {

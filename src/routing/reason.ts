@@ -39,7 +39,7 @@ export function reasonOf(
   if (candidates.count === 1) return { reason: 'only_candidate', fallback: null, best }
   const coming = candidates.comingTokens[chosen] as number
   if ((candidates.cachedTokens[chosen] as number) + coming < longest) {
-    return { reason: 'load_outweighs_match', fallback: null, best }
+    return { reason: 'match_outweighed', fallback: null, best }
   }
   if (coming > 0) return { reason: 'match_coming', fallback: null, best }
   return { reason: candidates.exact[chosen] === 1 ? 'longest_match' : 'approximate_match', fallback: null, best }

@@ -243,10 +243,13 @@ function hashNames(): string {
 }
 
 function usage(): string {
+  const column = 36
   const all = [...Object.entries<Option>(simulateOptions), ...Object.entries(flavourOptions)]
   const rows = all.map(([name, { value, help, default: standard = '' }]) => {
     const shown = standard === '' ? '' : ` (default: ${standard})`
-    return `  ${`--${name} ${value}`.padEnd(34)}${help}${shown}`
+    const left = `  --${name} ${value}`
+    // What is too long for its column has the help below it.
+    return `${left.length < column ? left.padEnd(column) : `${left}\n${' '.repeat(column)}`}${help}${shown}`
   })
   return ['Usage: warmroute simulate [options]', '', 'Starts simulated engines.', '', ...rows].join('\n')
 }

@@ -236,6 +236,7 @@ export function createMetrics() {
     distrusted: counted('worker_distrusted_total', 'Workers that lost credit since predictions for them failed.', [
       'worker',
     ]),
+    decisions: counted('decisions_total', 'Decisions, by why the worker was chosen (docs/routing.md).', ['reason']),
     fallbacks: counted('fallback_total', 'Decisions that could not use the prefix match, by reason.', ['reason']),
     retries: counted('retries_total', 'Requests sent again to another worker, by reason.', ['reason']),
     admissionRefusals: counted(

@@ -70,6 +70,17 @@ test('every flag has its environment name and a place in the schema', () => {
   }
 })
 
+test('what is wrong with a profile is told of the form that was meant, at its place', () => {
+  const profile = (text: string): string =>
+    faultOf({ file: fileWith(`pools: [{ model: m, profile: ${text}, workers: [{ url: "http://127.0.0.1:8000" }] }]`) })
+  assert.match(profile('{ scorer: [] }'), /pools\[0\]\.profile: unknown option "scorer"; did you mean "scorers"\?/)
+  assert.match(profile('{ scorers: [{ type: prefix, wieght: 2 }] }'), /profile\.scorers\[0\]: unknown option "wieght"/)
+  assert.match(profile('{ scorers: [{ weight: 2 }] }'), /profile\.scorers\[0\]: "type" is missing/)
+  assert.match(profile('{ from: a.yaml, name: x }'), /profile: unknown option "name".*from/)
+  assert.match(profile('{ picker: { type: random, weight: 2 } }'), /profile\.picker: unknown option "weight"/)
+  assert.match(profile('7'), /pools\[0\]\.profile: .*not 7/)
+})
+
 test('an unknown option is an error that names its place and the nearest known one', () => {
   assert.match(
     faultOf({ file: fileWith(`lisen: { port: 1 }\n${smallest}`) }),

@@ -89,6 +89,8 @@ test('a label keeps requests in their zone as long as it has a worker, and a req
     assert.ok([2, 3].includes(inZone.choose(headers({ 'x-zone': 'b' }))))
   }
   assert.ok(inZone.choose(headers({ 'x-zone': 'nowhere' })) >= 0)
+  const chosen = new Set(Array.from({ length: 50 }, () => inZone.choose(headers({ 'x-zone': ' ' }))))
+  assert.equal(chosen.size, 4, 'an empty wish is none')
   assert.ok(
     new Set(Array.from({ length: 50 }, () => inZone.choose())).size === 4,
     'without the header all may be chosen',

@@ -36,7 +36,7 @@ test('the reason says where the longest match comes from', () => {
     ['longest_match', 'approximate_match', 'match_coming'],
   )
   const shorter = candidatesOf(workers, new InFlightCounters(64), [5, 4, 2], 160, [0, 0, 4])
-  assert.equal(reasonOf(shorter, 1, null).reason, 'load_outweighs_match')
+  assert.equal(reasonOf(shorter, 1, null).reason, 'match_outweighed')
 })
 
 test('load figures older than the limit are not used', () => {

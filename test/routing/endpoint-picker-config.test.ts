@@ -103,6 +103,11 @@ const faulty: readonly (readonly [string, unknown, RegExp])[] = [
     /^epp\.yaml: plugins\[1\]: unknown plugin type "my-scorer"$/,
   ],
   [
+    'a slip of the pen in a type',
+    { ...head, plugins: [{ type: 'quue-scorer' }] },
+    /plugins\[0\]: unknown plugin type "quue-scorer"; did you mean "queue-scorer"\?/,
+  ],
+  [
     'a type without counterpart',
     { ...head, plugins: [{ type: 'disagg-profile-handler' }] },
     /plugins\[0\]: the plugin type "disagg-profile-handler" has no counterpart: /,
@@ -110,12 +115,12 @@ const faulty: readonly (readonly [string, unknown, RegExp])[] = [
   [
     'an unknown parameter',
     { ...head, plugins: [{ type: 'load-aware-scorer', parameters: { treshold: 3 } }] },
-    /plugins\[0\] \("load-aware-scorer"\): .*treshold/,
+    /plugins\[0\] \("load-aware-scorer"\): unknown parameter "treshold"; did you mean "threshold"\?/,
   ],
   [
     'a parameter out of range',
     { ...head, plugins: [{ type: 'prefix-cache-scorer', parameters: { matchLengthWeight: 2 } }] },
-    /plugins\[0\] \("prefix-cache-scorer"\): parameter "matchLengthWeight"/,
+    /plugins\[0\] \("prefix-cache-scorer"\): matchLengthWeight: must be <= 1, not 2/,
   ],
   [
     'a name given twice',
@@ -132,7 +137,7 @@ const faulty: readonly (readonly [string, unknown, RegExp])[] = [
     { ...head, schedulingProfiles: [{ name: 'prefill' }, { name: 'decode' }] },
     /one profile a pool is what there is, not prefill, decode/,
   ],
-  ['another kind', { apiVersion: 'v1', kind: 'ConfigMap' }, /kind/],
+  ['another kind', { apiVersion: 'v1', kind: 'ConfigMap' }, /kind: "ConfigMap" is not EndpointPickerConfig/],
   ['an unknown section', { ...head, scheduling: {} }, /scheduling/],
   ['an empty file', null, /object/],
 ]

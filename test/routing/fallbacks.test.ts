@@ -5,7 +5,7 @@ import { InFlightCounters } from '../../src/workers/fleet.ts'
 import type { MeasuredLoad } from '../../src/workers/load.ts'
 import type { Worker } from '../../src/workers/worker.ts'
 import { seededRandom } from '../support/random.ts'
-import { aRequest, aWorker, candidatesOf } from '../support/routing.ts'
+import { aDispatch, aRequest, aWorker, candidatesOf } from '../support/routing.ts'
 
 interface Given {
   readonly workers?: readonly Worker[]
@@ -14,6 +14,10 @@ interface Given {
   readonly coming?: readonly number[]
   readonly prefillTokens?: readonly number[]
   readonly promptTokens?: number
+  readonly session?: string
+  /** Worker that had the session's last request. */
+  readonly boundTo?: number
+  readonly headers?: Readonly<Record<string, string>>
 }
 
 /** Who is chosen, and under which reason it counts as a fallback. */
@@ -27,7 +31,10 @@ function decided(choice: ProfileChoice, given: Given): readonly [number, string 
   const counters = new InFlightCounters(64)
   for (const [slot, tokens] of (given.prefillTokens ?? []).entries()) counters.add(slot, tokens > 0 ? 1 : 0, tokens, 0)
   const candidates = candidatesOf(workers, counters, gpuBlocks, promptTokens, coming)
-  return [profile.choose(aRequest({ promptTokens }), candidates, candidates), profile.fallback]
+  const { session = null, boundTo, headers = {} } = given
+  if (boundTo !== undefined) profile.dispatched(aDispatch({ serial: boundTo, session }))
+  const request = aRequest({ promptTokens, session, header: (name) => headers[name] ?? null })
+  return [profile.choose(request, candidates, candidates), profile.fallback]
 }
 
 const load = (kvUsage: number, atMs = 0): MeasuredLoad => ({ running: 1, waiting: 0, kvUsage, source: 'poll', atMs })
@@ -90,4 +97,17 @@ test('of several fallbacks the first that applies chooses', () => {
   }
   assert.deepEqual(decided(choice, {}), [0, 'match_short'])
   assert.equal(decided(choice, { prefillTokens: [9000, 9000, 9000] })[1], 'all_saturated')
+})
+
+test('what a session, a pin or a limit on requests keeps from the longest match is counted under a reason of its own', () => {
+  const held = { gpuBlocks: [50, 0, 0], session: 'a' }
+  const bound = { ...byMatch, filters: [{ type: 'session-affinity' }] }
+  assert.deepEqual(decided(bound, { ...held, boundTo: 2 }), [2, 'session_elsewhere'])
+  assert.deepEqual(decided(bound, { ...held, boundTo: 0 }), [0, null])
+  const pinned = { ...byMatch, filters: [{ type: 'pinned-worker' }] }
+  assert.deepEqual(decided(pinned, { ...held, headers: { 'x-warmroute-pin': aWorker(1).id } }), [1, 'pinned_elsewhere'])
+  const limited = { ...byMatch, filters: [{ type: 'request-limit', parameters: { maxRequests: 1 } }] }
+  const [chosen, reason] = decided(limited, { ...held, prefillTokens: [10, 0, 0] })
+  assert.ok(chosen > 0)
+  assert.equal(reason, 'requests_full')
 })

@@ -304,13 +304,32 @@ test('an unknown policy, plugin or parameter is a config error that names it', (
     }
     return 'no fault'
   }
-  assert.match(faultOf('kv-awre'), /Unknown policy "kv-awre".*kv-aware/)
-  assert.match(faultOf({ scorers: [{ type: 'nope' }] }), /no scorer named "nope".*predicted-ttft/)
+  assert.match(faultOf('kv-awre'), /unknown policy "kv-awre"; did you mean "kv-aware"\?/)
   assert.match(
-    faultOf({ scorers: [{ type: 'predicted-ttft', parameters: { prefillTokensPerSecond: -1 } }] }),
-    /prefillTokensPerSecond/,
+    faultOf({ scorers: [{ type: 'prefix' }, { type: 'predicted-tft' }] }),
+    /^profile\.scorers\[1\]: no scorer named "predicted-tft"; did you mean "predicted-ttft"\?/,
   )
-  assert.match(faultOf({ scorers: [{ type: 'predicted-ttft', parameters: { typo: 1 } }] }), /typo/)
+  assert.match(faultOf({ filters: [{ type: 'prefix' }] }), /no filter named "prefix"; it is a scorer/)
+  const withParameters = (type: string, parameters: Record<string, unknown>): string =>
+    faultOf({ name: 'mine', scorers: [{ type, parameters }] })
+  assert.match(
+    withParameters('predicted-ttft', { prefillTokensPerSecond: -1 }),
+    /^mine\.scorers\[0\] \("predicted-ttft"\): prefillTokensPerSecond: must be > 0, not -1$/,
+  )
+  assert.match(
+    withParameters('predicted-ttft', { prefillTokensPerSec: 1 }),
+    /unknown parameter "prefillTokensPerSec"; did you mean "prefillTokensPerSecond"\?/,
+  )
+  assert.match(withParameters('label-preference', { label: 'zone' }), /give "value", "header" or both/)
+  const hashed = (by: unknown): string => faultOf({ picker: { type: 'bounded-hash', parameters: { by } } })
+  assert.match(hashed(['sesion']), /by\[0\]: "sesion" is not one of session, user, key, prefix/)
+  assert.match(hashed([]), /by: /)
+  assert.match(
+    faultOf({
+      fallbacks: [{ type: 'short-match', use: { filters: [{ type: 'label', parameters: { label: 'zone' } }] } }],
+    }),
+    /^profile\.fallbacks\[0\]\.use\.filters\[0\] \("label"\): give "value", "header" or both$/,
+  )
 })
 
 test('least-requests and prefix score as their names say', () => {

@@ -83,6 +83,8 @@ test('--help names every option with its default', async () => {
   assert.equal(await session.code, 0)
   assert.deepEqual(session.lines, [simulateUsage])
   for (const name of Object.keys(simulateOptions)) assert(simulateUsage.includes(`--${name} `), name)
+  for (const [name, { value, help }] of Object.entries<{ value: string; help: string }>(simulateOptions))
+    assert(!simulateUsage.includes(`--${name} ${value}${help}`), `--${name} stands apart from its help`)
 })
 
 test('what cannot be is refused with the option and what it wants', async () => {

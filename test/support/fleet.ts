@@ -128,8 +128,8 @@ export class Fleet {
     return (await this.admin<{ decisions: readonly DecisionRecord[] }>(`/admin/decisions?limit=${limit}`)).decisions
   }
 
-  explain(body: object): Promise<Response> {
-    return postTo(`${this.adminUrl}/admin/explain`, body)
+  explain(body: object, headers: Record<string, string> = {}): Promise<Response> {
+    return postTo(`${this.adminUrl}/admin/explain`, body, { headers })
   }
 
   metricsText(): Promise<string> {

@@ -182,7 +182,7 @@ test('serve ends with 1 and one clear line where it cannot start', async (t) => 
     [['serve'], /no workers/],
     [
       ['serve', '--port', '0', '--worker-urls', 'http://127.0.0.1:9', '--policy', 'nearest'],
-      /Unknown policy "nearest"/,
+      /unknown policy "nearest"/,
     ],
     [['serve', '--port', '0', '--worker-urls', 'http://127.0.0.1:9', '--model-path', path], /tokenizer\.json/],
     [['serve', '--config', twoPools], /tokenizer/],
@@ -245,7 +245,7 @@ test('check-config prints what will run, or one line a fault', async (t) => {
   assert.equal(await third?.exited, 1)
   assert.match(third?.error() ?? '', /broken\.yaml:\d+:\d+: not valid YAML/)
   assert.equal(await fourth?.exited, 1)
-  assert.match(fourth?.error() ?? '', /Unknown policy "nearest"/)
+  assert.match(fourth?.error() ?? '', /unknown policy "nearest"/)
   assert.equal(await help?.exited, 0)
   assert.match(help?.out() ?? '', /--worker-urls X….*WARMROUTE_WORKER_URLS/)
   assert.equal(await all?.exited, 0)

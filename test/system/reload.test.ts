@@ -211,7 +211,10 @@ test('a config that is not good changes nothing at all', async (t) => {
   const [url = ''] = await simulators(t, 1)
   const { fleet, take } = await reloadable(t, { pools: [pool([url])] })
   const bad: [object, RegExp][] = [
-    [{ pools: [pool([url], { aliases: ['bad'], profile: 'nearest' })] }, /Unknown policy "nearest"/],
+    [
+      { pools: [pool([url], { aliases: ['bad'], profile: 'nearest' })] },
+      /pools\[0\]\.profile: unknown policy "nearest"/,
+    ],
     [{ pools: [pool([url], { aliases: ['bad'], tokenizer: './none' })] }, /tokenizer/],
     [{ pools: [pool([url], { aliases: ['bad'] }), { model: 'x', tokenizer: './none', workers: [] }] }, /tokenizer/],
     [{ pools: [pool([url, 'ftp://x'], { aliases: ['bad'] })] }, /neither http nor https/],

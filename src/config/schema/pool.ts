@@ -4,7 +4,6 @@ import { foundOptions, worker, workerTls } from './worker.ts'
 
 const plugin = object({
   type: text('Name of the plugin.'),
-  weight: Type.Optional(Type.Number({ description: 'Weight of a scorer’s result in the total.', default: 1 })),
   parameters: Type.Optional(
     Type.Record(Type.String(), Type.Unknown(), {
       description: 'Parameters of the plugin, checked against its own schema.',
@@ -12,11 +11,17 @@ const plugin = object({
   ),
 })
 
+const scorer = object({
+  type: plugin.properties.type,
+  weight: Type.Optional(Type.Number({ description: 'Weight of its result in the total.', default: 1 })),
+  parameters: plugin.properties.parameters,
+})
+
 const profileParts = {
   name: Type.Optional(text('Name shown in decisions.')),
   filters: Type.Optional(Type.Array(plugin, { description: 'Filters, in order.' })),
-  scorers: Type.Optional(Type.Array(plugin, { description: 'Weighted scorers.' })),
-  picker: Type.Optional(plugin),
+  scorers: Type.Optional(Type.Array(scorer, { description: 'Weighted scorers.' })),
+  picker: Type.Optional(object(plugin.properties, { description: 'Takes one; omitted: best-score.' })),
 }
 
 const fallback = object({

@@ -3,7 +3,8 @@ import { definePolicy } from '../policy.ts'
 
 /**
  * Keeps workers with a label: a zone, a rack, a taint, a tenant. The wanted value is fixed, or the request says it in a
- * header; without one nobody is left out. Required: a request that no worker suits is refused instead of sent elsewhere.
+ * header; without one, or with an empty one, nobody is left out. Required: a request that no worker suits is refused
+ * instead of sent elsewhere.
  */
 export const label = definePolicy({
   kind: 'filter',
@@ -28,14 +29,14 @@ export const label = definePolicy({
     { additionalProperties: false },
   ),
   create({ label: name, value, header, required }) {
+    if (value === undefined && header === undefined) throw new Error('give "value", "header" or both')
     const headerName = header?.toLowerCase()
     return {
       required,
       filter(request, fleet, _match, keep) {
         const told = headerName === undefined ? null : request.header(headerName)
-        const wanted = told === null ? value : undefined
-        if (told === null && wanted === undefined) return
-        const among = told?.split(',').map((text) => text.trim()) ?? [wanted]
+        const among = told === null || told.trim() === '' ? [value] : told.split(',').map((text) => text.trim())
+        if (among[0] === undefined) return
         for (let i = 0; i < fleet.count; i++) if (!among.includes(fleet.labels[i]?.[name] ?? '')) keep[i] = 0
       },
     }

@@ -5,6 +5,7 @@ import { definePolicy } from '../policy.ts'
 export const pinnedWorker = definePolicy({
   kind: 'filter',
   type: 'pinned-worker',
+  reason: 'pinned_elsewhere',
   description: 'Keeps the worker that a header of the request names by its id.',
   parameters: Type.Object(
     {

@@ -5,6 +5,7 @@ import { definePolicy } from '../policy.ts'
 export const requestLimit = definePolicy({
   kind: 'filter',
   type: 'request-limit',
+  reason: 'requests_full',
   description: 'Leaves out workers with too many requests in flight.',
   parameters: Type.Object(
     {

@@ -14,6 +14,7 @@ interface Binding {
 export const sessionAffinity = definePolicy({
   kind: 'filter',
   type: 'session-affinity',
+  reason: 'session_elsewhere',
   description: 'Keeps a session on the worker that had its last request.',
   parameters: Type.Object(
     {

@@ -1,6 +1,7 @@
 import Type from 'typebox'
 import { Value } from 'typebox/value'
 import { RouterError } from '../../errors.ts'
+import { faultsOf, hint } from '../../faults.ts'
 import { filledParameters, parameterFaults } from '../parameters.ts'
 import type { PolicyPlugin } from '../policy.ts'
 import { absentTypes, deprecatedTypes, handledTypes, needlessParameters, sameTypes } from './plugin-types.ts'
@@ -71,6 +72,14 @@ const schema = Type.Object(
 )
 type EndpointPickerConfig = Type.Static<typeof schema>
 
+/** All of llm-d's types that can be told from a slip of the pen. */
+const knownTypes = [
+  ...new Set([
+    ...llmDPlugins.map(({ type }) => type),
+    ...Object.keys({ ...sameTypes, ...handledTypes, ...absentTypes }),
+  ]),
+]
+
 /** A plugin of the file that can be a part of a profile. */
 interface Part {
   readonly place: string
@@ -93,12 +102,7 @@ export function translateEndpointPickerConfig(document: unknown, file: string): 
 }
 
 function isEndpointPickerConfig(document: unknown, faults: string[]): document is EndpointPickerConfig {
-  const found = Value.Errors(schema, document).filter(({ keyword }) => keyword !== 'boolean' && keyword !== 'anyOf')
-  for (const error of found) {
-    const place = error.instancePath === '' ? '' : `${error.instancePath.slice(1).replaceAll('/', '.')}: `
-    const extra = error.keyword === 'additionalProperties' ? `: ${error.params.additionalProperties.join(', ')}` : ''
-    faults.push(`${place}${error.message}${extra}`)
-  }
+  faults.push(...faultsOf(schema, document))
   return Value.Check(schema, document)
 }
 
@@ -145,7 +149,7 @@ class Translation {
       const why = absentTypes[given]
       this.faults.push(
         why === undefined
-          ? `${place}: unknown plugin type "${given}"`
+          ? `${place}: unknown plugin type "${given}"${hint(given, knownTypes, '')}`
           : `${place}: the plugin type "${given}" has no counterpart: ${why}`,
       )
       return null

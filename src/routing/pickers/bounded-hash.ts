@@ -16,6 +16,7 @@ export const boundedHash = definePolicy({
     {
       by: Type.Array(Type.Union(sources.map((source) => Type.Literal(source))), {
         description: 'What is hashed: the first of these that the request has.',
+        minItems: 1,
         default: ['session', 'user', 'prefix'],
       }),
       prefixBlocks: Type.Integer({

@@ -21,10 +21,12 @@ export const labelPreference = definePolicy({
     { additionalProperties: false },
   ),
   create({ label, value, header, costMs }) {
+    if (value === undefined && header === undefined) throw new Error('give "value", "header" or both')
     const headerName = header?.toLowerCase()
     return {
       score(request, fleet, _match, out) {
-        const wanted = (headerName === undefined ? null : request.header(headerName)) ?? value
+        const told = headerName === undefined ? null : request.header(headerName)?.trim()
+        const wanted = told === null || told === undefined || told === '' ? value : told
         if (wanted === undefined) return
         for (let i = 0; i < fleet.count; i++) out[i] = fleet.labels[i]?.[label] === wanted ? 0 : -costMs
       },
